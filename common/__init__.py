@@ -1,0 +1,1 @@
+"""What the programs share: options, evaluation, checkpoints, logging and pictures."""

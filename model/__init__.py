@@ -1,0 +1,1 @@
+"""The matching: backbone -> gating -> correlation -> Hough voting -> key-point transfer. Tensors only."""
