@@ -1,0 +1,129 @@
+"""Hyperimage correlation: any rows of the N×N appearance matrix, without ever building it (spec section 4).
+
+Interpolation is linear, so the sum over layers of the products of interpolated maps is, for each side h of
+layers, the native h²×h² product interpolated along its four axes. What is left to do for one block of rows is
+four taps along the source axes and one product with a (Σh)×S matrix along the target's last axis.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from model.hypercolumn import ImageCode, interpolation
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Factors of the appearance matrix of B pairs, for the source's S×S cells and a T×T grid of target cells.
+
+    fine: source B×S²×C and target B×T²×C columns, of the maps whose side is S already.
+    coarse: for every smaller side h the native correlation with the target's rows interpolated, B×h²×(T·h).
+    taps: for every smaller side the four native cells of each source cell and their weights, S²×4.
+    widen: interpolation along the target's columns for all smaller sides, (Σh)×T.
+    src_length, trg_length: B×S² and B×T² lengths of the hypercolumns.
+    """
+
+    fine: tuple[Tensor, Tensor]
+    coarse: tuple[Tensor, ...]
+    taps: tuple[tuple[Tensor, Tensor], ...]
+    widen: Tensor
+    src_length: Tensor
+    trg_length: Tensor
+
+    def __len__(self) -> int:
+        return len(self.src_length)
+
+    def __getitem__(self, pairs: slice) -> "Correlation":
+        """The factors of some of the pairs."""
+        return Correlation(
+            (self.fine[0][pairs], self.fine[1][pairs]),
+            tuple(c[pairs] for c in self.coarse),
+            self.taps,
+            self.widen,
+            self.src_length[pairs],
+            self.trg_length[pairs],
+        )
+
+    def appearance(self, cells: Tensor) -> Tensor:
+        """Appearance scores of some source cells (indices y·S + x, B×n) with every target cell, B×n×T²."""
+        (B, n), T = cells.shape, self.widen.shape[-1]
+        pair = torch.arange(B, device=cells.device)[:, None]
+        corr = self.fine[0][pair, cells] @ self.fine[1].mT
+        if self.coarse:
+            rows = [
+                _gather(c, index[cells] + pair[:, :, None] * c.shape[1], weight[cells]).view(B, n, T, -1)
+                for c, (index, weight) in zip(self.coarse, self.taps, strict=True)
+            ]
+            corr = corr + (torch.cat(rows, -1) @ self.widen).flatten(2)
+        length = self.src_length[pair, cells][:, :, None] * self.trg_length[:, None] + 1e-3
+        return torch.relu(corr / length).square()
+
+
+def _gather(rows: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+    """Weighted sums of rows: B×R×M, indices into B·R and weights both ...×4 -> (...)×M."""
+    flat = rows.flatten(0, 1)
+    return F.embedding_bag(index.view(-1, 4), flat, per_sample_weights=weight.view(-1, 4), mode="sum")
+
+
+def bilinear_taps(size: int, side: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """For every cell of the side×side grid its four cells of the size×size grid and their weights, each side²×4."""
+    position = torch.arange(side, device=like.device, dtype=like.dtype) * ((size - 1) / (side - 1))
+    low = position.floor().clamp(max=max(size - 2, 0))
+    index = torch.stack([low, (low + 1).clamp(max=size - 1)], -1).long()  # side×2, the same for rows and columns
+    weight = torch.stack([1 - (position - low), position - low], -1)
+    taps = index[:, None, :, None] * size + index[None, :, None, :]
+    return taps.reshape(-1, 4), (weight[:, None, :, None] * weight[None, :, None, :]).reshape(-1, 4)
+
+
+def correlate(
+    src: ImageCode,
+    trg: ImageCode,
+    selection: Tensor,
+    layers: Tensor,
+    *,
+    axis: Tensor | None = None,
+    floor: float = 0.0,
+) -> Correlation:
+    """Correlation of B image pairs over the layers that each selects.
+
+    Args:
+        src, trg: codes of B images each.
+        selection: B×K weights of the layers (0 or 1), multiplied into both maps.
+        layers: layer of every channel of the concatenated `maps`, ΣC.
+        axis: the rows, and likewise the columns, of the target grid to restrict it to; all by default.
+        floor: what a squared length of zero becomes (1e-4 in training).
+    """
+    side = src.norms.shape[-1]
+    lengths = []
+    for code in (src, trg):
+        norm = torch.einsum("bk,bkyx->byx", selection.square(), code.norms)
+        lengths.append(torch.sqrt(norm + floor * (norm == 0)))
+    src_length, trg_length = lengths
+    fine: tuple[Tensor, Tensor] | None = None
+    coarse, taps, widen = [], [], []
+    weights = selection[:, layers].split([m.shape[-1] for m in src.maps], dim=1)
+    for s, t, weight in zip(src.maps, trg.maps, weights, strict=True):
+        s, t = (m * weight[:, None, None] for m in (s, t))
+        size = s.shape[1]
+        if size == side:
+            fine = s.flatten(1, 2), (t if axis is None else t[:, axis][:, :, axis]).flatten(1, 2)
+            continue
+        up = interpolation(size, side, s)
+        up = up if axis is None else up[axis]
+        native = s.flatten(1, 2) @ t.flatten(1, 2).mT  # B×h²×h²
+        coarse.append((up @ native.unflatten(2, (size, size))).flatten(2))
+        taps.append(bilinear_taps(size, side, s))
+        widen.append(up)
+    if axis is not None:
+        trg_length = trg_length[:, axis][:, :, axis]
+    assert fine is not None, "the first layer's map has the side of the correlation grid"
+    return Correlation(
+        fine,
+        tuple(coarse),
+        tuple(taps),
+        torch.cat(widen, 1).T if widen else fine[0].new_zeros(0, side if axis is None else len(axis)),
+        src_length.flatten(1),
+        trg_length.flatten(1),
+    )

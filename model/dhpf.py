@@ -1,0 +1,174 @@
+"""Dynamic Hyperpixel Flow: the parts composed."""
+
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from model.backbone import Frozen
+from model.correlation import Correlation, correlate
+from model.gating import DynamicGating
+from model.hough import hough_matching, score_rows
+from model.hypercolumn import ImageCode, interpolated_norms, interpolation
+from model.objective import ENTROPY_SIDE, entropy, nearest_cells
+from model.transfer import best_targets, covering_cells, move_points
+
+
+@dataclass(frozen=True)
+class Matches:
+    """What comparing B pairs gave.
+
+    selection: B×K, 1 where a pair selected a layer (with gradient in training).
+    weights: B×K, the selection with layer 0 standing in where a pair selected none.
+    correlation, geometric, column_max: see `Correlation` and `hough_matching`; the match score is the
+        appearance times the geometric score.
+    """
+
+    selection: Tensor
+    weights: Tensor
+    correlation: Correlation
+    geometric: Tensor
+    column_max: Tensor
+
+    @property
+    def side(self) -> int:
+        return (self.geometric.shape[-1] + 1) // 2
+
+    def scores(self, cells: Tensor) -> Tensor:
+        """Match scores of some source cells (B×n) with all target cells, B×n×N."""
+        return self.correlation.appearance(cells) * score_rows(self.geometric, cells)
+
+    @torch.no_grad()
+    def best(self, cells: Tensor) -> Tensor:
+        """Best target cell of some source cells after the mutual nearest-neighbour filter, both B×n."""
+        chunk = max(1, 2**22 // self.column_max.numel())  # bounds the memory of the rows
+        parts = cells.split(chunk if cells.device.type == "cpu" else 16 * chunk, dim=1)
+        return torch.cat([best_targets(self.scores(c), self.column_max) for c in parts], 1)
+
+    @torch.no_grad()
+    def transfer(self, points: Tensor) -> Tensor:
+        """Predicted target points of source points, both B×2×P in the 4S×4S frame; NaN outside every cell."""
+        cells, covers = covering_cells(points, self.side)
+        targets = self.best(cells.flatten(1)).view_as(cells)
+        return move_points(points, cells, covers, targets, self.side)
+
+
+class DHPF(nn.Module):
+    """The network: a frozen backbone and the learned gating ("learner").
+
+    Training and evaluation differ as `nn.Module.train` says; everything learned is in `learner`, whose state
+    dict is the published checkpoint. Images are B×3×s×s, ImageNet-normalised, s a multiple of 4 (240 in the
+    paper); points and predictions are in pixels of that s×s frame.
+    """
+
+    layer_of_channel: Tensor
+
+    def __init__(self, backbone: Frozen) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.learner = DynamicGating(backbone.channels, backbone.widths)
+        layers = torch.arange(len(backbone.widths)).repeat_interleave(torch.tensor(backbone.widths))
+        self.register_buffer("layer_of_channel", layers, persistent=False)
+
+    @property
+    def device(self) -> torch.device:
+        return self.layer_of_channel.device
+
+    def encode(self, images: Tensor) -> ImageCode:
+        """Code of each of B images (evaluation)."""
+        return self._describe(self.backbone(images))
+
+    def _describe(self, maps: list[Tensor], index: Tensor | None = None) -> ImageCode:
+        """Image codes from backbone maps; `index` repeats or reorders the images (see `transform`)."""
+        pooled = tuple(m.mean((2, 3)) for m in maps)
+        transformed = [self.learner.transform(k, m, index) for k, m in enumerate(maps)]
+        side = maps[0].shape[-1]
+        joined, norms, first = [], [], 0
+        for _, group in groupby(transformed, key=lambda m: m.shape[-1]):
+            group = list(group)
+            x = torch.cat([m.permute(0, 2, 3, 1) for m in group], -1)
+            layers = torch.eye(len(group), device=x.device).repeat_interleave(
+                torch.tensor([m.shape[1] for m in group], device=x.device), 0, output_size=x.shape[-1]
+            )
+            joined.append(x)
+            norms.append(interpolated_norms(x, layers, side))
+            first += len(group)
+        return ImageCode(
+            tuple(joined), torch.cat(norms, 1), pooled if index is None else tuple(p[index] for p in pooled)
+        )
+
+    def compare(self, src: ImageCode, trg: ImageCode, noise: Tensor | None = None) -> Matches:
+        """Match B source images with B target images, given as codes; `noise` as in `DynamicGating`."""
+        pooled = tuple(s + t for s, t in zip(src.pooled, trg.pooled, strict=True))
+        selection = self.learner(pooled, noise)
+        none = selection.detach().sum(1, keepdim=True) == 0
+        base = torch.zeros_like(selection).index_fill(1, torch.tensor([0], device=self.device), 1)
+        weights = torch.where(none & (base == 1), base, selection)
+        correlation = correlate(src, trg, weights, self.layer_of_channel, floor=self._floor)
+        return Matches(selection, weights, correlation, *hough_matching(correlation))
+
+    @property
+    def _floor(self) -> float:
+        return 1e-4 if self.training else 0.0
+
+    def forward(
+        self,
+        src: Tensor,
+        trg: Tensor,
+        pairs: tuple[Tensor, Tensor] | None = None,
+        noise: Tensor | None = None,
+    ) -> Matches:
+        """Match source images with target images.
+
+        Args:
+            src, trg: B×3×s×s.
+            pairs: B' indices of source images and of target images; by default image b with image b.
+            noise: see `DynamicGating`.
+        """
+        return self.compare(*self.codes(src, trg, pairs), noise)
+
+    def codes(
+        self, src: Tensor, trg: Tensor, pairs: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[ImageCode, ImageCode]:
+        """Source and target codes of B' pairs; in training each side's batch has its own batch statistics."""
+        src_index, trg_index = pairs or (None, None)
+        src_maps, trg_maps = self.backbone(src), self.backbone(trg)
+        codes = self._describe(src_maps, src_index), self._describe(trg_maps, trg_index)
+        if self.training:
+            # The published program transforms layer 0 once more, as the base map, and so counts it twice.
+            with torch.no_grad():
+                self.learner.transform(0, src_maps[0], src_index)
+                self.learner.transform(0, trg_maps[0], trg_index)
+        return codes
+
+    def keypoint_scores(self, matches: Matches, src_kps: Tensor, trg_kps: Tensor) -> tuple[Tensor, Tensor]:
+        """Match scores of the rows of the key-points' nearest cells, B×P×N, and the true target cells, B×P."""
+        cells = nearest_cells(src_kps, matches.side)
+        return matches.scores(cells), nearest_cells(trg_kps, matches.side)
+
+    def entropies(self, src: ImageCode, trg: ImageCode, matches: Matches) -> Tensor:
+        """Entropy of each pair's match scores, the mean of both directions (spec section 7), B.
+
+        Only the target cells that the reduction reads are scored; scores are recomputed in the backward pass.
+        """
+        side = matches.side
+        reduce = interpolation(side, ENTROPY_SIDE, matches.geometric)
+        axis = (reduce != 0).any(0).nonzero()[:, 0]
+        cells = torch.arange(side**2, device=axis.device)[None]
+
+        def direction(correlation: Correlation, geometric: Tensor) -> Tensor:
+            scores = correlation.appearance(cells) * score_rows(geometric, cells, axis)
+            return entropy(scores, reduce[:, axis])
+
+        total = torch.zeros(len(src), device=self.device)
+        ways = ((src, trg, matches.geometric), (trg, src, matches.geometric.flip(1, 2)))
+        for a, b, geometric in ways:
+            corr = correlate(a, b, matches.weights, self.layer_of_channel, axis=axis, floor=self._floor)
+            each = [
+                checkpoint(direction, corr[p : p + 1], geometric[p : p + 1], use_reentrant=False)
+                for p in range(len(corr))
+            ]
+            total = total + torch.cat(each)
+        return total / 2

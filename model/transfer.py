@@ -1,0 +1,57 @@
+"""Key-point transfer (spec section 6): from match scores to predicted points. Frame: 4S×4S pixels."""
+
+import torch
+from torch import Tensor
+
+from model.hough import STRIDE
+
+REACH = 5  # half the side of a cell's receptive field, pixels
+
+
+def covering_cells(points: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """The source cells whose receptive field contains a point, borders included.
+
+    Args:
+        points: B×2×P (x, y).
+        side: S.
+    Returns:
+        cells: B×P×9 candidate indices y·S + x, and a B×P×9 mask of those that do contain the point.
+    """
+    around = torch.arange(-1, 2, device=points.device)
+    cell = (points / STRIDE).round().clamp(-2, side + 1)[..., None] + around  # B×2×P×3
+    inside = (cell >= 0) & (cell < side) & ((points[..., None] - STRIDE * cell).abs() <= REACH)
+    x, y = cell.clamp(0, side - 1).long().unbind(1)
+    cells = y[..., :, None] * side + x[..., None, :]
+    covers = inside[:, 1, :, :, None] & inside[:, 0, :, None, :]
+    return cells.flatten(2), covers.flatten(2)
+
+
+def best_targets(scores: Tensor, column_max: Tensor) -> Tensor:
+    """Best target cell of some source cells after the mutual nearest-neighbour filter.
+
+    Args:
+        scores: B×n×N match scores of the source cells with all target cells.
+        column_max: B×N maxima over all source cells.
+    Returns:
+        B×n target cells.
+    """
+    row_max = scores.amax(2, keepdim=True)
+    row_max = row_max + 1e-30 * (row_max == 0)
+    column_max = column_max + 1e-30 * (column_max == 0)
+    return (scores * (scores / row_max) * (scores / column_max[:, None])).argmax(2)
+
+
+def move_points(points: Tensor, cells: Tensor, covers: Tensor, targets: Tensor, side: int) -> Tensor:
+    """Points moved by the mean displacement of the cells that cover them; NaN where none does.
+
+    Args:
+        points: B×2×P.
+        cells, covers: of `covering_cells`.
+        targets: B×P×9, best target cell of each of `cells`.
+        side: S.
+    Returns:
+        B×2×P.
+    """
+    shift = torch.stack([targets % side - cells % side, targets // side - cells // side], 1) * STRIDE  # B×2×P×9
+    count = covers.sum(2)
+    return points + (shift * covers[:, None]).sum(3) / count[:, None]
