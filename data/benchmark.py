@@ -35,6 +35,7 @@ class Pair:
 
     line: where the pair list names the pair.  src_kps, trg_kps: [2, n] (x; y).  src_bbox, trg_bbox: [4]
     (x1 y1 x2 y2), None where a benchmark has no boxes.  labels: integers that go into the sample as they are.
+    file: name of the pair's own annotation file, where it has one.
     """
 
     line: int
@@ -47,6 +48,7 @@ class Pair:
     trg_bbox: NDArray[np.float64] | None = None
     flip: int = 0
     labels: Mapping[str, int] = field(default_factory=dict)
+    file: str = ""
 
 
 class Benchmark(Dataset[dict[str, Any]]):
@@ -87,14 +89,19 @@ class Benchmark(Dataset[dict[str, Any]]):
         self.img_side = img_side
         self.list_path = self.root / self.list_name.format(split=split)
         self._sizes: dict[str, tuple[int, int]] = {}
-        if self.folder and not self.root.is_dir():
-            raise UserError(
-                f"--datapath {datapath}: benchmark {self.name} needs the folder '{self.folder}' in it, let the "
-                "program download it (without --no-download) or unpack its archive there (see the README)"
-            )
+        self.require_folder(datapath)
         self.pairs = self.read_pairs()
         if not self.pairs:
             raise UserError(f"{self.list_path}: the list names no pair")
+
+    @classmethod
+    def require_folder(cls, datapath: str | Path) -> None:
+        """A UserError unless the benchmark's folder is there."""
+        if cls.folder and not (Path(datapath) / cls.folder).is_dir():
+            raise UserError(
+                f"--datapath {datapath}: benchmark {cls.name} needs the folder '{cls.folder}' in it, let "
+                "the program download it (without --no-download) or unpack its archive there (see the README)"
+            )
 
     def read_pairs(self) -> list[Pair]:
         """The pairs of the split in the order of its list; `complete` may add the annotation later."""

@@ -1,0 +1,64 @@
+"""Caltech-101: outlines of objects, compared as masks after the transfer (spec sections 8 and 9)."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.errors import UserError
+from data.benchmark import Benchmark, Pair, numbers, path_parts, read_pair_table
+
+COLUMNS = ("source_image", "target_image", "class", "XA", "YA", "XB", "YB")
+CATEGORIES = """
+    Faces Faces_easy Leopards Motorbikes accordion airplanes anchor ant barrel bass beaver binocular
+    bonsai brain brontosaurus buddha butterfly camera cannon car_side ceiling_fan cellphone chair
+    chandelier cougar_body cougar_face crab crayfish crocodile crocodile_head cup dalmatian dollar_bill
+    dolphin dragonfly electric_guitar elephant emu euphonium ewer ferry flamingo flamingo_head garfield
+    gerenuk gramophone grand_piano hawksbill headphone hedgehog helicopter ibis inline_skate joshua_tree
+    kangaroo ketch lamp laptop llama lobster lotus mandolin mayfly menorah metronome minaret nautilus
+    octopus okapi pagoda panda pigeon pizza platypus pyramid revolver rhino rooster saxophone schooner
+    scissors scorpion sea_horse snoopy soccer_ball stapler starfish stegosaurus stop_sign strawberry
+    sunflower tick trilobite umbrella watch water_lilly wheelchair wild_cat windsor_chair wrench yin_yang
+"""
+
+
+class Caltech(Benchmark):
+    """Caltech-101, for evaluation only.
+
+    The key-points are vertices of the objects' outlines: those of the source do not correspond to those of
+    the target, and their numbers differ.  `n_pts` counts the source's.
+    """
+
+    name = "caltech"
+    folder = "Caltech-101"
+    list_name = "{split}_pairs_caltech_with_category.csv"
+    categories = tuple(CATEGORIES.split())
+    splits = ("test",)
+    thresholds = ("img",)
+    auto_thres = "img"
+    max_pts = 400
+
+    def read_pairs(self) -> list[Pair]:
+        def to_pair(line: int, row: Mapping[str, str]) -> Pair:
+            src_key, trg_key = (
+                "/".join(("101_ObjectCategories", *path_parts(row[f"{end}_image"], 2)))
+                for end in ("source", "target")
+            )
+            return Pair(
+                line,
+                src_key,
+                trg_key,
+                self.category_of_class(row["class"]),
+                src_kps=outline(row["XA"], row["YA"]),
+                trg_kps=outline(row["XB"], row["YB"]),
+            )
+
+        return read_pair_table(self.list_path, COLUMNS, to_pair)
+
+
+def outline(xs: str, ys: str) -> NDArray[np.float64]:
+    """The vertices [2, n] of an outline from the lists of their coordinates."""
+    x, y = numbers(xs), numbers(ys)
+    if len(x) != len(y):
+        raise UserError(f"an outline has {len(x)} x and {len(y)} y")
+    return np.stack((x, y))

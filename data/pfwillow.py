@@ -1,0 +1,48 @@
+"""PF-WILLOW: 10 classes, 10 key-points per image, all of them in the pair list (spec section 9)."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from data.benchmark import Benchmark, Pair, numbers, path_parts, read_pair_table
+
+POINTS = range(1, 11)
+COLUMNS = ("imageA", "imageB", *(f"{axis}{image}{n}" for image in "AB" for axis in "XY" for n in POINTS))
+CATEGORIES = """
+    car(G) car(M) car(S) duck(S) motorbike(G) motorbike(M) motorbike(S) winebottle(M) winebottle(wC)
+    winebottle(woC)
+"""
+
+
+class PFWillow(Benchmark):
+    """PF-WILLOW, for evaluation only.
+
+    It has no boxes.  Its published 'bbox' threshold is the extent of the padded key-point list, that is
+    max(x, y) + 1; 'bbox-kp' is the true extent of the key-points (spec section 8).
+    """
+
+    name = "pfwillow"
+    folder = "PF-WILLOW"
+    list_name = "{split}_pairs.csv"
+    categories = tuple(CATEGORIES.split())
+    splits = ("test",)
+    thresholds = ("img", "bbox", "bbox-kp")
+    auto_thres = "bbox"
+
+    def read_pairs(self) -> list[Pair]:
+        def to_pair(line: int, row: Mapping[str, str]) -> Pair:
+            source, target = (path_parts(row[f"image{end}"], 2) for end in "AB")
+            src_kps, trg_kps = (
+                np.stack([numbers(",".join(row[f"{axis}{end}{n}"] for n in POINTS)) for axis in "XY"])
+                for end in "AB"
+            )
+            return Pair(
+                line,
+                "/".join(source),
+                "/".join(target),
+                self.category_id(source[0]),
+                src_kps=src_kps,
+                trg_kps=trg_kps,
+            )
+
+        return read_pair_table(self.list_path, COLUMNS, to_pair)
