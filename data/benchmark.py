@@ -21,8 +21,8 @@ from torch.utils.data import Dataset
 
 from common.errors import UserError
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+IMAGENET_MEAN = np.array((0.485, 0.456, 0.406), dtype=np.float32)
+IMAGENET_STD = np.array((0.229, 0.224, 0.225), dtype=np.float32)
 PADDING = -1.0
 MIB = 1024 * 1024
 MAX_LIST_BYTES = 64 * MIB
@@ -245,11 +245,12 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def normalised(image: Image.Image, side: int) -> Tensor:
     """An RGB image as the network's input, float32 [3, side, side] (spec section 1).
 
-    Bilinear resizing of the PIL image is what torchvision's `Resize((side, side))` does.
+    Bilinear resizing of the PIL image is what torchvision's `Resize((side, side))` does.  In NumPy: torch would
+    start threads for so little.
     """
-    pixels = np.array(image.resize((side, side), Image.Resampling.BILINEAR))
-    scaled = torch.from_numpy(pixels).permute(2, 0, 1).contiguous().float().div_(255)
-    return (scaled - torch.tensor(IMAGENET_MEAN).view(3, 1, 1)) / torch.tensor(IMAGENET_STD).view(3, 1, 1)
+    pixels = np.asarray(image.resize((side, side), Image.Resampling.BILINEAR), dtype=np.float32)
+    scaled = (pixels / np.float32(255) - IMAGENET_MEAN) / IMAGENET_STD
+    return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))
 
 
 @contextmanager

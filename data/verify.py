@@ -14,7 +14,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from common.errors import UserError
-from data.benchmark import Benchmark
+from data.benchmark import Benchmark, naming
 from data.caltech import Caltech
 from data.pfpascal import PFPascal
 from data.pfwillow import PFWillow
@@ -63,10 +63,12 @@ def verify_pair(dataset: Benchmark, i: int, report: Report, broken: set[str]) ->
         except UserError as error:
             broken.add(key)
             report.problems.append(f"{dataset.where(i)}: {error}")
-    if keys & broken:
-        return  # without the image's size the annotation has no frame
     try:
-        dataset.annotation(i)
+        if keys & broken:  # no size, so no frame, but the annotation's file can be read
+            with naming(dataset.where(i)):
+                dataset.complete(dataset.pairs[i])
+        else:
+            dataset.annotation(i)
     except UserError as error:
         report.problems.append(str(error))
 
