@@ -23,10 +23,13 @@ from common.errors import UserError
 
 IMAGENET_MEAN = np.array((0.485, 0.456, 0.406), dtype=np.float32)
 IMAGENET_STD = np.array((0.229, 0.224, 0.225), dtype=np.float32)
-PADDING = -1.0
+PADDING = -1
 MIB = 1024 * 1024
 MAX_LIST_BYTES = 64 * MIB
-NO_POINTS: NDArray[np.float64] = np.zeros((2, 0))
+FARTHEST = 1e6  # pixels
+
+Array = NDArray[np.floating[Any]]
+NO_POINTS: Array = np.zeros((2, 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +45,10 @@ class Pair:
     src_key: str
     trg_key: str
     category_id: int
-    src_kps: NDArray[np.float64] = field(default_factory=lambda: NO_POINTS)
-    trg_kps: NDArray[np.float64] = field(default_factory=lambda: NO_POINTS)
-    src_bbox: NDArray[np.float64] | None = None
-    trg_bbox: NDArray[np.float64] | None = None
+    src_kps: Array = field(default_factory=lambda: NO_POINTS)
+    trg_kps: Array = field(default_factory=lambda: NO_POINTS)
+    src_bbox: Array | None = None
+    trg_bbox: Array | None = None
     flip: int = 0
     labels: Mapping[str, int] = field(default_factory=dict)
     file: str = ""
@@ -154,7 +157,8 @@ class Benchmark(Dataset[dict[str, Any]]):
         points = {"src": pair.src_kps, "trg": pair.trg_kps}
         boxes = {end: box for end, box in (("src", pair.src_bbox), ("trg", pair.trg_bbox)) if box is not None}
         for end, size in sizes.items():
-            scale = self.img_side / np.array(size, dtype=np.float64)
+            # In float32, like the published program: a rounding decides which of two cells is nearest.
+            scale = (self.img_side / np.array(size)).astype(np.float32)
             points[end] = self._checked_points(points[end]) * scale[:, None]
             if end in boxes:
                 boxes[end] = checked_box(boxes[end]) * np.tile(scale, 2)
@@ -171,20 +175,20 @@ class Benchmark(Dataset[dict[str, Any]]):
             "n_pts": points["src"].shape[1],
             "pckthres": torch.tensor(threshold, dtype=torch.float32),
             "flip": pair.flip,
-            **{f"{end}_kps": as_float(padded(kps, self.max_pts)) for end, kps in points.items()},
-            **{f"{end}_bbox": as_float(box) for end, box in boxes.items()},
+            **{f"{end}_kps": torch.from_numpy(padded(kps, self.max_pts)) for end, kps in points.items()},
+            **{f"{end}_bbox": torch.from_numpy(box) for end, box in boxes.items()},
             **{f"{end}_size": torch.tensor(size) for end, size in sizes.items()},
             **pair.labels,
         }
 
-    def _checked_points(self, kps: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _checked_points(self, kps: Array) -> Array:
         if kps.shape[1] > self.max_pts:
             raise UserError(f"{kps.shape[1]} key-points, at most {self.max_pts} are possible")
-        if not np.isfinite(kps).all():
-            raise UserError("a key-point is not a finite number")
-        return kps
+        if not (np.abs(kps) <= FARTHEST).all():
+            raise UserError("a key-point is NaN, infinite or far outside any image")
+        return kps.astype(np.float32)
 
-    def _threshold(self, trg_kps: NDArray[np.float64], trg_bbox: NDArray[np.float64] | None) -> float:
+    def _threshold(self, trg_kps: Array, trg_bbox: Array | None) -> float:
         """What the PCK of a pair is relative to, in pixels of the frame (spec section 8)."""
         if self.thres == "img":
             return float(self.img_side)
@@ -207,29 +211,25 @@ class Benchmark(Dataset[dict[str, Any]]):
         return int(number) - 1
 
 
-def padded(kps: NDArray[np.float64], length: int) -> NDArray[np.float64]:
+def padded(kps: Array, length: int) -> Array:
     """Key-points [2, n] as [2, length], the rest filled with -1."""
     return np.pad(kps, ((0, 0), (0, length - kps.shape[1])), constant_values=PADDING)
 
 
-def mirrored_points(kps: NDArray[np.float64], side: int) -> NDArray[np.float64]:
+def mirrored_points(kps: Array, side: int) -> Array:
     """Key-points [2, n] of a mirrored frame: x → side − x (spec section 9: not side − 1 − x)."""
     return np.stack((side - kps[0], kps[1]))
 
 
-def mirrored_box(box: NDArray[np.float64], side: int) -> NDArray[np.float64]:
+def mirrored_box(box: Array, side: int) -> Array:
     """A box (x1 y1 x2 y2) of a mirrored frame."""
     return np.array((side - box[2], box[1], side - box[0], box[3]))
 
 
-def checked_box(box: NDArray[np.float64]) -> NDArray[np.float64]:
-    if not np.isfinite(box).all() or box[2] < box[0] or box[3] < box[1]:
+def checked_box(box: Array) -> Array:
+    if not (np.abs(box) <= FARTHEST).all() or box[2] < box[0] or box[3] < box[1]:
         raise UserError(f"the box {box.tolist()} is not x1 y1 x2 y2 with x1 <= x2 and y1 <= y2")
-    return box
-
-
-def as_float(values: NDArray[np.float64]) -> Tensor:
-    return torch.from_numpy(values.astype(np.float32))
+    return box.astype(np.float32)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -245,8 +245,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def normalised(image: Image.Image, side: int) -> Tensor:
     """An RGB image as the network's input, float32 [3, side, side] (spec section 1).
 
-    Bilinear resizing of the PIL image is what torchvision's `Resize((side, side))` does.  In NumPy: torch would
-    start threads for so little.
+    Bilinear resizing of the PIL image is what torchvision's `Resize((side, side))` does.  In NumPy: torch
+    would start threads for so little.
     """
     pixels = np.asarray(image.resize((side, side), Image.Resampling.BILINEAR), dtype=np.float32)
     scaled = (pixels / np.float32(255) - IMAGENET_MEAN) / IMAGENET_STD
@@ -336,7 +336,7 @@ def path_parts(name: str, count: int) -> tuple[str, ...]:
     return parts[-count:]
 
 
-def numbers(text: str) -> NDArray[np.float64]:
+def numbers(text: str) -> Array:
     """The numbers of a comma-separated (older lists: semicolon-separated) list: [n]."""
     try:
         return np.array([float(value) for value in text.replace(";", ",").split(",")])

@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from common.errors import UserError
-from data.benchmark import Benchmark, Pair, numbers, path_parts, read_pair_table
+from data.benchmark import Array, Benchmark, Pair, numbers, path_parts, read_pair_table
 
 COLUMNS = ("source_image", "target_image", "class", "XA", "YA", "XB", "YB")
 CATEGORIES = """
@@ -56,7 +55,7 @@ class Caltech(Benchmark):
         return read_pair_table(self.list_path, COLUMNS, to_pair)
 
 
-def outline(xs: str, ys: str) -> NDArray[np.float64]:
+def outline(xs: str, ys: str) -> Array:
     """The vertices [2, n] of an outline from the lists of their coordinates."""
     x, y = numbers(xs), numbers(ys)
     if len(x) != len(y):

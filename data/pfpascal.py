@@ -6,11 +6,10 @@ from io import BytesIO
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.io import loadmat, whosmat
 
 from common.errors import UserError
-from data.benchmark import MIB, Benchmark, Pair, path_parts, read_bytes, read_pair_table, read_table
+from data.benchmark import MIB, Array, Benchmark, Pair, path_parts, read_bytes, read_pair_table, read_table
 
 COLUMNS = ("source_image", "target_image", "class")
 CATEGORIES = """
@@ -33,7 +32,7 @@ class PFPascal(Benchmark):
     def read_pairs(self) -> list[Pair]:
         training = self._training_pairs()
         # One small entry per image of the benchmark, filled as pairs are read.
-        self._annotations: dict[Path, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
+        self._annotations: dict[Path, tuple[Array, Array]] = {}
 
         def to_pair(line: int, row: Mapping[str, str]) -> Pair:
             src_key, trg_key = image_key(row["source_image"]), image_key(row["target_image"])
@@ -75,9 +74,7 @@ class PFPascal(Benchmark):
             trg_bbox=trg_bbox,
         )
 
-    def _image_annotation(
-        self, key: str, category_id: int
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def _image_annotation(self, key: str, category_id: int) -> tuple[Array, Array]:
         image = PurePosixPath(key).with_suffix(".mat").name
         path = self.root / "Annotations" / self.categories[category_id] / image
         if path not in self._annotations:
@@ -99,7 +96,7 @@ def flip_of(text: str | None) -> int:
     return int(text)
 
 
-def read_annotation(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def read_annotation(path: Path) -> tuple[Array, Array]:
     """Key-points [2, n] of one image, NaN where absent, and its box [4], in pixels of the stored image."""
     content = read_bytes(path, 16 * MIB)
     try:

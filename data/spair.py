@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from common.errors import UserError
-from data.benchmark import MAX_LIST_BYTES, MIB, Benchmark, Pair, naming, read_text
+from data.benchmark import MAX_LIST_BYTES, MIB, Array, Benchmark, Pair, naming, read_text
 
 # 000001-<source>-<target>:<category>
 LINE = re.compile(r"\d+-([\w.]+)-([\w.]+):(\w+)")
@@ -73,6 +72,6 @@ def read_annotation(path: Path) -> dict[str, Any]:
     return {**annotation, **boxes, "labels": labels}
 
 
-def as_points(values: list[list[float]]) -> NDArray[np.float64]:
+def as_points(values: list[list[float]]) -> Array:
     """A list of [x, y] as [2, n]."""
     return np.array(values, dtype=np.float64).reshape(len(values), 2).T
