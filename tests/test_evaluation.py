@@ -1,0 +1,321 @@
+"""Scoring: against a naive evaluator in exact arithmetic, the published program's values, and the edges."""
+
+from fractions import Fraction
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.data import default_collate
+
+from common.errors import UserError
+from common.evaluation import DIFFICULTY, keypoint_errors, measure, merge, score, tabulate
+from data.benchmark import Benchmark
+from data.caltech import Caltech
+from data.pfpascal import PFPascal
+from data.pfwillow import PFWillow
+from data.spair import SPair
+
+SHARED = Path(__file__).parents[1].parent / "shared"
+needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason="no benchmark data beside the repository")
+
+SIDE, MAX_PTS = 20, 8
+ALPHAS = (0.05, 0.1, 0.5)
+
+
+def benchmark(name: str = "spair", **changes: Any) -> Any:
+    """What scoring reads of a benchmark."""
+    own = {"split": "test", "img_side": SIDE, "auto_thres": "bbox", "thresholds": ("img", "bbox", "bbox-kp")}
+    return SimpleNamespace(name=name, **(own | changes))
+
+
+def make_pair(
+    index: int, source: Any, target: Any, predicted: Any, **changes: Any
+) -> tuple[dict, torch.Tensor]:
+    """A sample and its prediction from lists of (x, y); None: no prediction."""
+
+    def padded(points: Any) -> torch.Tensor:
+        kps = torch.full((2, MAX_PTS), -1.0)
+        if len(points):
+            kps[:, : len(points)] = torch.tensor(np.array(points, np.float32)).T
+        return kps
+
+    sample = {
+        "index": index, "src_key": f"{index}a.jpg", "trg_key": f"{index}b.jpg", "category": "cat",
+        "n_pts": len(source), "src_kps": padded(source), "trg_kps": padded(target),
+        "trg_size": torch.tensor([SIDE, SIDE]), "trg_bbox": torch.tensor([0.0, 0.0, 20.0, 10.0]),
+    } | changes  # fmt: skip
+    nan = (float("nan"), float("nan"))
+    return sample, padded([nan if xy is None else xy for xy in predicted])[:, : len(source)]
+
+
+def table_of(pairs: list, of: Any = None, layer_sel: torch.Tensor | None = None) -> pd.DataFrame:
+    samples, predicted = zip(*pairs, strict=True)
+    return merge([tabulate(default_collate(list(samples)), predicted, of or benchmark(), layer_sel)])
+
+
+def values(figures: list[dict[str, Any]]) -> dict[tuple, float]:
+    return {(f["alpha"], f["average"], f["frame"]): f["value"] for f in figures}
+
+
+# Integer coordinates far beyond the frame's borders; predictions may lie exactly on a limit.
+whole = st.integers(-10, 30)
+point = st.tuples(whole, whole)
+
+
+@st.composite
+def pair(draw: st.DrawFn) -> dict[str, Any]:
+    n = draw(st.integers(0, MAX_PTS))
+    x, y = draw(point)
+    return {
+        "target": draw(st.lists(point, min_size=n, max_size=n)),
+        "predicted": draw(st.lists(st.none() | point, min_size=n, max_size=n)),
+        "size": [SIDE * draw(st.integers(1, 3)), SIDE * draw(st.integers(1, 3))],
+        "box": [x, y, x + draw(st.integers(0, 30)), y + draw(st.integers(0, 30))],
+        "category": draw(st.sampled_from(("cat", "dog", "a, b"))),
+        "leaked": draw(st.integers(0, 1)),
+        "labels": {name: draw(st.integers(-1, len(grades) - 1)) for name, grades in DIFFICULTY.items()},
+    }
+
+
+def naive_pck(pairs: list[dict], alpha: float, thres: str, original: bool, boxed: bool) -> tuple:
+    """PCK per pair and per point with a loop over each, in exact arithmetic."""
+    per_pair, per_point = [], []
+    for pair in pairs:
+        sx, sy = (Fraction(length, SIDE) if original else Fraction(1) for length in pair["size"])
+        xs, ys = ([xy[axis] for xy in pair["target"]] for axis in (0, 1))
+        if not xs:
+            continue
+        if thres == "img":
+            width, height = SIDE, SIDE
+        elif thres == "bbox" and boxed:
+            width, height = pair["box"][2] - pair["box"][0], pair["box"][3] - pair["box"][1]
+        else:  # the published PF-WILLOW box counts the padding of a list that is not full
+            extra = [-1] if thres == "bbox" and len(xs) < MAX_PTS else []
+            width, height = (max(values + extra) - min(values + extra) for values in (xs, ys))
+        limit = Fraction(str(alpha)) * max(width * sx, height * sy)
+        hits = []
+        for (x, y), found in zip(pair["target"], pair["predicted"], strict=True):
+            hits.append(
+                found is not None and ((found[0] - x) * sx) ** 2 + ((found[1] - y) * sy) ** 2 <= limit**2
+            )
+        per_pair.append(sum(hits) / len(hits))
+        per_point.extend(hits)
+    return tuple(100 * sum(v) / len(v) if v else None for v in (per_pair, per_point))
+
+
+def check_against_naive(figures: list[dict], pairs: list[dict], thres: str, boxed: bool) -> None:
+    found = values(figures)
+    for alpha in ALPHAS:
+        for frame, original in ((f"{SIDE}x{SIDE} frame", False), ("original pixels", True)):
+            expected = naive_pck(pairs, alpha, thres, original, boxed)
+            got = tuple(found[alpha, average, frame] for average in ("pairs", "key-points"))
+            assert got == (pytest.approx(expected) if expected[0] is not None else expected)
+    assert {f["n_points"] for f in figures} == {sum(len(p["target"]) for p in pairs)}
+    assert {f["n_pairs"] for f in figures} == {sum(bool(p["target"]) for p in pairs)}
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(pair(), min_size=1, max_size=6), st.sampled_from(("img", "bbox", "bbox-kp")), st.booleans())
+def test_every_pck_agrees_with_a_naive_evaluator(pairs: list[dict], thres: str, boxed: bool) -> None:
+    rows = []
+    for i, p in enumerate(pairs):
+        sample, predicted = make_pair(
+            i, p["target"], p["target"], p["predicted"], category=p["category"], leaked=p["leaked"],
+            trg_size=torch.tensor(p["size"]), trg_bbox=torch.tensor(p["box"]).float(), **p["labels"],
+        )  # fmt: skip
+        if not boxed:
+            del sample["trg_bbox"]
+        rows.append((sample, predicted))
+    result = score(table_of(rows, benchmark("spair" if boxed else "pfwillow")), ALPHAS, thres)
+
+    check_against_naive(result["totals"], pairs, thres, boxed)
+    check_against_naive(result["without_leaked"], [p for p in pairs if not p["leaked"]], thres, boxed)
+    assert set(result["categories"]) == {p["category"] for p in pairs}
+    for name, figures in result["categories"].items():
+        check_against_naive(figures, [p for p in pairs if p["category"] == name], thres, boxed)
+    for label, groups in result.get("difficulty", {}).items():
+        names = dict(enumerate(DIFFICULTY[label])) | {-1: "unknown"}
+        assert set(groups) == {names[p["labels"][label]] for p in pairs}
+        for name, figures in groups.items():
+            check_against_naive(
+                figures, [p for p in pairs if names[p["labels"][label]] == name], thres, boxed
+            )
+    assert result["n_pairs"] == len(pairs)
+    assert result["n_pairs_without_keypoints"] == sum(not p["target"] for p in pairs)
+
+
+def test_a_point_exactly_on_the_limit_counts_for_every_decimal_alpha() -> None:
+    alphas, thresholds = np.meshgrid(np.arange(1, 101), np.arange(100, 241, 20))
+    for percent, threshold in zip(alphas.ravel(), thresholds.ravel(), strict=True):
+        if percent * threshold % 100 == 0:
+            on = percent * threshold / 100
+            predicted = torch.tensor([[[on, on * (1 + 1e-6)], [0, 0]]])
+            target, n_pts = torch.zeros(1, 2, 2), torch.tensor([2])
+            correct, distance = keypoint_errors(
+                predicted, target, n_pts, torch.tensor([float(threshold)]), percent / 100
+            )
+            assert correct.tolist() == [[True, False]]
+            assert distance[0, 0] == on
+
+
+def test_padding_and_missing_predictions_are_incorrect_and_infinitely_far() -> None:
+    predicted = torch.tensor([[[1.0, torch.nan, -1.0], [1.0, 1.0, -1.0]]])
+    target = torch.tensor([[[1.0, 1.0, -1.0], [2.0, 1.0, -1.0]]])
+    correct, distance = keypoint_errors(predicted, target, torch.tensor([2]), torch.tensor([240.0]), 0.1)
+    assert correct.tolist() == [[True, False, False]]
+    assert distance.tolist() == [[1.0, torch.inf, torch.inf]]
+
+
+@needs_data
+def test_published_pck_of_published_predictions() -> None:
+    pairs = np.load(SHARED / "golden/resnet50/pairs.npz")
+    golden = np.load(SHARED / "golden/resnet50/eval_batch_resnet50.npz")
+    n_pts = torch.from_numpy(pairs["n_pts"])
+    predicted, target = torch.from_numpy(golden["predicted_kps"]), torch.from_numpy(pairs["trg_kps"])
+    correct, _ = keypoint_errors(predicted, target, n_pts, torch.full((4,), 240.0), 0.1)
+    assert (100 * correct.sum(1) / n_pts).numpy() == pytest.approx(golden["pck"])
+
+
+@needs_data
+@pytest.mark.parametrize(
+    ("of", "thres"), [(of, thres) for of in (PFPascal, PFWillow, SPair) for thres in of.thresholds]
+)
+def test_thresholds_are_those_of_the_samples(of: type[Benchmark], thres: str) -> None:
+    data = of(SHARED / "data", "test", thres)
+    chosen = range(0, len(data), len(data) // 20)
+    samples = [data.annotation(i) for i in chosen]
+    # Every key-point is predicted just inside, or just outside, its pair's limit to the right.
+    for factor, percent in ((1 - 1e-5, 100), (1 + 1e-5, 0)):
+        batch = default_collate(samples)
+        predicted = batch["trg_kps"].double()
+        predicted[:, 0] += 0.1 * factor * batch["pckthres"].double()[:, None]
+        result = score(merge([tabulate(batch, predicted, data)]), (0.1,), thres)
+        assert values(result["totals"])[0.1, "pairs", "240x240 frame"] == percent
+
+
+@needs_data
+def test_caltech_outlines_agree_with_the_published_figures() -> None:
+    golden = {
+        name: np.load(SHARED / "golden/datasets.npz")[f"caltech/mask/{name}"]
+        for name in ("index", "predicted", "ltacc", "iou")
+    }
+    data = Caltech(SHARED / "data", "test")
+    batch = default_collate([data.annotation(int(i)) for i in golden["index"]])
+    table = merge([tabulate(batch, torch.from_numpy(golden["predicted"]), data)])
+    found = {what["name"]: series for what, series in measure(table, ())}
+    assert list(found["LT-ACC"].index) == golden["index"].tolist()
+    assert found["LT-ACC"].to_numpy() == pytest.approx(golden["ltacc"], abs=1e-12)
+    assert found["IoU"].to_numpy() == pytest.approx(golden["iou"], abs=1e-7)
+    totals = {figure["name"]: figure["value"] for figure in score(table, ())["totals"]}
+    assert totals == {
+        "LT-ACC": pytest.approx(golden["ltacc"].mean()),
+        "IoU": pytest.approx(golden["iou"].mean(), abs=1e-7),
+    }
+
+
+SQUARE = [(2, 2), (12, 2), (12, 12), (2, 12)]
+
+
+def outline_figures(target: list, predicted: list) -> dict[str, float]:
+    source = [(1, 1)] * len(predicted)
+    table = table_of([make_pair(0, source, target, predicted)], benchmark("caltech"))
+    return {figure["name"]: figure["value"] for figure in score(table, ())["totals"]}
+
+
+def test_outline_without_some_predictions_or_beyond_the_frame() -> None:
+    assert outline_figures(SQUARE, SQUARE) == {"LT-ACC": 1, "IoU": 1}
+    assert outline_figures(SQUARE, [*SQUARE, None]) == {"LT-ACC": 1, "IoU": 1}
+    nothing = outline_figures(SQUARE, [None] * 4)
+    assert nothing == {"LT-ACC": 1 - 121 / 400, "IoU": 0}
+    everything = outline_figures(SQUARE, [(-1000, -1000), (1000, -1000), (1000, 1000), (-1000, 1000)])
+    assert everything == {"LT-ACC": 121 / 400, "IoU": 121 / 400}
+
+
+def test_target_corner_at_x_0_drops_the_last_corner_as_published() -> None:
+    triangle = [(0, 2), (12, 2), (12, 12)]
+    assert outline_figures([*triangle, (2, 12)], triangle) == {"LT-ACC": 1, "IoU": 1}
+
+
+def test_outline_pairs_that_cannot_be_measured_are_counted_and_left_out() -> None:
+    pairs = [
+        make_pair(0, [], SQUARE, []),
+        make_pair(1, SQUARE, SQUARE, SQUARE),
+        make_pair(2, [(1, 1)], [], [None]),
+    ]
+    result = score(table_of(pairs, benchmark("caltech")), ())
+    assert (result["n_pairs"], result["n_pairs_without_keypoints"]) == (3, 1)
+    found = {figure["name"]: (figure["value"], figure["n_pairs"]) for figure in result["totals"]}
+    assert found == {"LT-ACC": (1, 2), "IoU": (1, 1)}  # two empty outlines have no intersection over union
+
+
+def test_no_keypoint_at_all_gives_undefined_figures() -> None:
+    result = score(table_of([make_pair(0, [], [], []), make_pair(1, [], [], [])]), (0.1,))
+    assert [figure["value"] for figure in result["totals"]] == [None] * 4
+    assert (result["n_pairs"], result["n_pairs_without_keypoints"]) == (2, 2)
+
+
+def test_a_threshold_that_the_benchmark_cannot_give_is_named() -> None:
+    sample, predicted = make_pair(0, [(1, 1)], [(2, 2)], [(3, 3)])
+    del sample["trg_bbox"]
+    table = table_of([(sample, predicted)], benchmark("other", auto_thres="img", thresholds=("img",)))
+    with pytest.raises(UserError, match=r"--thres bbox: other .* auto, img, bbox-kp"):
+        score(table, (0.1,), "bbox")
+
+
+def random_pairs(seed: int, number: int) -> list:
+    """Pairs of an own index each; every fifth has no key-point."""
+    rng = np.random.default_rng(seed)
+    pairs = []
+    for index in range(number):
+        n = 0 if index % 5 == 4 else int(rng.integers(1, MAX_PTS + 1))
+        target = rng.uniform(0, SIDE, (n, 2))
+        pairs.append(make_pair(index, target, target, target + rng.normal(0, 1.5, (n, 2))))
+    return pairs
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.data())
+def test_batches_and_processes_do_not_change_the_table(data: st.DataObject) -> None:
+    pairs = random_pairs(0, 12)
+    selection = torch.from_numpy(np.random.default_rng(1).random((12, 3)).astype(np.float32))
+    whole = table_of(pairs, layer_sel=selection)
+
+    order = data.draw(st.permutations(range(12)))
+    order += data.draw(
+        st.lists(st.integers(0, 11), max_size=4)
+    )  # a sampler repeats pairs to fill its batches
+    cuts = sorted(data.draw(st.lists(st.integers(1, len(order) - 1), max_size=5, unique=True)))
+    batches = [order[a:b] for a, b in zip([0, *cuts], [*cuts, len(order)], strict=True)]
+    parts = [table_of([pairs[i] for i in batch], layer_sel=selection[batch]) for batch in batches]
+    pd.testing.assert_frame_equal(merge(parts), whole, check_exact=True)
+    assert score(merge(parts), ALPHAS) == score(whole, ALPHAS)
+
+
+def test_nothing_evaluated_is_an_error() -> None:
+    with pytest.raises(UserError, match="not one pair"):
+        merge([])
+
+
+def test_layer_selection_is_averaged_over_the_pairs_of_a_category() -> None:
+    pairs = [make_pair(i, [(1, 1)] * (i + 1), [(1, 1)] * (i + 1), [None] * (i + 1)) for i in range(3)]
+    pairs[2][0]["category"] = "dog"
+    result = score(table_of(pairs, layer_sel=torch.tensor([[1.0, 0.0], [0.0, 0.0], [1.0, 0.25]])), (0.1,))
+    selection = result["layer_selection"]
+    assert selection["categories"] == {"cat": [0.5, 0.0], "dog": [1.0, 0.25]}
+    assert selection["total"] == pytest.approx([2 / 3, 1 / 12])
+    assert "layer_selection" not in score(table_of(pairs), (0.1,))
+
+
+def test_every_number_says_what_it_is() -> None:
+    result = score(table_of(random_pairs(3, 6)), (0.1,), "bbox-kp")
+    for figure in result["totals"]:
+        assert {"value", "unit", "definition", "basis", "n_pairs", "n_points"} <= set(figure)
+        assert "0.1 x threshold" in figure["definition"]
+        assert "bbox-kp = larger side of the target key-points' extent" in figure["basis"]
+        assert not figure["paper"]  # neither the frame nor the threshold is the paper's
