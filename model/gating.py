@@ -45,7 +45,7 @@ class DynamicGating(nn.Module):
 
         Args:
             pooled: for every layer the sum of the two images' global averages, B×C.
-            noise: K×B×2 uniform draws in [0, 1) of a training step, drawn here if not given.
+            noise: K×B×2 (or more than B) uniform draws in [0, 1) of a training step, drawn here if not given.
         Returns:
             B×K of zeros and ones; in training a straight-through Gumbel-softmax sample.
         """
@@ -56,7 +56,7 @@ class DynamicGating(nn.Module):
             return (logits[..., 1] > logits[..., 0]).to(logits.dtype).T
         if noise is None:
             noise = torch.rand_like(logits)
-        gumbel = -torch.log(1e-10 - torch.log(noise + 1e-10))
+        gumbel = -torch.log(1e-10 - torch.log(noise[:, : logits.shape[1]] + 1e-10))
         soft = torch.softmax(logits + gumbel, dim=-1)[..., 1]
         hard = (soft > 0.5).to(soft.dtype)
         return (hard + (soft - soft.detach())).T

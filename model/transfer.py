@@ -52,6 +52,8 @@ def move_points(points: Tensor, cells: Tensor, covers: Tensor, targets: Tensor, 
     Returns:
         B×2×P.
     """
-    shift = torch.stack([targets % side - cells % side, targets // side - cells // side], 1) * STRIDE  # B×2×P×9
+    shift = (
+        torch.stack([targets % side - cells % side, targets // side - cells // side], 1) * STRIDE
+    )  # B×2×P×9
     count = covers.sum(2)
     return points + (shift * covers[:, None]).sum(3) / count[:, None]

@@ -1,0 +1,136 @@
+"""Evaluation of a benchmark: every image encoded once, every pair compared once."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import pandas as pd
+import torch
+
+from common.errors import UserError
+from common.evaluation import merge, tabulate
+from data.benchmark import Benchmark
+from data.loading import load
+from model.dhpf import DHPF
+from model.hypercolumn import ImageCode
+
+MEMORY = 2**29  # bytes of image codes that are kept
+Plan = list[tuple[list[int], list[str], list[str]]]
+
+
+def plan(keys: Sequence[tuple[str, str]], batches: Iterable[list[int]], capacity: int) -> Plan:
+    """Which images each batch of pairs has to encode, and which codes it drops, least recently used first.
+
+    Args:
+        keys: the two images of every pair.
+        batches: indices of pairs.
+        capacity: number of codes to keep; a batch that needs more keeps its own.
+    """
+    kept: OrderedDict[str, None] = OrderedDict()
+    steps = []
+    for batch in batches:
+        needed = list(dict.fromkeys(key for i in batch for key in keys[i]))
+        missing = [key for key in needed if key not in kept]
+        for key in needed:
+            kept[key] = None
+            kept.move_to_end(key)
+        dropped = [kept.popitem(last=False)[0] for _ in range(len(kept) - max(capacity, len(needed)))]
+        steps.append((batch, missing, dropped))
+    return steps
+
+
+class Codes:
+    """Image codes by key, made and dropped as a plan says."""
+
+    def __init__(self, model: DHPF) -> None:
+        self.model = model
+        self.codes: dict[str, ImageCode] = {}
+
+    def encode(self, keys: list[str], images: torch.Tensor) -> None:
+        # On a CPU one by one: how convolutions round depends on the batch, and results must not.
+        together = len(keys) if images.is_cuda else 1
+        for first in range(0, len(keys), together):
+            code = self.model.encode(images[first : first + together])
+            for i, key in enumerate(keys[first : first + together]):
+                self.codes[key] = code[torch.tensor([i], device=images.device)] if together > 1 else code
+
+    def __call__(self, keys: Sequence[str]) -> ImageCode:
+        return ImageCode.cat([self.codes[key] for key in keys])
+
+
+@torch.no_grad()
+def predict(
+    model: DHPF,
+    benchmark: Benchmark,
+    indices: Sequence[int],
+    bsz: int,
+    workers: int,
+    on_bad_pair: str,
+    progress: Callable[[int], None],
+) -> tuple[pd.DataFrame, list[str]]:
+    """Predicted key-points of some pairs of a benchmark.
+
+    Args:
+        indices: the pairs.
+        on_bad_pair: 'stop', or 'skip' what cannot be read.
+        progress: called with the number of pairs done since the last call.
+    Returns:
+        The table of predictions (see `tabulate`), and what was skipped and why.
+    Raises:
+        UserError: a pair cannot be read and may not be skipped; none is left.
+    """
+    model.eval()
+    device = model.device
+    keys = [(pair.src_key, pair.trg_key) for pair in benchmark.pairs]
+    side = benchmark.img_side
+    capacity = MEMORY // model.encode(torch.zeros(1, 3, side, side, device=device)).nbytes
+    batches = [list(indices[b : b + bsz]) for b in range(0, len(indices), bsz)]
+    steps = plan(keys, batches, capacity)
+    pin = device.type == "cuda"
+    images = load(
+        lambda key: (key, benchmark.image(key)), [missing for _, missing, _ in steps if missing], workers, pin
+    )
+    annotations = load(benchmark.annotation, batches, min(workers, 1))
+    codes = Codes(model)
+    tables, skipped = [], []
+
+    for (_, missing, dropped), (batch, unread) in zip(steps, annotations, strict=True):
+        problems = list(unread)
+        if missing:
+            found, undecoded = next(images)
+            problems += undecoded
+            if found is not None:
+                codes.encode(list(found[0]), found[1].to(device, non_blocking=True))
+        if problems and on_bad_pair == "stop":
+            raise UserError(problems[0])
+        skipped += problems
+        if batch is not None:
+            tables += [
+                _compare(model, codes, benchmark, part)
+                for part in _parts(batch, codes, device.type != "cuda")
+            ]
+        for key in dropped:
+            codes.codes.pop(key, None)
+        progress(len(batch["index"]) if batch is not None else 0)
+    return merge(tables), skipped
+
+
+def _parts(batch: dict[str, Any], codes: Codes, single: bool) -> list[dict[str, Any]]:
+    """The pairs of a batch whose images are encoded, one by one or together."""
+    both = zip(batch["src_key"], batch["trg_key"], strict=True)
+    good = [i for i, (s, t) in enumerate(both) if s in codes.codes and t in codes.codes]
+    groups = [[i] for i in good] if single else [good] * bool(good)
+    return [
+        {
+            k: v[torch.tensor(g)] if isinstance(v, torch.Tensor) else [v[i] for i in g]
+            for k, v in batch.items()
+        }
+        for g in groups
+    ]
+
+
+def _compare(model: DHPF, codes: Codes, benchmark: Benchmark, batch: dict[str, Any]) -> pd.DataFrame:
+    matches = model.compare(codes(batch["src_key"]), codes(batch["trg_key"]))
+    points = batch["src_kps"][:, :, : max(1, int(batch["n_pts"].max()))]
+    predicted = matches.transfer(points.to(model.device, non_blocking=True))
+    return tabulate(batch, predicted.cpu(), benchmark, matches.selection.cpu())

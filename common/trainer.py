@@ -1,0 +1,268 @@
+"""A training run that can be stopped anywhere and goes on as if it had not been."""
+
+import signal
+import time
+from argparse import Namespace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from common import checkpoint
+from common.errors import UserError
+from common.processes import start, synchronise, total
+from common.results import versions
+from common.run import Run, progress
+from common.training import STEPS, Batch, Step, epoch_batches, gate_noise, to_device
+from data import open_benchmark
+from data.loading import load
+
+STATE, BEST, BEST_TWIN = "state.pt", "best_model.pt", "best_model.safetensors"
+STOPS = (signal.SIGTERM, signal.SIGINT)
+# What may differ when a run is resumed: it does not change what the run computes.
+FREE = {"resume", "logpath", "datapath", "device", "workers", "save_every", "no_download", "niter"}
+FREE |= {"backbone_weights", "on_bad_pair"}
+
+
+class Trainer:
+    """One process of a training run.
+
+    Everything random is a function of the seed, the epoch and the step, so the position in the run stands for
+    the state of all generators.
+    """
+
+    def __init__(self, options: Namespace) -> None:
+        """Opens data and model.
+
+        Raises:
+            UserError: they cannot be used.
+        """
+        self.options = options
+        self.processes, self.device = start(options.device)
+        count = self.processes.num_processes
+        if options.bsz < 2 * count:
+            raise UserError(
+                f"--bsz {options.bsz}: gates need batch statistics, a training batch at least 2 pairs a process"
+            )
+        self.sets = {
+            split: open_benchmark(
+                options.benchmark,
+                options.datapath,
+                split,
+                options.thres,
+                options.img_side,
+                not options.no_download,
+            )
+            for split in ("trn", "val")
+        }
+        if len(self.sets["trn"]) < 2 * count:
+            raise UserError(f"{self.sets['trn'].list_path}: one pair makes no training batch, two are needed")
+        torch.manual_seed(options.seed)
+        self.model = checkpoint.build_model(options.backbone, options.backbone_weights)
+        self.model.bf16 = options.precision == "bf16"
+        if count > 1 and self.device.type == "cuda":
+            self.model.learner = nn.SyncBatchNorm.convert_sync_batchnorm(self.model.learner)
+        self.model.to(self.device)
+        self.optimizer = torch.optim.SGD(self.model.learner.parameters(), lr=options.lr, momentum=0.5)
+        self.epoch = self.step = 0
+        self.best = -1.0
+        self.sums = self._no_sums()
+        self.run: Run | None = None
+        self.asked: set[int] = set()  # signals that came
+
+    def train(self, folder: Path) -> None:
+        """Train into a run folder, from where its state says.
+
+        Raises:
+            UserError: a pair cannot be read, the loss is not finite, a file cannot be written.
+            SystemExit: a signal asked to stop; the state is saved.
+        """
+        for number in (*STOPS, signal.SIGUSR1):
+            signal.signal(number, lambda number, _: self.asked.add(number))
+        self._open_run(folder)
+        while self.epoch < self.options.niter:
+            begin = time.monotonic()
+            self._training_pass()
+            self._finish_epoch(self._validation_pass(), begin)
+        self.log(f"best validation PCK {self.best:.2f} %: {folder / BEST}")
+
+    def log(self, text: str) -> None:
+        if self.run:
+            self.run.log(text)
+
+    def _open_run(self, folder: Path) -> None:
+        """The run folder in the main process: a new one, or the one to resume with the state that it holds."""
+        main = self.processes.is_main_process
+        if not self.options.resume:
+            if main:
+                self.run = Run.create(folder, vars(self.options) | {"versions": versions()})
+                self._save()
+            return
+        state = checkpoint.read(folder / STATE)
+        checkpoint.load_learner(self.model, folder / STATE, state["learner"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.epoch, self.step, self.best, self.sums = (state[k] for k in ("epoch", "step", "best", "sums"))
+        if main:
+            self.run = Run.rewind(folder, state["files"])
+
+    def _save(self) -> None:
+        """Write the whole state of the run, in the main process."""
+        if self.run:
+            state = {
+                "learner": self.model.learner.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "epoch": self.epoch,
+                "step": self.step,
+                "best": self.best,
+                "sums": self.sums,
+                "files": self.run.sizes(),
+                "versions": versions(),
+            }
+            checkpoint.write(self.run.folder / STATE, state)
+
+    def _obey(self) -> None:
+        """Save the state if a signal came to any process, and stop unless it was SIGUSR1."""
+        asked = self._total(torch.tensor([number in self.asked for number in (*STOPS, signal.SIGUSR1)]).int())
+        self.asked.clear()
+        if asked.any():
+            self._save()
+        if asked[:-1].any():
+            number = STOPS[int(asked[:-1].argmax())]
+            self.log(
+                f"stopped by {number.name}: continue with --resume {self.run.folder if self.run else ''}"
+            )
+            raise SystemExit(128 + number)
+
+    def _training_pass(self) -> None:
+        options, rank, count = self.options, self.processes.process_index, self.processes.num_processes
+        data = self.sets["trn"]
+        batches = list(epoch_batches(len(data), options.bsz, count, options.seed, self.epoch))
+        left = len(data) - sum(map(len, batches))
+        if left and self.epoch == self.step == 0:
+            self.log(
+                f"the last {left} of an epoch's {len(data)} shuffled pairs make no batch and are left out"
+            )
+        self.model.train()
+        todo = batches[self.step :]
+        loaded = load(
+            data.__getitem__, [b[rank::count] for b in todo], options.workers, self.device.type == "cuda"
+        )
+        with progress(
+            f"epoch {self.epoch + 1} training", sum(map(len, todo)), self.run is not None
+        ) as advance:
+            for whole, (batch, errors) in zip(todo, loaded, strict=True):
+                self._check_errors(errors)
+                self._training_step(batch)
+                self.step += 1
+                if options.save_every and self.step % options.save_every == 0:
+                    self._save()
+                self._obey()
+                advance(len(whole), **self._means(self.sums))
+
+    def _training_step(self, batch: Batch | None) -> None:
+        options, learner = self.options, self.model.learner
+        size = (
+            0 if batch is None or len(batch["index"]) < 2 else len(batch["index"])
+        )  # skipped pairs leave less
+        everywhere = int(self._total(torch.tensor(size)))
+        self.optimizer.zero_grad(set_to_none=False)
+        if batch is not None and size:
+            key = (options.seed, self.epoch, self.step, self.processes.process_index)
+            noise = gate_noise(len(self.model.backbone.channels), 2 * size, *key).to(self.device)
+            step = self._forward(batch, noise)
+            step.loss.backward()
+            norm = torch.nn.utils.get_total_norm([p.grad for p in learner.parameters() if p.grad is not None])
+            if not bool(torch.isfinite(norm + step.loss.detach())):
+                self._stop_not_finite(batch)
+            self.sums += self._sums_of(step)
+        if self.processes.num_processes > 1:
+            synchronise(learner, size / max(everywhere, 1))
+        if everywhere:
+            self.optimizer.step()
+
+    def _forward(self, batch: Batch, noise: Tensor | None) -> Step:
+        options = self.options
+        batch = to_device(batch, self.device)
+        return STEPS[options.supervision](self.model, batch, options.alpha, options.selection, noise)
+
+    @torch.no_grad()
+    def _validation_pass(self) -> Tensor:
+        options, rank, count = self.options, self.processes.process_index, self.processes.num_processes
+        data = self.sets["val"]
+        self.model.eval()
+        sums = self._no_sums()
+        batches = [list(range(len(data)))[b : b + options.bsz] for b in range(0, len(data), options.bsz)]
+        mine = batches[rank::count]
+        loaded = load(data.__getitem__, mine, options.workers, self.device.type == "cuda")
+        with progress(f"epoch {self.epoch + 1} validation", len(data), self.run is not None) as advance:
+            for indices, (batch, errors) in zip(mine, loaded, strict=True):
+                self._check_errors(errors)
+                if batch is not None:
+                    sums += self._sums_of(self._forward(batch, None))
+                advance(count * len(indices), **self._means(sums))
+        self._obey()
+        return self._total(sums)
+
+    def _finish_epoch(self, validation: Tensor, begin: float) -> None:
+        training = self._total(self.sums)
+        figures = {f"trn_{k}": v for k, v in self._means(training).items()}
+        figures |= {f"val_{k}": v for k, v in self._means(validation).items()}
+        rates = (training[4:] / training[1].clamp(min=1)).tolist()
+        seconds = time.monotonic() - begin
+        self.epoch, self.step, self.sums = self.epoch + 1, 0, self._no_sums()
+        better = figures["val_pck"] > self.best
+        if better:
+            self.best = figures["val_pck"]
+        if self.run:
+            if better:
+                learner = {k: v.cpu() for k, v in self.model.learner.state_dict().items()}
+                for name in (BEST, BEST_TWIN):
+                    checkpoint.write(self.run.folder / name, learner)
+            self.log(
+                f"epoch {self.epoch}/{self.options.niter}: training loss {figures['trn_loss']:.4f} "
+                f"PCK {figures['trn_pck']:.2f} %, validation loss {figures['val_loss']:.4f} "
+                f"PCK {figures['val_pck']:.2f} %{' (best)' if better else ''}, "
+                f"{sum(rates):.1f} of {len(rates)} layers selected, {seconds:.0f} s"
+            )
+            self.run.record(
+                self.epoch, figures | {f"selection/{k:02d}": rate for k, rate in enumerate(rates)}
+            )
+            self._save()
+        self._obey()
+
+    def _check_errors(self, errors: list[str]) -> None:
+        """Stop at an unreadable pair, or name it in the log."""
+        if errors and self.options.on_bad_pair == "stop":
+            raise UserError(errors[0])
+        for error in errors:
+            self.log(f"skipped: {error}")
+
+    def _stop_not_finite(self, batch: Batch) -> None:
+        if self.run:
+            path = self.run.folder / "not_finite.pt"
+            checkpoint.write(path, {"learner": self.model.learner.state_dict(), "step": self.step})
+        names = ", ".join(f"{s} - {t}" for s, t in zip(batch["src_key"], batch["trg_key"], strict=True))
+        raise UserError(
+            f"epoch {self.epoch + 1}, step {self.step + 1}: the loss or a gradient is not finite, at the pairs {names}; "
+            "lower --lr or look at these images (the weights are in not_finite.pt of the run folder)"
+        )
+
+    def _total(self, values: Tensor) -> Tensor:
+        """Sum over processes."""
+        return total(values.to(self.device)).cpu()
+
+    def _no_sums(self) -> Tensor:
+        """Loss, pairs, PCK, pairs with key-points, and every layer's selection, summed over no pairs."""
+        return torch.zeros(4 + len(self.model.backbone.channels), dtype=torch.float64)
+
+    @staticmethod
+    def _sums_of(step: Step) -> Tensor:
+        pairs, known = len(step.pck), step.pck.isfinite()
+        values = [step.loss.detach() * pairs, pairs, step.pck[known].sum(), known.sum()]
+        head = torch.tensor([float(v) for v in values], dtype=torch.float64)
+        return torch.cat([head, step.selection.double().mean(0).cpu() * pairs])
+
+    @staticmethod
+    def _means(sums: Tensor) -> dict[str, float]:
+        loss, pairs, pck, known = sums[:4].tolist()
+        return {"loss": loss / max(pairs, 1), "pck": pck / max(known, 1)}

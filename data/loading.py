@@ -1,0 +1,45 @@
+"""Loading in worker processes, in a given order, with unreadable items reported instead of raised."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from common.errors import UserError
+
+Batch = tuple[Any, list[str]]
+
+
+class _Reporting(Dataset[tuple[Any, str | None]]):
+    """Items that `get` reads, each with the message of the UserError that it raised instead."""
+
+    def __init__(self, get: Callable[[Any], Any]) -> None:
+        self.get = get
+
+    def __getitem__(self, item: Any) -> tuple[Any, str | None]:
+        try:
+            return self.get(item), None
+        except UserError as error:
+            return None, str(error)
+
+
+def _collate(items: list[tuple[Any, str | None]]) -> Batch:
+    good = [item for item, error in items if error is None]
+    return default_collate(good) if good else None, [error for _, error in items if error is not None]
+
+
+def load(
+    get: Callable[[Any], Any], batches: Sequence[Sequence[Any]], workers: int, pin: bool = False
+) -> Iterator[Batch]:
+    """For every batch of items the collated `get(item)`s (None if there is none) and what could not be read.
+
+    The result does not depend on the number of workers; `pin` puts tensors into page-locked memory for a GPU.
+    """
+    loader = DataLoader(
+        _Reporting(get),
+        batch_sampler=batches,  # type: ignore[arg-type]
+        num_workers=min(workers, len(batches)),
+        collate_fn=_collate,
+        pin_memory=pin,
+    )
+    return iter(loader)

@@ -1,0 +1,77 @@
+"""Measure DHPF on a benchmark; see `python test.py --help` and the README."""
+
+import time
+from pathlib import Path
+
+import torch
+
+from common import checkpoint
+from common.evaluation import merge
+from common.inference import predict
+from common.options import program, testing_parser
+from common.processes import gather, start
+from common.results import describe, rescore, save_results, versions
+from common.run import Run, progress
+from data import open_benchmark
+
+
+def main() -> None:
+    options = testing_parser().parse_args()
+    if options.from_predictions:
+        print(describe(rescore(options.from_predictions, options.alpha, options.thres)))
+        return
+    processes, device = start(options.device)
+    rank, count = processes.process_index, processes.num_processes
+    benchmark = open_benchmark(
+        options.benchmark, options.datapath, "test", options.thres, options.img_side, not options.no_download
+    )
+    torch.manual_seed(options.seed)
+    if options.load:
+        model, options.backbone = checkpoint.load_model(
+            options.load, options.backbone, options.backbone_weights
+        )
+    else:
+        options.backbone = options.backbone or "efficientnet_lite0"
+        model = checkpoint.build_model(options.backbone, options.backbone_weights)
+    model.bf16 = options.precision == "bf16"
+    model.to(device)
+
+    run = None
+    if processes.is_main_process:
+        name = (
+            options.logpath or f"test-{options.benchmark}-{options.backbone}-{time.strftime('%Y%m%d-%H%M%S')}"
+        )
+        run = Run.create(Path("logs") / name, vars(options) | {"versions": versions()})
+        run.log(
+            f"{options.backbone}, learner: {options.load or f'untrained, drawn from seed {options.seed}'}"
+        )
+    share = range(len(benchmark) * rank // count, len(benchmark) * (rank + 1) // count)
+    begin = time.monotonic()
+    with progress("testing", len(share), run is not None) as advance:
+        table, skipped = predict(
+            model, benchmark, share, options.bsz, options.workers, options.on_bad_pair, advance
+        )
+    tables, skipped = gather([table]), gather(skipped)
+    if run:
+        decisive = {
+            k: str(v)
+            for k, v in vars(options).items()
+            if k in ("benchmark", "backbone", "img_side", "precision")
+        }
+        results = save_results(
+            run.folder,
+            merge(tables),
+            options.alpha,
+            options.thres,
+            decisive | {"skipped": skipped},
+            options.load,
+        )
+        for message in skipped:
+            run.log(f"skipped: {message}")
+        seconds = time.monotonic() - begin
+        run.log(describe(results["figures"]))
+        run.log(f"{len(benchmark)} pairs in {seconds:.0f} s; results: {run.folder}")
+
+
+if __name__ == "__main__":
+    program(main)
