@@ -66,7 +66,7 @@ def _opened(archive: Path) -> Iterator[tarfile.TarFile]:
     except gzip.BadGzipFile as error:
         kind = "a web page" if is_markup(archive) else f"damaged or no .tar.gz ({error})"
         raise UserError(f"is {kind}") from error
-    except (tarfile.TarError, EOFError, zlib.error, ValueError, RecursionError) as error:
+    except (tarfile.TarError, EOFError, zlib.error, ValueError, OverflowError, RecursionError) as error:
         raise UserError(f"is damaged or cut off ({error})") from error
     except (NotADirectoryError, IsADirectoryError, FileExistsError) as error:
         raise UserError(f"names {error.filename} both as a file and as a folder") from error

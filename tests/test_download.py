@@ -322,6 +322,7 @@ BAD = {
     "no top folder": (gzip.compress(tar_of(*WHOLE, member("readme.txt"))), "'readme.txt'"),
     "other layout": (gzip.compress(tar_of(*WHOLE[1:])), f"no {FOLDER}/test_pairs.csv"),
     "empty": (gzip.compress(tar_of()), "no PF-PASCAL/test_pairs.csv"),
+    "impossible time": (gzip.compress(tar_of(member(f"{FOLDER}/late", mtime=2**80))), "damaged"),
     "file as folder": (gzip.compress(tar_of(member(f"{FOLDER}/a"), member(f"{FOLDER}/a/b"))), "both as"),
 }
 HOSTILE = {
