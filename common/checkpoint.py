@@ -33,7 +33,7 @@ def read(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[0]
         raise UserError(
-            f"{path}: not a file of tensors alone, and loading anything else could run code that it carries ({reason})"
+            f"{path}: not a file of tensors alone, and loading anything else could run code in it ({reason})"
         ) from error
     except Exception as error:  # torch raises almost anything on damaged files
         raise UserError(
@@ -108,8 +108,8 @@ def build_model(backbone: str, weights: Path | None) -> DHPF:
         state = cls.pretrained() if weights is None else read_tensors(weights)
     except (urllib.error.URLError, OSError, RuntimeError) as error:
         raise UserError(
-            f"the ImageNet weights of {backbone} cannot be fetched ({error}): get {cls.fetch} and give the file as "
-            f"--backbone-weights FILE, or put it into {torch.hub.get_dir()}/checkpoints"
+            f"the ImageNet weights of {backbone} cannot be fetched ({error}): get {cls.fetch} and give the file "
+            f"as --backbone-weights FILE, or put it into {torch.hub.get_dir()}/checkpoints"
         ) from error
     try:
         return DHPF(cls(state))

@@ -10,9 +10,9 @@ from common.errors import UserError
 from data import BENCHMARKS
 from model.backbone import BACKBONES
 
-THRESHOLDS = """what PCK is relative to. img: the side of the frame; bbox: the larger side of the target's box, on
-PF-WILLOW the published max(x, y) + 1 over its key-points; bbox-kp: the true extent of the target's key-points;
-auto (default): the benchmark's own, img on PF-PASCAL, bbox elsewhere"""
+THRESHOLDS = """what PCK is relative to. img: the side of the frame; bbox: the larger side of the target's
+box, on PF-WILLOW the published max(x, y) + 1 over its key-points; bbox-kp: the true extent of the target's
+key-points; auto: the benchmark's own, img on PF-PASCAL, bbox elsewhere"""
 
 
 class Parser(argparse.ArgumentParser):

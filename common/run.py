@@ -4,10 +4,10 @@ import csv
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
@@ -111,6 +111,7 @@ def progress(description: str, total: int, visible: bool = True) -> Iterator[Cal
             shown = seconds
             values = "".join(f", {k} {v:.3g}" for k, v in figures.items())
             left = seconds / max(done, 1) * (total - done)
-            print(f"{description}: {done}/{total} pairs{values}, {done / seconds:.1f} pairs/s, {left:.0f} s left", flush=True)
+            speed = f"{done / seconds:.1f} pairs/s, {left:.0f} s left"
+            print(f"{description}: {done}/{total} pairs{values}, {speed}", flush=True)
 
     yield report

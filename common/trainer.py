@@ -243,7 +243,7 @@ class Trainer:
             checkpoint.write(path, {"learner": self.model.learner.state_dict(), "step": self.step})
         names = ", ".join(f"{s} - {t}" for s, t in zip(batch["src_key"], batch["trg_key"], strict=True))
         raise UserError(
-            f"epoch {self.epoch + 1}, step {self.step + 1}: the loss or a gradient is not finite, at the pairs {names}; "
+            f"epoch {self.epoch + 1}, step {self.step + 1}: the loss or a gradient is not finite at {names}; "
             "lower --lr or look at these images (the weights are in not_finite.pt of the run folder)"
         )
 
@@ -258,8 +258,8 @@ class Trainer:
     @staticmethod
     def _sums_of(step: Step) -> Tensor:
         pairs, known = len(step.pck), step.pck.isfinite()
-        values = [step.loss.detach() * pairs, pairs, step.pck[known].sum(), known.sum()]
-        head = torch.tensor([float(v) for v in values], dtype=torch.float64)
+        loss, pck = float(step.loss) * pairs, float(step.pck[known].sum())
+        head = torch.tensor([loss, pairs, pck, int(known.sum())], dtype=torch.float64)
         return torch.cat([head, step.selection.double().mean(0).cpu() * pairs])
 
     @staticmethod

@@ -16,7 +16,7 @@ Batch = dict[str, Any]
 
 @dataclass(frozen=True)
 class Step:
-    """What a batch of B pairs gave: the loss, each pair's PCK in percent (NaN without key-points), and B'×K selection."""
+    """What B pairs gave: the loss, each pair's PCK in percent (NaN without key-points), selection B'×K."""
 
     loss: Tensor
     pck: Tensor

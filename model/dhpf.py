@@ -89,7 +89,7 @@ class DHPF(nn.Module):
 
     @property
     def _dtype(self) -> torch.dtype:
-        return self.learner.reduction_ffns[0][0].weight.dtype
+        return next(self.learner.parameters()).dtype
 
     def encode(self, images: Tensor) -> ImageCode:
         """Code of each of B images (evaluation)."""
@@ -109,8 +109,8 @@ class DHPF(nn.Module):
             transformed = [self.learner.transform(k, m, index) for k, m in enumerate(maps)]
         side = maps[0].shape[-1]
         joined, norms = [], []
-        for _, group in groupby(transformed, key=lambda m: m.shape[-1]):
-            group = list(group)
+        for _, same_side in groupby(transformed, key=lambda m: m.shape[-1]):
+            group = list(same_side)
             x = torch.cat([m.permute(0, 2, 3, 1) for m in group], -1).to(self._dtype)
             layers = torch.block_diag(*(x.new_ones(m.shape[1], 1) for m in group))
             joined.append(x)

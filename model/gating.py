@@ -36,7 +36,7 @@ class DynamicGating(nn.Module):
         `index` (B') repeats or reorders images behind the convolution, so that images which several pairs
         share are convolved once but enter the batch statistics once for each pair.
         """
-        conv, norm, relu = self.reduction_ffns[layer]
+        conv, norm, relu = self.reduction_ffns[layer].children()
         x = conv(maps)
         return relu(norm(x if index is None else x[index]))
 

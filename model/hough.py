@@ -80,7 +80,7 @@ def _match(correlation: Correlation, block: int) -> tuple[Tensor, Tensor]:
     S = round(N**0.5)
     rows = max(1, min(S, block // (B * S**3)))
     cells = torch.arange(N, device=correlation.src_length.device).expand(B, -1).split(rows * S, dim=1)
-    keep = B * N**2 <= max(block, 2**26)  # what would take more memory is computed twice
+    keep = max(block, 2**26) >= B * N**2  # what would take more memory is computed twice
     kept, by_column = [], []
     for c in cells:
         appearance = correlation.appearance(c)

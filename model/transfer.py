@@ -19,7 +19,9 @@ def covering_cells(points: Tensor, side: int) -> tuple[Tensor, Tensor]:
     """
     around = torch.arange(-1, 2, device=points.device)
     cell = (points / STRIDE).round().clamp(-2, side + 1)[..., None] + around  # B×2×P×3
-    inside = (cell >= 0) & (cell < side) & ((points[..., None] - STRIDE * cell).abs() <= REACH)
+    # Compared with the box's corners, which are exact numbers; a difference may round onto the border.
+    low, high = STRIDE * cell - REACH, STRIDE * cell + REACH
+    inside = (cell >= 0) & (cell < side) & (points[..., None] >= low) & (points[..., None] <= high)
     x, y = cell.clamp(0, side - 1).long().unbind(1)
     cells = y[..., :, None] * side + x[..., None, :]
     covers = inside[:, 1, :, :, None] & inside[:, 0, :, None, :]
@@ -56,4 +58,4 @@ def move_points(points: Tensor, cells: Tensor, covers: Tensor, targets: Tensor, 
         torch.stack([targets % side - cells % side, targets // side - cells // side], 1) * STRIDE
     )  # B×2×P×9
     count = covers.sum(2)
-    return points + (shift * covers[:, None]).sum(3) / count[:, None]
+    return points + (shift * covers[:, None]).sum(3) / count[:, None].to(points.dtype)

@@ -78,7 +78,7 @@ def test_undefined_figures_are_null_in_the_file(tmp_path: Path) -> None:
     assert saved["figures"]["totals"][0]["value"] is None
 
 
-@ONE_FOLDER
+@settings(ONE_FOLDER, max_examples=5)
 @given(st.permutations(range(10)), st.integers(1, 10))
 def test_files_are_the_same_bytes_for_any_batches(tmp_path: Path, order: list[int], size: int) -> None:
     pairs = random_pairs(6, 10)
@@ -174,7 +174,7 @@ def test_what_is_no_table_is_refused(
         read_predictions(bad)
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(ONE_FOLDER, max_examples=150)
 @given(st.data())
 def test_no_edit_of_a_table_makes_anything_but_a_clear_error(
     tmp_path: Path, table: pd.DataFrame, data: st.DataObject
