@@ -1,0 +1,119 @@
+"""The photographs that scikit-image ships, and the plane geometry to cut image pairs out of them.
+
+Points of a plane are complex numbers here, x + iy in pixels unless said otherwise, so that a similarity is one
+product and one sum.
+"""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import skimage
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.ndimage import maximum_filter1d
+from skimage.feature import corner_shi_tomasi, peak_local_max
+from torch import Tensor
+from torch.nn.functional import grid_sample
+
+from data.benchmark import opened_image, to_rgb
+
+Points = NDArray[np.complex128]
+Reals = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+PHOTOGRAPHS = Path(skimage.__file__).parent / "data"
+SALIENT = 80  # percentile of a photograph's corner response that counts as 1, the least of a key-point
+
+
+class Similarity(NamedTuple):
+    """Points -> factor * points + offset: rotation and scale, then translation."""
+
+    factor: complex
+    offset: complex
+
+    def __call__(self, points: Points) -> Points:
+        return self.factor * points + self.offset
+
+    def inverse(self, points: Points) -> Points:
+        return (points - self.offset) / self.factor
+
+
+def as_reals(points: Points) -> Reals:
+    """Points [...] as pairs x, y: [..., 2]."""
+    return np.stack((points.real, points.imag), -1)
+
+
+def pixels(width: int, height: int) -> Points:
+    """The points at an image's pixels [height, width]."""
+    return np.arange(width) + 1j * np.arange(height)[:, None]
+
+
+@lru_cache(maxsize=32)
+def photograph(name: str, shorter: int = 256) -> Tensor:
+    """A photograph [4, H, W] with its shorter side as given: red, green, blue in [0, 1]; corner response (SALIENT)."""
+    with opened_image(PHOTOGRAPHS / name) as file:
+        image = to_rgb(file)
+    ratio = shorter / min(image.size)
+    image = image.resize((round(image.width * ratio), round(image.height * ratio)), Image.Resampling.LANCZOS)
+    colours = np.asarray(image, dtype=np.float32) / 255
+    response = corner_shi_tomasi(colours.mean(-1), sigma=2)
+    response = (response / np.percentile(response, SALIENT)).astype(np.float32)
+    return torch.from_numpy(np.concatenate((colours, response[..., None]), -1)).permute(2, 0, 1)
+
+
+@lru_cache(maxsize=1)
+def stereo_motorcycle() -> tuple[Tensor, Tensor, Reals]:
+    """A true stereo pair: left and right view [4, 500, 741] as `photograph` gives them, disparity [500, 741].
+
+    Left (x, y) is right (x - disparity, y). The disparity is -inf where it is unknown and where the right view hides
+    the point behind a nearer one. Middlebury 2014 (Scharstein et al., GCPR 2014), as scikit-image ships it.
+    """
+    with np.load(PHOTOGRAPHS / "motorcycle_disp.npz") as file:
+        disparity = np.where(np.isfinite(file["arr_0"]), file["arr_0"], -np.inf).astype(float)
+    y, x = np.nonzero(disparity > 0)
+    right_x = np.rint(x - disparity[y, x]).astype(int).clip(0)
+    nearest = np.zeros_like(disparity)
+    np.maximum.at(nearest, (y, right_x), disparity[y, x])
+    hidden = maximum_filter1d(nearest, 3)[y, right_x] > disparity[y, x] + 1
+    disparity[y[hidden], x[hidden]] = -np.inf
+    return photograph("motorcycle_left.png", 500), photograph("motorcycle_right.png", 500), disparity
+
+
+def draw_crop(rng: np.random.Generator, photo: Tensor, smallest: float, largest: float) -> Similarity:
+    """A random square in a photograph, half a side of smallest to largest pixels; ±1 ±i are its corners."""
+    half, (height, width) = rng.uniform(smallest, largest), photo.shape[1:]
+    return Similarity(half, complex(rng.uniform(half, width - half), rng.uniform(half, height - half)))
+
+
+def sample(photo: Tensor, points: Points) -> Tensor:
+    """photo [C, H, W] at points [h, w], bilinear, mirrored beyond its edges: [C, h, w]."""
+    last = np.array((photo.shape[2] - 1, photo.shape[1] - 1))
+    grid = torch.from_numpy((as_reals(points) * (2 / last) - 1).astype(np.float32))
+    return grid_sample(photo[None], grid[None], padding_mode="reflection", align_corners=True)[0]
+
+
+def as_image(values: Tensor) -> Image.Image:
+    """[3, h, w] in [0, 1] as an 8-bit image."""
+    return Image.fromarray((values * 255).round().byte().permute(1, 2, 0).numpy())
+
+
+def corners(response: Tensor, seen: Mask, gap: int) -> Points:
+    """The salient corners [n] at seen pixels, more than `gap` pixels apart, the strongest first."""
+    y, x = peak_local_max(response.numpy(), min_distance=gap, threshold_abs=1).T
+    return (x + 1j * y)[seen[y, x]]
+
+
+def holds(mask: Mask, points: Points) -> Mask:
+    """Whether points [n] are at set pixels of a mask [h, w], False outside: bool [n]."""
+    x, y = np.rint(as_reals(points)).astype(int).T
+    framed = (x >= 0) & (y >= 0) & (x < mask.shape[1]) & (y < mask.shape[0])
+    return framed & mask[y * framed, x * framed]
+
+
+def box_around(points: Points) -> Reals:
+    """The box (x1, y1, x2, y2) around points [n]."""
+    reals = as_reals(points)
+    return np.concatenate((reals.min(0), reals.max(0)))
