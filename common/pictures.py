@@ -6,6 +6,7 @@ Okabe and Ito, and heat maps change steadily in lightness.
 """
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -71,7 +72,7 @@ def matches(
     figure = Figure(layout="constrained")
     axes = figure.subplots()
     count = _draw_matches(axes, src_image, trg_image, src_kps, predicted, trg_kps, correct)
-    axes.set_title(title, wrap=True)
+    axes.set_title(textwrap.fill(title, 72))
     figure.set_size_inches(WIDTH, WIDTH * _aspect(axes) + 0.5)
     _legend(figure, {kind: kind if correct is None else f"{kind} ({n})" for kind, n in count.items()})
     return figure
@@ -93,7 +94,7 @@ def contact_sheet(groups: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
             axes.set_axis_off()
         for axes, pair in zip(row, pairs, strict=False):
             arguments = {"trg_kps": None, "correct": None, "title": ""} | dict(pair)
-            axes.set_title(arguments.pop("title"), fontsize=8, wrap=True)
+            axes.set_title(textwrap.fill(arguments.pop("title"), 58), fontsize=8)
             kinds |= _draw_matches(axes, **arguments)
         row[0].text(-0.02, 0.5, name, transform=row[0].transAxes, rotation=90, ha="right", va="center")
         heights.append(0.25 + 3.2 * max((_aspect(axes) for axes in row[: len(pairs)]), default=0.2))

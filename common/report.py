@@ -116,7 +116,9 @@ def evaluation(
         by_group(["Category"], (([name], group) for name, group in categories.items())) + "</details>",
     ]
     if "difficulty" in figures:
-        labels = [(label.removesuffix("_variation"), groups) for label, groups in figures["difficulty"].items()]
+        labels = [
+            (label.removesuffix("_variation"), groups) for label, groups in figures["difficulty"].items()
+        ]
         grades = (([label, grade], group) for label, groups in labels for grade, group in groups.items())
         parts.append("<h2>Difficulty</h2>\n" + by_group(["Label", "Grade"], grades))
     if "layer_selection" in figures:

@@ -1,0 +1,292 @@
+"""Pictures: what they show, where, and that it can be told apart and read."""
+
+import io
+import sys
+from itertools import pairwise
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from PIL import Image
+
+from common import pictures
+from common.errors import UserError
+
+MATCHES = {"match", "correct", "incorrect", "no prediction"}
+
+
+def photograph(width, height, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def points(*xy):
+    return np.array(xy, dtype=np.float32).reshape(-1, 2).T
+
+
+def lines(axes, kinds=MATCHES):
+    return [line for line in axes.lines if line.get_gid() in kinds]
+
+
+def legend(figure):
+    return [text.get_text() for box in figure.legends for text in box.get_texts()]
+
+
+def pixels(figure):
+    return np.asarray(Image.open(io.BytesIO(pictures.render(figure, "png", 96))).convert("RGB"))
+
+
+SRC = points((10, 10), (20, 30), (30, 20), (5, 35))
+TRG = points((40, 10), (50, 60), (30, 60), (5, 5))
+PREDICTED = points((41, 11), (10, 10), (30, 60), (np.nan, np.nan))
+PAIR = {
+    "src_image": photograph(60, 40), "trg_image": photograph(80, 100, 1), "src_kps": SRC, "predicted": PREDICTED,
+    "trg_kps": TRG, "correct": [True, False, True, False],
+}  # fmt: skip
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.data())
+def test_match_ends_lie_on_the_points_they_name_for_images_of_any_sizes(data):
+    sides = [data.draw(st.tuples(st.integers(2, 300), st.integers(2, 300))) for _ in range(2)]
+    n = data.draw(st.integers(0, 5))
+    kps = [
+        points(*[(data.draw(st.integers(0, w - 1)), data.draw(st.integers(0, h - 1))) for _ in range(n)])
+        for w, h in sides
+    ]
+    (axes,) = pictures.matches(photograph(*sides[0]), photograph(*sides[1]), *kps).axes
+
+    assert len(axes.images) == 2
+    assert len(lines(axes)) == n
+    boxes = [image.get_extent() for image in axes.images]
+    assert boxes[0][1] < boxes[1][0]  # side by side
+    for i, line in enumerate(lines(axes)):
+        for end, (left, right, bottom, top), (w, h), xy in zip(
+            line.get_xydata(), boxes, sides, kps, strict=True
+        ):
+            assert (right - left) / (bottom - top) == pytest.approx(w / h)  # the aspect is kept
+            pixel = (end - [left, top]) / [right - left, bottom - top] * [w, h] - 0.5
+            assert pixel == pytest.approx(xy[:, i], abs=1e-3)
+
+
+def test_correct_incorrect_and_missing_are_told_without_colour():
+    figure = pictures.matches(**PAIR)
+    drawn = lines(figure.axes[0])
+    assert [line.get_gid() for line in drawn] == ["correct", "incorrect", "correct", "no prediction"]
+    looks = {line.get_gid(): (line.get_linestyle(), line.get_marker()) for line in drawn}
+    for one, other in pairwise(looks.values()):
+        assert one[0] != other[0]
+        assert one[1] != other[1]
+    assert legend(figure) == ["correct (2)", "incorrect (1)", "no prediction (1)", "ground truth (4)"]
+
+
+def test_a_missing_prediction_leaves_a_mark_at_its_source_point_alone():
+    (axes,) = pictures.matches(**PAIR).axes
+    (missing,) = lines(axes, {"no prediction"})
+    left, right, bottom, top = axes.images[0].get_extent()
+    ((x, y),) = missing.get_xydata()
+    assert left < x < right
+    assert top < y < bottom
+
+
+def test_ground_truth_is_ringed_and_tied_to_its_prediction_only_where_they_correspond():
+    (axes,) = pictures.matches(**PAIR).axes
+    assert len(lines(axes, {"ground truth"})[0].get_xydata()) == 4
+    assert len(lines(axes, {"error"})) == 4
+    outlines = pictures.matches(PAIR["src_image"], PAIR["trg_image"], SRC, PREDICTED, TRG[:, :2])
+    assert len(lines(outlines.axes[0], {"ground truth"})[0].get_xydata()) == 2
+    assert not lines(outlines.axes[0], {"error"})
+    assert legend(outlines) == ["match", "no prediction", "ground truth"]
+
+
+@pytest.mark.parametrize("far", [1e9, np.inf, -np.inf])
+def test_a_prediction_far_outside_does_not_blow_up_the_picture(far):
+    image = PAIR["src_image"]
+    near = pixels(pictures.matches(image, image, SRC, SRC))
+    assert pixels(pictures.matches(image, image, SRC, np.full((2, 4), far))).size < 1.5 * near.size
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK"])
+def test_photographs_of_any_mode_and_size_are_shown(mode):
+    large = Image.fromarray(photograph(3000, 40)).convert(mode)
+    figure = pictures.matches(large, PAIR["trg_image"], SRC, SRC)
+    assert max(figure.axes[0].images[0].get_array().shape) <= 1000  # what is kept of it
+    assert pixels(figure).shape[1] < 500
+
+
+def test_a_contact_sheet_has_a_named_row_for_each_group_and_every_pair_once():
+    figure = pictures.contact_sheet(
+        {"best": [PAIR | {"title": "cat 75 %"}, PAIR], "none": [], "worst": [PAIR]}
+    )
+    assert [len(axes.images) for axes in figure.axes] == [2, 2, 0, 0, 2, 0]
+    assert [axes.texts[0].get_text() for axes in figure.axes if axes.texts] == ["best", "none", "worst"]
+    assert figure.axes[0].get_title() == "cat 75 %"
+    assert legend(figure) == ["correct", "incorrect", "no prediction", "ground truth"]
+    assert pixels(figure).shape[1] > 500
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0, 100) | st.just(np.nan), max_size=30), st.integers(1, 4))
+def test_extremes_shows_no_pair_twice_and_ranks_them(values, n):
+    series = pd.Series(values, index=[f"pair {i}" for i in range(len(values))], dtype="float64")
+    groups = pictures.extremes(series, n)
+    shown = [label for labels in groups.values() for label in labels]
+    assert len(shown) == len(set(shown))
+    ranked = [series[label] for label in groups["best"] + groups["median"] + groups["worst"][::-1]]
+    assert ranked == sorted(ranked, reverse=True)
+    known = series.dropna()
+    assert [len(labels) for labels in groups.values()] == [n] * 3 or len(known) < 3 * n
+    assert bool(shown) == bool(len(known))
+    if shown:
+        assert series[groups["best"][0]] == known.max()
+    if len(known) >= 3 * n:
+        assert series[groups["worst"][0]] == known.min()
+        assert series[groups["median"]].max() >= known.quantile(0.5, "lower")
+        assert series[groups["median"]].min() <= known.quantile(0.5, "higher")
+
+
+def assert_readable(figure, axes, rows):
+    """Every tick has its label inside the picture, and none touches the next."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    for labels, first, last in ((axes.get_yticklabels(), "y0", "y1"), (axes.get_xticklabels(), "x0", "x1")):
+        boxes = [label.get_window_extent(canvas.get_renderer()) for label in labels]
+        assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 for box in boxes)
+        assert all(figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1 for box in boxes)
+        boxes.sort(key=lambda box: getattr(box, first))
+        assert all(getattr(one, last) < getattr(other, first) for one, other in pairwise(boxes))
+    assert len(axes.get_yticklabels()) == rows
+
+
+@pytest.mark.parametrize(("categories", "layers"), [(1, 15), (20, 17), (101, 34)])
+def test_layer_selection_shows_every_rate_under_readable_labels(categories, layers):
+    rates = np.random.default_rng(0).random((categories, layers))
+    names = [f"Motorbike (category {i})" for i in range(categories)]
+    figure = pictures.layer_selection(dict(zip(names, rates.tolist(), strict=True)))
+    axes, bar = figure.axes
+    assert np.array_equal(axes.images[0].get_array(), rates)
+    assert axes.images[0].get_clim() == (0, 1)
+    assert [label.get_text() for label in axes.get_yticklabels()] == names
+    assert [label.get_text() for label in axes.get_xticklabels()] == list(map(str, range(layers)))
+    assert_readable(figure, axes, categories)
+    assert bar.get_xlabel()
+    assert not bar.get_tightbbox().overlaps(axes.get_window_extent())
+
+
+def test_layer_selection_is_monotone_in_lightness_and_tells_unknown_from_none():
+    figure = pictures.layer_selection(pd.DataFrame([np.linspace(0, 1, 17), [np.nan] * 17], index=["a", "b"]))
+    colours = figure.axes[0].images[0].to_rgba(figure.axes[0].images[0].get_array())[..., :3] @ [
+        0.2126,
+        0.7152,
+        0.0722,
+    ]
+    assert (np.diff(colours[0]) < 0).all()
+    assert not np.isclose(colours[1, 0], colours[0, 0], atol=0.1)
+
+
+@pytest.mark.parametrize("count", [1, 20, 101])
+def test_category_bars_are_sorted_labelled_and_readable(count):
+    values = {f"category {i}": float(v) for i, v in enumerate(np.random.default_rng(1).random(count) * 100)}
+    figure = pictures.category_bars(values | {"empty": None}, "PCK@0.1 (%)")
+    (axes,) = figure.axes
+    best_first = sorted(values, key=lambda name: -values[name])
+    assert [label.get_text() for label in axes.get_yticklabels()] == [*best_first, "empty"]
+    assert [bar.get_width() for bar in axes.patches] == [*(values[name] for name in best_first), 0]
+    assert [text.get_text() for text in axes.texts] == [
+        *(f"{values[name]:.1f}" for name in best_first),
+        "undefined",
+    ]
+    assert axes.yaxis_inverted()  # the first is at the top
+    assert_readable(figure, axes, count + 1)
+
+
+def test_shares_have_their_own_axis():
+    (axes,) = pictures.category_bars({"cat": 0.5}, "IoU", 1).axes
+    assert axes.get_xlim()[1] < 1.5
+    assert axes.texts[0].get_text() == "0.500"
+
+
+def test_curves_differ_in_dashes_and_markers():
+    curves = {f"curve {i}": ([0.05, 0.1], [i, None]) for i in range(4)}
+    figure = pictures.pck_curve(curves)
+    drawn = figure.axes[0].lines
+    assert [line.get_ydata()[0] for line in drawn] == [0, 1, 2, 3]
+    assert len({line.get_linestyle() for line in drawn}) == len({line.get_marker() for line in drawn}) == 4
+    assert legend(figure) == list(curves)
+    pixels(figure)
+
+
+def history(epochs, pck):
+    loss = np.linspace(5, 1, epochs)
+    columns = {
+        "epoch": range(1, epochs + 1),
+        "trn_loss": loss,
+        "val_loss": loss + 1,
+        "trn_pck": 50.0,
+        "val_pck": pck,
+    }
+    return pd.DataFrame(columns)
+
+
+def test_training_curves_mark_the_first_best_epoch_and_show_each_layers_rate():
+    selection = np.random.default_rng(0).random((4, 15))
+    figure = pictures.training_curves(history(4, [10.0, 30.0, 30.0, 20.0]), selection)
+    loss, pck, rates, _ = figure.axes
+    assert [line.get_label() for line in loss.lines] == ["training", "validation"]
+    (star,) = [line for line in pck.lines if line.get_marker() == "*"]
+    assert star.get_xydata().tolist() == [[2, 30]]
+    assert np.array_equal(rates.images[0].get_array(), selection.T)
+    assert rates.images[0].get_extent()[:2] == [0.5, 4.5]  # an epoch's column is under its figures
+    pixels(figure)
+
+
+@pytest.mark.parametrize(("epochs", "pck"), [(1, 40.0), (3, np.nan)])
+def test_training_curves_of_one_epoch_or_without_validation(epochs, pck):
+    figure = pictures.training_curves(history(epochs, pck))
+    assert len(figure.axes) == 2
+    ticks = figure.axes[1].get_xticks()
+    assert np.array_equal(ticks, ticks.round())
+    pixels(figure)
+
+
+def test_text_from_data_is_never_read_as_formulas():
+    name = r"$\frac{1 $a^"
+    for figure in (
+        pictures.matches(**PAIR, title=name), pictures.contact_sheet({name: [PAIR | {"title": name}]}),
+        pictures.layer_selection({name: [0.5]}), pictures.category_bars({name: 1.0}, name),
+        pictures.pck_curve({name: ([1], [1])}),
+    ):  # fmt: skip
+        pixels(figure)
+
+
+@pytest.mark.parametrize(
+    ("ending", "begins"), [(".png", b"\x89PNG"), (".PDF", b"%PDF"), (".jpg", b"\xff\xd8")]
+)
+def test_files_are_deterministic_and_replaced_as_a_whole(tmp_path, ending, begins):
+    path = tmp_path / "new" / f"picture{ending}"
+    contents = []
+    for _ in range(2):
+        pictures.save(pictures.matches(**PAIR), path)
+        contents.append(path.read_bytes())
+    assert contents[0] == contents[1]
+    assert contents[0].startswith(begins)
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_wrong_ending_or_folder_is_one_clear_sentence(tmp_path):
+    figure = pictures.category_bars({"cat": 1.0})
+    with pytest.raises(UserError, match=r"picture\.gif: pictures are written as \.png"):
+        pictures.save(figure, tmp_path / "picture.gif")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file/picture\.png: cannot be written"):
+        pictures.save(figure, tmp_path / "file" / "picture.png")
+
+
+def test_drawing_leaves_no_state_behind():
+    before = dict(mpl.rcParams)
+    pictures.matches(**PAIR)
+    assert dict(mpl.rcParams) == before
+    assert not sys.modules.get("matplotlib.pyplot") or not sys.modules["matplotlib.pyplot"].get_fignums()
