@@ -108,9 +108,10 @@ def corners(response: Tensor, seen: Mask, gap: int) -> Points:
 
 def holds(mask: Mask, points: Points) -> Mask:
     """Whether points [n] are at set pixels of a mask [h, w], False outside: bool [n]."""
-    x, y = np.rint(as_reals(points)).astype(int).T
-    framed = (x >= 0) & (y >= 0) & (x < mask.shape[1]) & (y < mask.shape[0])
-    return framed & mask[y * framed, x * framed]
+    reals = as_reals(points)
+    framed: Mask = np.all((reals >= 0) & (reals <= (mask.shape[1] - 1, mask.shape[0] - 1)), axis=-1)
+    x, y = (np.rint(reals).astype(int) * framed[:, None]).T
+    return framed & mask[y, x]
 
 
 def box_around(points: Points) -> Reals:

@@ -56,9 +56,9 @@ BACKGROUNDS = {  # besides the split's other objects
 }
 MIN_PTS, MAX_PTS = 8, 16
 RADIUS = 0.28  # mean radius of an object, in sides of the frame
-ROTATION = np.deg2rad(30)  # at most, between the frames
-SCALE = 1.4  # at most, between the object's sizes in the frames
-BEND = 0.15  # standard deviation of the thin plate's 3x3 knots, in radii
+ROTATION = np.deg2rad(45)  # at most, between the frames
+SCALE = 1.5  # at most, between the object's sizes in the frames
+BEND = 0.18  # standard deviation of the thin plate's 3x3 knots, in radii
 MARGIN = 3.0  # least distance in pixels of a key-point from the border of what is seen of its object
 
 
@@ -147,8 +147,8 @@ def occluded(rng: np.random.Generator, depth: Reals) -> Reals:
 
 def relit(rng: np.random.Generator, image: Tensor) -> Tensor:
     """An image [3, h, w] in [0, 1] under another gamma, contrast, colour balance and brightness."""
-    gain = torch.from_numpy(rng.uniform(0.7, 1.3) * rng.uniform(0.85, 1.15, (3, 1, 1))).float()
-    return ((image ** rng.uniform(0.7, 1.5) - 0.5) * gain + rng.uniform(0.38, 0.62)).clamp(0, 1)
+    gain = torch.from_numpy(rng.uniform(0.75, 1.2) * rng.uniform(0.85, 1.15, (3, 1, 1))).float()
+    return ((image ** rng.uniform(0.7, 1.5) - 0.5) * gain + rng.uniform(0.42, 0.58)).clamp(0, 1)
 
 
 def draw_scene(rng: np.random.Generator, name: str, others: Sequence[str], side: int) -> Scene:
