@@ -218,7 +218,7 @@ def _attempt(url: str, partial: Path, note: Path) -> None:
         known = json.loads(note.read_text())
     except (FileNotFoundError, ValueError):  # none, or cut in half by a kill
         known = {}
-    held = _size(partial) if known.get("url") == url and known["size"] else 0
+    held = _size(partial) if known.get("url") == url else 0
     if held and held == known["size"]:
         return
     headers = {"Accept-Encoding": "identity"}
