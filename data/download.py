@@ -28,7 +28,7 @@ from common.errors import UserError
 from data.archive import is_markup, unpack
 
 TIMEOUT = 30.0  # seconds without a byte
-PAUSES = (1.0, 2.0, 4.0, 8.0)  # seconds before each further attempt; progress starts the row anew
+PAUSES = (1.0, 2.0, 4.0)  # seconds before each further attempt; progress starts the row anew
 DRIVE = "https://drive.google.com/uc?id="
 
 
