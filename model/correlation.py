@@ -53,12 +53,16 @@ class Correlation:
         corr = self.fine[0][pair, cells] @ self.fine[1].mT
         if self.coarse:
             rows = [
-                _gather(c, index[cells] + pair[:, :, None] * c.shape[1], weight[cells]).view(B, n, T, -1)
+                _gather(c, index[cells] + pair[:, :, None] * c.shape[1], weight[cells]).view(B, n * T, -1)
                 for c, (index, weight) in zip(self.coarse, self.taps, strict=True)
             ]
-            corr = corr + (torch.cat(rows, -1) @ self.widen).flatten(2)
-        length = self.src_length[pair, cells][:, :, None] * self.trg_length[:, None] + 1e-3
-        return torch.relu(corr / length).square()
+            corr.view(B, n * T, T).baddbmm_(torch.cat(rows, -1), self.widen.expand(B, -1, -1))
+        eps = corr.new_tensor(1e-3)
+        length = torch.baddbmm(eps, self.src_length[pair, cells][:, :, None], self.trg_length[:, None])
+        if corr.requires_grad:
+            return torch.relu(corr / length).square()
+        corr.div_(length).relu_()  # in place: a block of rows stays in the processor's cache
+        return corr.mul_(corr)
 
 
 def _gather(rows: Tensor, index: Tensor, weight: Tensor) -> Tensor:

@@ -1,0 +1,233 @@
+"""How long DHPF takes, in units of its bare backbone: python benchmarks/speed.py --backbone resnet101
+
+The bare backbone is torchvision's (or timm's) own network over both images of a pair as one batch, in the faster
+memory format. Each mode is measured in the same process, warmed up, as the median of several runs; its peak memory
+in a process of its own (on a GPU: as PyTorch's allocator reports it). Weights are drawn: no time depends on them.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import timm
+import torch
+import torchvision
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from common.processes import start
+from common.training import STEPS, gate_noise, to_device
+from data import open_benchmark
+from data.loading import load
+from model.backbone import BACKBONES
+from model.correlation import correlate
+from model.dhpf import DHPF
+from model.hough import hough_matching
+
+Modes = dict[str, tuple[Callable[[], object], int]]
+
+
+def network(name: str) -> nn.Module:
+    """The plain network, with weights that keep activations within range."""
+    torch.manual_seed(0)
+    net = (
+        timm.create_model("tf_efficientnet_lite0") if "lite0" in name else getattr(torchvision.models, name)()
+    )
+    for module_name, module in net.named_modules():
+        if isinstance(module, nn.BatchNorm2d) and module_name.endswith("bn3"):
+            nn.init.constant_(module.weight, 0.2)
+    return net.eval().requires_grad_(False)
+
+
+def batch_of(pairs: int, side: int, device: torch.device) -> dict[str, Tensor | int]:
+    """Random pairs with ten key-points each, of alternating categories."""
+    draw = torch.Generator().manual_seed(pairs)
+    batch = {f"{end}_img": torch.randn(pairs, 3, side, side, generator=draw) for end in ("src", "trg")}
+    batch |= {f"{end}_kps": torch.rand(pairs, 2, 10, generator=draw) * (side - 1) for end in ("src", "trg")}
+    batch |= {"n_pts": torch.full((pairs,), 10), "pckthres": torch.full((pairs,), float(side))}
+    return to_device(batch | {"category_id": torch.arange(pairs) % 20}, device)
+
+
+def modes(backbone: str, device: torch.device, side: int, bf16: bool) -> Modes:
+    """What is measured: a function, and the number of pairs that it handles."""
+    net = network(backbone)
+    model = DHPF(BACKBONES[backbone](net.state_dict())).to(device)
+    model.bf16 = bf16
+    net = net.to(device)
+    both = torch.randn(2, 3, side, side, device=device)
+
+    @torch.no_grad()
+    def bare(memory_format: torch.memory_format) -> None:
+        net.to(memory_format=memory_format)(both.contiguous(memory_format=memory_format))
+
+    @torch.no_grad()
+    def evaluate(batch: dict[str, Tensor]) -> None:
+        model.eval()(batch["src_img"], batch["trg_img"]).transfer(batch["src_kps"])
+
+    codes: list = []
+
+    @torch.no_grad()
+    def compare() -> None:
+        if not codes:
+            codes.extend(model.eval().encode(both[i : i + 1]) for i in (0, 1))
+        model.eval().compare(*codes).transfer(kept["src_kps"])
+
+    def train(supervision: str, batch: dict[str, Tensor]) -> None:
+        model.train()
+        noise = gate_noise(len(model.backbone.channels), 2 * len(batch["src_img"]), 0).to(device)
+        model.learner.zero_grad()
+        STEPS[supervision](model, batch, 0.1, 0.5, noise).loss.backward()
+
+    cache: dict[int, dict[str, Tensor]] = {}
+
+    def pairs(count: int) -> dict[str, Tensor]:
+        if count not in cache:
+            cache[count] = batch_of(count, side, device)
+        return cache[count]
+
+    kept = batch_of(1, side, device)
+    return {
+        "bare backbone": (lambda: bare(torch.channels_last), 1),
+        "bare backbone, contiguous": (lambda: bare(torch.contiguous_format), 1),
+        "evaluation, single pair": (lambda: evaluate(pairs(1)), 1),
+        "evaluation, batch 16": (lambda: evaluate(pairs(16)), 16),
+        "evaluation, codes kept": (compare, 1),
+        "strong training, batch 8": (lambda: train("strong", pairs(8)), 8),
+        "weak training, batch 4": (lambda: train("weak", pairs(4)), 4),
+    }
+
+
+def seconds(function: Callable[[], object], device: torch.device, repeats: int) -> float:
+    """Median time of a call."""
+
+    def call() -> float:
+        begin = time.perf_counter()
+        function()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - begin
+
+    call()
+    return statistics.median(call() for _ in range(repeats))
+
+
+def peak_memory(mode: str, options: argparse.Namespace, device: torch.device) -> float:
+    """Peak memory of a mode in GB: of a process that does nothing else, or of the GPU's allocator."""
+    if device.type == "cpu":
+        shape = [
+            "--backbone",
+            options.backbone,
+            "--img-side",
+            str(options.img_side),
+            "--precision",
+            options.precision,
+        ]
+        command = [sys.executable, __file__, *shape, "--device", "cpu", "--only", mode]
+        return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    torch.cuda.reset_peak_memory_stats()
+    modes(options.backbone, device, options.img_side, options.precision == "bf16")[mode][0]()
+    return torch.cuda.max_memory_allocated() / 1e9
+
+
+def stages(options: argparse.Namespace, device: torch.device, repeats: int) -> dict[str, float]:
+    """Seconds of the parts of evaluating one pair."""
+    with torch.no_grad():
+        model = DHPF(BACKBONES[options.backbone](network(options.backbone).state_dict())).eval().to(device)
+        batch = batch_of(1, options.img_side, device)
+        both = torch.cat([batch["src_img"], batch["trg_img"]])
+        maps = model._layers(both)
+        code = model._describe(maps)
+        src, trg = code[:1], code[1:]
+        matches = model.compare(src, trg)
+        parts = {
+            "backbone": lambda: model._layers(both),
+            "transformation and norms": lambda: model._describe(maps),
+            "gates": lambda: model.learner(tuple(s + t for s, t in zip(src.pooled, trg.pooled, strict=True))),
+            "native products": lambda: correlate(src, trg, matches.weights, model.layer_of_channel),
+            "appearance, votes, column maxima": lambda: hough_matching(matches.correlation),
+            "transfer": lambda: matches.transfer(batch["src_kps"]),
+        }
+        return {name: seconds(part, device, repeats) for name, part in parts.items()}
+
+
+def loader_speed(name: str, datapath: Path, workers: int) -> float:
+    """Pairs per second that loading alone gives."""
+    data = open_benchmark(name, datapath, "trn" if name in ("synthetic", "pfpascal", "spair") else "test")
+    count = min(len(data), 160)
+    begin = time.perf_counter()
+    for _ in load(data.__getitem__, [list(range(b, min(b + 8, count))) for b in range(0, count, 8)], workers):
+        pass
+    return count / (time.perf_counter() - begin)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--backbone", choices=list(BACKBONES), default="resnet101")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--img-side", type=int, default=240)
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--stages", action="store_true", help="also the parts of evaluating one pair")
+    parser.add_argument(
+        "--loader", nargs="*", metavar="BENCHMARK", default=[], help="also the speed of loading alone"
+    )
+    parser.add_argument("--datapath", type=Path, default=Path("../Datasets_DHPF"))
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--no-memory", action="store_true", help="leave out the peak memory")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    parser.add_argument("--only", help=argparse.SUPPRESS)  # run one mode and print this process's peak memory
+    options = parser.parse_args()
+    _, device = start(options.device)
+    measured = modes(options.backbone, device, options.img_side, options.precision == "bf16")
+    if options.only:
+        for _ in range(2):
+            measured[options.only][0]()
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
+        return
+
+    times = {name: seconds(call, device, options.repeats) / pairs for name, (call, pairs) in measured.items()}
+    bare = min(times.pop("bare backbone"), times.pop("bare backbone, contiguous"))
+    rows = {"bare backbone": {"ms per pair": bare * 1e3, "ratio": 1.0}}
+    for name, value in times.items():
+        rows[name] = {"ms per pair": value * 1e3, "ratio": value / bare}
+        if not options.no_memory:
+            rows[name]["peak GB"] = peak_memory(name, options, device)
+    report: dict[str, object] = {
+        "backbone": options.backbone,
+        "device": torch.cuda.get_device_name()
+        if device.type == "cuda"
+        else f"cpu, {torch.get_num_threads()} threads",
+        "img_side": options.img_side,
+        "precision": options.precision,
+        "torch": torch.__version__,
+        "modes": rows,
+    }
+    if options.stages:
+        report["stages, ms"] = {k: v * 1e3 for k, v in stages(options, device, options.repeats).items()}
+    if options.loader:
+        report["loading alone, pairs/s"] = {
+            name: loader_speed(name, options.datapath, options.workers) for name in options.loader
+        }
+    if options.json:
+        print(json.dumps(report))
+        return
+    for key, value in report.items():
+        if not isinstance(value, dict):
+            print(f"{key}: {value}")
+            continue
+        print(f"\n{key}")
+        for name, cell in value.items():
+            numbers = cell.items() if isinstance(cell, dict) else [("", cell)]
+            print(f"  {name:34}" + "".join(f"{number:10.2f} {unit}" for unit, number in numbers))
+
+
+if __name__ == "__main__":
+    main()
