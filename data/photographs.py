@@ -1,12 +1,7 @@
-"""The photographs that scikit-image ships, and the plane geometry to cut image pairs out of them.
-
-Points of a plane are complex numbers here, x + iy in pixels unless said otherwise, so that a similarity is one
-product and one sum.
-"""
+"""The photographs that scikit-image ships: windows of them, values and corners at points (see `data.warp`)."""
 
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import skimage
@@ -19,36 +14,12 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from data.benchmark import opened_image, to_rgb
+from data.warp import Points, Reals, Similarity, as_reals
 
-Points = NDArray[np.complex128]
-Reals = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 PHOTOGRAPHS = Path(skimage.__file__).parent / "data"
 SALIENT = 80  # percentile of a photograph's corner response that counts as 1, the least of a key-point
-
-
-class Similarity(NamedTuple):
-    """Points -> factor * points + offset: rotation and scale, then translation."""
-
-    factor: complex
-    offset: complex
-
-    def __call__(self, points: Points) -> Points:
-        return self.factor * points + self.offset
-
-    def inverse(self, points: Points) -> Points:
-        return (points - self.offset) / self.factor
-
-
-def as_reals(points: Points) -> Reals:
-    """Points [...] as pairs x, y: [..., 2]."""
-    return np.stack((points.real, points.imag), -1)
-
-
-def pixels(width: int, height: int) -> Points:
-    """The points at an image's pixels [height, width]."""
-    return np.arange(width) + 1j * np.arange(height)[:, None]
 
 
 @lru_cache(maxsize=32)
@@ -112,9 +83,3 @@ def holds(mask: Mask, points: Points) -> Mask:
     framed: Mask = np.all((reals >= 0) & (reals <= (mask.shape[1] - 1, mask.shape[0] - 1)), axis=-1)
     x, y = (np.rint(reals).astype(int) * framed[:, None]).T
     return framed & mask[y, x]
-
-
-def box_around(points: Points) -> Reals:
-    """The box (x1, y1, x2, y2) around points [n]."""
-    reals = as_reals(points)
-    return np.concatenate((reals.min(0), reals.max(0)))

@@ -12,7 +12,7 @@ The split 'stereo' is warped by nature: windows of Middlebury's motorcycle, two 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -20,27 +20,21 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image
-from scipy.interpolate import RBFInterpolator
 from scipy.ndimage import maximum_filter, minimum_filter
 from torch import Tensor
 
 from data.benchmark import Benchmark, Pair, normalised
 from data.photographs import (
     PHOTOGRAPHS,
-    Points,
-    Reals,
-    Similarity,
     as_image,
-    as_reals,
-    box_around,
     corners,
     draw_crop,
     holds,
     photograph,
-    pixels,
     sample,
     stereo_motorcycle,
 )
+from data.warp import RADIUS, Points, Reals, Similarity, as_reals, box_around, draw_warp, pixels
 
 LENGTHS = {"trn": 160, "val": 24, "test": 48, "stereo": 8}
 OBJECTS = {
@@ -55,10 +49,6 @@ BACKGROUNDS = {  # besides the split's other objects
     "test": (),
 }
 MIN_PTS, MAX_PTS = 8, 16
-RADIUS = 0.28  # mean radius of an object, in sides of the frame
-ROTATION = np.deg2rad(45)  # at most, between the frames
-SCALE = 1.5  # at most, between the object's sizes in the frames
-BEND = 0.18  # standard deviation of the thin plate's 3x3 knots, in radii
 MARGIN = 3.0  # least distance in pixels of a key-point from the border of what is seen of its object
 
 
@@ -68,60 +58,6 @@ class Scene(NamedTuple):
     images: tuple[Image.Image, Image.Image]
     kps: tuple[Points, Points]
     boxes: tuple[Reals, Reals]
-
-
-@dataclass(frozen=True)
-class Warp:
-    """Where an object (the point 0 its middle, 1 its mean radius) lies in the two frames.
-
-    source: object -> source frame.  target: bent object -> target frame.  plate: bent object -> object.
-    """
-
-    source: Similarity
-    target: Similarity
-    plate: RBFInterpolator
-
-    def from_source(self, points: Points) -> Points:
-        """Source frame -> object."""
-        return self.source.inverse(points)
-
-    def from_target(self, points: Points) -> Points:
-        """Target frame -> object."""
-        return straightened(self.plate, self.target.inverse(points))
-
-    def to_source(self, points: Points) -> Points:
-        """Target frame -> source frame."""
-        return self.source(self.from_target(points))
-
-
-def straightened(plate: RBFInterpolator, points: Points) -> Points:
-    return (plate(as_reals(points).reshape(-1, 2)) @ (1, 1j)).reshape(points.shape)
-
-
-def draw_plate(rng: np.random.Generator) -> RBFInterpolator:
-    """A random thin-plate spline that moves the knots -1, 0, 1 squared, without folds up to 1.6 from the middle."""
-    knots = as_reals(pixels(3, 3) - 1 - 1j).reshape(-1, 2)
-    around = (pixels(33, 33) - 16 - 16j) / 10
-    while True:
-        plate = RBFInterpolator(knots, rng.normal(knots, BEND), kernel="thin_plate_spline")
-        down, right = np.gradient(straightened(plate, around) * 10)
-        if (right.conj() * down).imag.min() > 0.3:  # the determinant of the Jacobian
-            return plate
-
-
-def draw_warp(rng: np.random.Generator, side: int) -> Warp:
-    """A random placement in two frames of side x side pixels."""
-    size, turn, tilt = (
-        SCALE ** rng.uniform(-0.5, 0.5),
-        rng.uniform(-ROTATION, ROTATION),
-        rng.uniform(-0.15, 0.15),
-    )
-
-    def place(size: float, angle: float) -> Similarity:
-        middle = side * complex(*rng.uniform(0.36, 0.64, 2))
-        return Similarity(side * RADIUS * size * np.exp(1j * angle), middle)
-
-    return Warp(place(1 / size, tilt), place(size, tilt + turn), draw_plate(rng))
 
 
 def draw_outline(rng: np.random.Generator) -> Points:
@@ -169,9 +105,8 @@ def draw_scene(rng: np.random.Generator, name: str, others: Sequence[str], side:
     for layer, depth, distance in zip(layers, depths, clear, strict=True):
         other = photograph(rng.choice(others))
         behind = sample(other, draw_crop(rng, other, 70, 128)(unit(frame)))
-        around = torch.where(
-            torch.from_numpy(depth > 0), behind.flip(1, 2), behind
-        )  # occluders: another part of it
+        # An occluder shows another part of the background.
+        around = torch.where(torch.from_numpy(depth > 0), behind.flip(1, 2), behind)
         share = torch.from_numpy(distance + 0.5).float().clamp(0, 1)
         images.append(as_image(relit(rng, (share * layer + (1 - share) * around)[:3])))
     src_box, trg_box = (box_around(frame[depth > 0]) for depth in depths)
@@ -181,9 +116,8 @@ def draw_scene(rng: np.random.Generator, name: str, others: Sequence[str], side:
 def draw_stereo_scene(rng: np.random.Generator, side: int) -> Scene:
     """A window of each view, drawn again until both show MIN_PTS corners; the boxes hold all that both show."""
     left, right, disparity = stereo_motorcycle()
-    even = (
-        maximum_filter(disparity, 7) < minimum_filter(disparity, 7) + 1
-    )  # a corner elsewhere has two depths
+    # Where the depth jumps, a corner of the image is at two depths at once.
+    even = maximum_filter(disparity, 7) < minimum_filter(disparity, 7) + 1
     unit, whole = Similarity(2 / side, -1 - 1j), np.ones((side, side), dtype=bool)
 
     def shown(points: Points, windows: Sequence[Similarity]) -> tuple[Points, Points]:

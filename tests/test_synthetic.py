@@ -16,16 +16,9 @@ from torch.utils.data import DataLoader
 
 from common.errors import UserError
 from data import synthetic
-from data.photographs import (
-    Points,
-    corners,
-    draw_crop,
-    photograph,
-    pixels,
-    sample,
-    stereo_motorcycle,
-)
-from data.synthetic import BACKGROUNDS, LENGTHS, MAX_PTS, MIN_PTS, OBJECTS, Scene, Synthetic, Warp
+from data.photographs import corners, draw_crop, photograph, sample, stereo_motorcycle
+from data.synthetic import BACKGROUNDS, LENGTHS, MAX_PTS, MIN_PTS, OBJECTS, Scene, Synthetic
+from data.warp import Points, Warp, draw_warp, pixels
 
 SIDE = 240
 PATCH = pixels(9, 9) - 4 - 4j
@@ -60,7 +53,7 @@ def difference(first: Tensor, second: Tensor) -> float:
 @settings(deadline=None, max_examples=20)
 @given(st.integers(0, 2**32))
 def test_the_map_between_the_frames_is_one_to_one_over_the_object(seed: int) -> None:
-    warp = synthetic.draw_warp(rng(seed), SIDE)
+    warp = draw_warp(rng(seed), SIDE)
     target = shown_points(warp)
     straight = warp.target(warp.from_source(warp.to_source(target)))  # off by the bend alone
     found = inverted(warp.to_source, warp.to_source(target), straight)
@@ -72,7 +65,7 @@ def test_the_map_between_the_frames_is_one_to_one_over_the_object(seed: int) -> 
 def test_patches_around_corresponding_points_agree_once_unwarped(seed: int) -> None:
     photo = photograph("astronaut.png")
     warp, crop, frame = (
-        synthetic.draw_warp(rng(seed), SIDE),
+        draw_warp(rng(seed), SIDE),
         draw_crop(rng(seed), photo, 80, 125),
         pixels(SIDE, SIDE),
     )
