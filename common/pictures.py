@@ -191,13 +191,20 @@ def layer_selection(rates: pd.DataFrame | Mapping[str, Sequence[float]]) -> Figu
     """
     table = rates if isinstance(rates, pd.DataFrame) else pd.DataFrame.from_dict(dict(rates), orient="index")
     rows, K = table.shape
-    figure = Figure(figsize=(1.2 + max(0.165 * K, 2.5), 1.1 + 0.165 * rows), layout="constrained")
+    names = list(map(_short, table.index))
+    width = 0.4 + 0.075 * max(map(len, names)) + max(0.165 * K, 2.5)
+    figure = Figure(figsize=(width, 1.1 + 0.165 * rows), layout="constrained")
     axes = figure.subplots()
     _heat_map(axes, table.to_numpy(dtype=np.float64), 0.165 * rows)
     axes.set_xticks(range(K), map(str, range(K)), fontsize=7)
-    axes.set_yticks(range(rows), map(str, table.index))
+    axes.set_yticks(range(rows), names)
     axes.set_xlabel("hyperpixel layer")
     return figure
+
+
+def _short(name: object) -> str:
+    """A category's name, cut where it would leave no room for the picture."""
+    return text if len(text := str(name)) <= 30 else f"{text[:29]}…"
 
 
 def _heat_map(axes: Axes, rates: np.ndarray, height: float, left: float = -0.5) -> None:
@@ -246,7 +253,7 @@ def category_bars(values: Mapping[str, float | None], label: str = "PCK (%)", fu
     bars = axes.barh(range(len(series)), series.fillna(0), color=COLOURS[0], height=0.72)
     texts = [f"{value:.{1 if full == 100 else 3}f}" for value in series]
     axes.bar_label(bars, ["undefined" if text == "nan" else text for text in texts], padding=3, fontsize=8)
-    axes.set_yticks(range(len(series)), map(str, series.index))
+    axes.set_yticks(range(len(series)), map(_short, series.index))
     axes.set_xticks(np.linspace(0, full, 6))
     axes.set(xlim=(0, full * 1.1), ylim=(len(series) - 0.4, -0.6), xlabel=label)
     axes.grid(axis="x")

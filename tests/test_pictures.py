@@ -16,6 +16,7 @@ from PIL import Image
 from common import pictures
 from common.errors import UserError
 
+pytestmark = pytest.mark.filterwarnings("error")  # matplotlib's, of what cannot be laid out or drawn
 MATCHES = {"match", "correct", "incorrect", "no prediction"}
 
 
@@ -164,7 +165,7 @@ def assert_readable(figure, axes, rows):
 @pytest.mark.parametrize(("categories", "layers"), [(1, 15), (20, 17), (101, 34)])
 def test_layer_selection_shows_every_rate_under_readable_labels(categories, layers):
     rates = np.random.default_rng(0).random((categories, layers))
-    names = [f"Motorbike (category {i})" for i in range(categories)]
+    names = [f"{i} {'Motorbike ' * 3}"[:30] for i in range(categories)]
     figure = pictures.layer_selection(dict(zip(names, rates.tolist(), strict=True)))
     axes, bar = figure.axes
     assert np.array_equal(axes.images[0].get_array(), rates)
@@ -174,6 +175,15 @@ def test_layer_selection_shows_every_rate_under_readable_labels(categories, laye
     assert_readable(figure, axes, categories)
     assert bar.get_xlabel()
     assert not bar.get_tightbbox().overlaps(axes.get_window_extent())
+
+
+def test_endless_category_names_are_cut():
+    for figure in (
+        pictures.layer_selection({"x" * 500: [0.5] * 15}),
+        pictures.category_bars({"x" * 500: 1.0}),
+    ):
+        assert figure.axes[0].get_yticklabels()[0].get_text().endswith("x…")
+        assert_readable(figure, figure.axes[0], 1)
 
 
 def test_layer_selection_is_monotone_in_lightness_and_tells_unknown_from_none():
