@@ -41,7 +41,7 @@ figure {{ margin: 1rem 0; }} img {{ display: block; max-width: 100%; height: aut
 figcaption, small {{ font-size: .875rem; color: #555; }}
 table {{ border-collapse: collapse; font-size: .9rem; overflow-wrap: normal; }}
 th, td {{ padding: .3rem .7rem; text-align: left; vertical-align: top; border-bottom: 1px solid #ddd; }}
-.number {{ text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }}
+.number {{ text-align: right; font-variant-numeric: tabular-nums; }} td.number {{ white-space: nowrap; }}
 @media (max-width: 40rem) {{  /* a phone: long text goes below the rest of its row */
   th, td {{ padding: .3rem; }} .stacked tr {{ display: flex; flex-wrap: wrap; border-bottom: 1px solid #ddd; }}
   .stacked * {{ flex: 1 1 0; border: 0; }} .stacked .long {{ flex-basis: 100%; color: #555; }}
