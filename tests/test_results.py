@@ -20,9 +20,8 @@ from common.evaluation import merge, score
 from common.results import describe, read_predictions, rescore, save_results, write_predictions
 
 ONE_FOLDER = settings(
-    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-COORDINATES = ["source_x", "source_y", "target_x", "target_y", "predicted_x", "predicted_y"]
 
 
 @pytest.fixture
