@@ -43,7 +43,8 @@ table {{ border-collapse: collapse; font-size: .9rem; overflow-wrap: normal; }}
 th, td {{ padding: .3rem .7rem; text-align: left; vertical-align: top; border-bottom: 1px solid #ddd; }}
 .number {{ text-align: right; font-variant-numeric: tabular-nums; }} td.number {{ white-space: nowrap; }}
 @media (max-width: 40rem) {{  /* a phone: long text goes below the rest of its row */
-  th, td {{ padding: .3rem .15rem; font-size: .85rem; }} .stacked tr {{ display: flex; flex-wrap: wrap; border-bottom: 1px solid #ddd; }}
+  th, td {{ padding: .3rem .15rem; font-size: .85rem; }}
+  .stacked tr {{ display: flex; flex-wrap: wrap; border-bottom: 1px solid #ddd; }}
   .stacked * {{ flex: 1 1 0; border: 0; }} .stacked .long {{ flex-basis: 100%; color: #555; }}
 }}
 dl {{ display: grid; gap: .2rem 1.2rem; grid-template-columns: fit-content(45%) minmax(0, 1fr);
