@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from model.ablation import Ablation, raw_features, without_hough
 from model.backbone import Frozen
 from model.correlation import Correlation, correlate
 from model.gating import DynamicGating
@@ -20,7 +21,7 @@ from model.transfer import best_targets, covering_cells, move_points
 class Matches:
     """What comparing B pairs gave.
 
-    selection: B×K, 1 where a pair selected a layer (with gradient in training).
+    selection: B×K, 1 where a pair selected a layer (with gradient in training; in between with soft gates).
     weights: B×K, the selection with layer 0 standing in where a pair selected none.
     correlation, geometric, column_max: see `Correlation` and `hough_matching`; the match score is the
         appearance times the geometric score.
@@ -79,9 +80,15 @@ class DHPF(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.learner = DynamicGating(backbone.channels, backbone.widths)
-        layers = torch.arange(len(backbone.widths)).repeat_interleave(torch.tensor(backbone.widths))
-        self.register_buffer("layer_of_channel", layers, persistent=False)
+        self.register_buffer("layer_of_channel", _owners(backbone.widths), persistent=False)
+        self.ablation = Ablation()
         self.bf16 = False  # precision of the backbone and the transformation; the matching is float32 always
+
+    def ablate(self, ablation: Ablation) -> None:
+        """Evaluate otherwise than the paper; image codes of before do not fit codes of after."""
+        self.ablation = ablation
+        widths = self.backbone.channels if ablation.raw else self.backbone.widths
+        self.layer_of_channel = _owners(widths).to(self.device)
 
     @property
     def device(self) -> torch.device:
@@ -106,7 +113,10 @@ class DHPF(nn.Module):
         """Image codes from backbone maps; `index` repeats or reorders the images (see `transform`)."""
         pooled = tuple(m.to(self._dtype).mean((2, 3)) for m in maps)
         with self._precision():
-            transformed = [self.learner.transform(k, m, index) for k, m in enumerate(maps)]
+            if self.ablation.raw:
+                transformed = [raw_features(m) for m in maps]
+            else:
+                transformed = [self.learner.transform(k, m, index) for k, m in enumerate(maps)]
         side = maps[0].shape[-1]
         joined, norms = [], []
         for _, same_side in groupby(transformed, key=lambda m: m.shape[-1]):
@@ -121,13 +131,22 @@ class DHPF(nn.Module):
 
     def compare(self, src: ImageCode, trg: ImageCode, noise: Tensor | None = None) -> Matches:
         """Match B source images with B target images, given as codes; `noise` as in `DynamicGating`."""
-        pooled = tuple(s + t for s, t in zip(src.pooled, trg.pooled, strict=True))
-        selection = self.learner(pooled, noise)
+        selection = self._select(src, trg, noise)
         none = selection.detach().sum(1, keepdim=True) == 0
         base = torch.zeros_like(selection).index_fill(1, torch.tensor([0], device=self.device), 1)
         weights = torch.where(none & (base == 1), base, selection)
         correlation = correlate(src, trg, weights, self.layer_of_channel, floor=self._floor)
-        return Matches(selection, weights, correlation, *hough_matching(correlation))
+        voting = hough_matching if self.ablation.hough else without_hough
+        return Matches(selection, weights, correlation, *voting(correlation))
+
+    def _select(self, src: ImageCode, trg: ImageCode, noise: Tensor | None) -> Tensor:
+        """Selection of each pair, B×K."""
+        if self.ablation.layers is not None:
+            fixed = src.norms.new_zeros(len(src), len(self.backbone.channels))
+            fixed[:, list(self.ablation.layers)] = 1
+            return fixed
+        pooled = tuple(s + t for s, t in zip(src.pooled, trg.pooled, strict=True))
+        return self.learner(pooled, noise, self.ablation.soft)
 
     @property
     def _floor(self) -> float:
@@ -192,3 +211,8 @@ class DHPF(nn.Module):
             ]
             total = total + torch.cat(each)
         return total / 2
+
+
+def _owners(widths: tuple[int, ...]) -> Tensor:
+    """The layer of every channel of the concatenated maps, ΣC."""
+    return torch.arange(len(widths)).repeat_interleave(torch.tensor(widths))

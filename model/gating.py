@@ -40,12 +40,13 @@ class DynamicGating(nn.Module):
         x = conv(maps)
         return relu(norm(x if index is None else x[index]))
 
-    def forward(self, pooled: tuple[Tensor, ...], noise: Tensor | None = None) -> Tensor:
+    def forward(self, pooled: tuple[Tensor, ...], noise: Tensor | None = None, soft: bool = False) -> Tensor:
         """Which layers each pair selects.
 
         Args:
             pooled: for every layer the sum of the two images' global averages, B×C.
             noise: K×B×2 (or more than B) uniform draws in [0, 1) of a training step, drawn here if not given.
+            soft: give the probability of selection instead in evaluation.
         Returns:
             B×K of zeros and ones; in training a straight-through Gumbel-softmax sample.
         """
@@ -53,6 +54,8 @@ class DynamicGating(nn.Module):
         gates = zip(self.gumbel_ffns, maps, strict=True)
         logits = torch.stack([gate(x).flatten(1) for gate, x in gates])  # K×B×2, (skip, select)
         if not self.training:
+            if soft:
+                return torch.softmax(logits, dim=-1)[..., 1].T
             return (logits[..., 1] > logits[..., 0]).to(logits.dtype).T
         if noise is None:
             noise = torch.rand_like(logits)

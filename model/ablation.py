@@ -1,0 +1,44 @@
+"""The study around the method: parts of it replaced in evaluation."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from model.correlation import Correlation
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """What a `DHPF` does otherwise than the paper's method, in evaluation alone.
+
+    layers: the layers that every pair selects, the static hyperpixels of HPF (ICCV 2019); None: the gates choose.
+    raw: the backbone's own maps instead of transformed ones (`raw_features`).
+    soft: gates weigh a layer with its probability of selection, instead of 0 or 1.
+    hough: False: appearance alone is the match score.
+    """
+
+    layers: tuple[int, ...] | None = None
+    raw: bool = False
+    soft: bool = False
+    hough: bool = True
+
+
+def raw_features(maps: Tensor) -> Tensor:
+    """A layer's map, B×C×h×w, scaled to a mean squared length of 1 in each image.
+
+    Lengths of raw features differ a hundredfold between layers, so that otherwise one layer would decide alone.
+    """
+    x = maps.float()
+    return x / (x.square().sum(1, keepdim=True).mean((2, 3), keepdim=True).sqrt() + 1e-30)
+
+
+@torch.no_grad()
+def without_hough(correlation: Correlation) -> tuple[Tensor, Tensor]:
+    """In place of `hough_matching`: every displacement scores 1, and the column maxima that follow."""
+    B, N = correlation.src_length.shape
+    S = round(N**0.5)
+    cells = torch.arange(N, device=correlation.src_length.device).expand(B, -1)
+    rows = max(1, 2**22 // (B * N))  # a block of the matrix at a time
+    maxima = [correlation.appearance(c).amax(1) for c in cells.split(rows, dim=1)]
+    return maxima[0].new_ones(B, 2 * S - 1, 2 * S - 1), torch.stack(maxima).amax(0)
