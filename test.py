@@ -1,7 +1,9 @@
 """Measure DHPF on a benchmark; see `python test.py --help` and the README."""
 
 import time
+from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -10,6 +12,7 @@ from common.evaluation import merge
 from common.inference import predict
 from common.options import program, testing_parser
 from common.processes import gather, start
+from common.reporting import report_test, resources
 from common.results import describe, rescore, save_results, versions
 from common.run import Run, progress
 from data import open_benchmark
@@ -19,7 +22,12 @@ def main() -> None:
     options = testing_parser().parse_args()
     if options.from_predictions:
         print(describe(rescore(options.from_predictions, options.alpha, options.thres)))
-        return
+    else:
+        evaluate(options)
+
+
+def evaluate(options: Namespace) -> dict[str, Any]:
+    """Evaluate into a new run folder; returns what its `results.json` holds, nothing but in the main process."""
     processes, device = start(options.device)
     rank, count = processes.process_index, processes.num_processes
     benchmark = open_benchmark(
@@ -51,8 +59,11 @@ def main() -> None:
         table, skipped = predict(
             model, benchmark, share, options.bsz, options.workers, options.on_bad_pair, advance
         )
+    seconds = time.monotonic() - begin
     tables, skipped = gather([table]), gather(skipped)
+    results: dict[str, Any] = {}
     if run:
+        whole = merge(tables)
         decisive = {
             k: str(v)
             for k, v in vars(options).items()
@@ -60,7 +71,7 @@ def main() -> None:
         }
         results = save_results(
             run.folder,
-            merge(tables),
+            whole,
             options.alpha,
             options.thres,
             decisive | {"skipped": skipped},
@@ -68,9 +79,11 @@ def main() -> None:
         )
         for message in skipped:
             run.log(f"skipped: {message}")
-        seconds = time.monotonic() - begin
         run.log(describe(results["figures"]))
         run.log(f"{len(benchmark)} pairs in {seconds:.0f} s; results: {run.folder}")
+        used = resources(seconds, len(benchmark), device)
+        report_test(run.folder, benchmark, whole, results, vars(options), used)
+    return results
 
 
 if __name__ == "__main__":

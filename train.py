@@ -7,6 +7,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.options import program, training_parser
+from common.reporting import report_training
 from common.run import OPTIONS
 from common.trainer import FREE, Trainer
 
@@ -39,7 +40,11 @@ def read_options() -> Namespace:
 def main() -> None:
     options = read_options()
     name = f"{options.benchmark}-{options.supervision}-{options.backbone}-{time.strftime('%Y%m%d-%H%M%S')}"
-    Trainer(options).train(options.resume or Path("logs") / (options.logpath or name))
+    folder = options.resume or Path("logs") / (options.logpath or name)
+    trainer = Trainer(options)
+    trainer.train(folder)
+    if trainer.processes.is_main_process:
+        report_training(folder)
 
 
 if __name__ == "__main__":
