@@ -258,7 +258,7 @@ class Trainer:
     @staticmethod
     def _sums_of(step: Step) -> Tensor:
         pairs, known = len(step.pck), step.pck.isfinite()
-        loss, pck = float(step.loss) * pairs, float(step.pck[known].sum())
+        loss, pck = step.loss.item() * pairs, float(step.pck[known].sum())
         head = torch.tensor([loss, pairs, pck, int(known.sum())], dtype=torch.float64)
         return torch.cat([head, step.selection.double().mean(0).cpu() * pairs])
 

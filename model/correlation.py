@@ -48,6 +48,10 @@ class Correlation:
 
     def appearance(self, cells: Tensor) -> Tensor:
         """Appearance scores of some source cells (indices y·S + x, B×n) with every target cell, B×n×T²."""
+        return self.similarity(cells).square()
+
+    def similarity(self, cells: Tensor) -> Tensor:
+        """Square roots of the appearance scores: rectified cosines of hypercolumns."""
         (B, n), T = cells.shape, self.widen.shape[-1]
         pair = torch.arange(B, device=cells.device)[:, None]
         corr = self.fine[0][pair, cells] @ self.fine[1].mT
@@ -60,9 +64,8 @@ class Correlation:
         eps = corr.new_tensor(1e-3)
         length = torch.baddbmm(eps, self.src_length[pair, cells][:, :, None], self.trg_length[:, None])
         if corr.requires_grad:
-            return torch.relu(corr / length).square()
-        corr.div_(length).relu_()  # in place: a block of rows stays in the processor's cache
-        return corr.mul_(corr)
+            return torch.relu(corr / length)
+        return corr.div_(length).relu_()  # in place: a block of rows stays in the processor's cache
 
 
 def _gather(rows: Tensor, index: Tensor, weight: Tensor) -> Tensor:
@@ -111,6 +114,9 @@ def correlate(
     coarse, taps, widen = [], [], []
     weights = selection[:, layers].split([m.shape[-1] for m in src.maps], dim=1)
     for s, t, weight in zip(src.maps, trg.maps, weights, strict=True):
+        if not weight.is_cuda:  # asking a GPU which channels some pair uses costs more than multiplying zeros
+            used = weight.detach().any(0)
+            s, t, weight = s[..., used], t[..., used], weight[:, used]
         s, t = (m * weight[:, None, None] for m in (s, t))
         size = s.shape[1]
         if size == side:

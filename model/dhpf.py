@@ -166,7 +166,10 @@ class DHPF(nn.Module):
             pairs: B' indices of source images and of target images; by default image b with image b.
             noise: see `DynamicGating`.
         """
-        return self.compare(*self.codes(src, trg, pairs), noise)
+        if self.training:
+            return self.compare(*self.codes(src, trg, pairs), noise)
+        code = self.encode(torch.cat([src, trg]))
+        return self.compare(code[: len(src)], code[len(src) :])
 
     def codes(
         self, src: Tensor, trg: Tensor, pairs: tuple[Tensor, Tensor] | None = None
@@ -195,9 +198,10 @@ class DHPF(nn.Module):
         side = matches.side
         reduce = interpolation(side, ENTROPY_SIDE, matches.geometric)
         axis = (reduce != 0).any(0).nonzero()[:, 0]
-        cells = torch.arange(side**2, device=axis.device)[None]
+        every = torch.arange(side**2, device=axis.device)
 
         def direction(correlation: Correlation, geometric: Tensor) -> Tensor:
+            cells = every.expand(len(geometric), -1)
             scores = correlation.appearance(cells) * score_rows(geometric, cells, axis)
             return entropy(scores, reduce[:, axis])
 
@@ -205,9 +209,10 @@ class DHPF(nn.Module):
         ways = ((src, trg, matches.geometric), (trg, src, matches.geometric.flip(1, 2)))
         for a, b, geometric in ways:
             corr = correlate(a, b, matches.weights, self.layer_of_channel, axis=axis, floor=self._floor)
+            some = len(corr) if corr.widen.is_cuda else 1  # bounds the memory, fills a GPU
             each = [
-                checkpoint(direction, corr[p : p + 1], geometric[p : p + 1], use_reentrant=False)
-                for p in range(len(corr))
+                checkpoint(direction, corr[p : p + some], geometric[p : p + some], use_reentrant=False)
+                for p in range(0, len(corr), some)
             ]
             total = total + torch.cat(each)
         return total / 2

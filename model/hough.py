@@ -15,23 +15,23 @@ from model.correlation import Correlation
 STRIDE = 4  # pixels between neighbouring cells of the correlation grid
 
 
-def diagonal_sums(x: Tensor, padded: Tensor | None = None) -> Tensor:
-    """Sums over equal displacement: L×S×M×S -> L×M×(2S-1), out[l, m, d + S - 1] = Σ_i x[l, i, m, i + d].
+def skewed(L: int, S: int, M: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Two views of one zeroed memory: x, L×S×M×S, to be filled; and x by displacement, L×S×M×(2S-1).
 
-    `padded` is memory of `skew_buffer` to use again.
+    skew[l, i, m, d + S - 1] = x[l, i, m, i + d] where that exists, else 0: behind S zeros a row, one step down
+    x's second axis plus one to the right is a constant stride.
     """
-    L, S, M, _ = x.shape
-    padded = skew_buffer(x) if padded is None else padded[:L]
-    # Behind S zeros a row, one step down the first axis plus one to the right is a constant stride.
     slab = S * M * 2 * S
-    padded[:, :slab].view(L, S, M, 2 * S)[..., S:] = x
-    return padded.as_strided((L, S, M, 2 * S - 1), (slab + S, M * 2 * S + 1, 2 * S, 1), 1).sum(1)
+    memory = like.new_zeros(L, slab + S)
+    x = memory[:, :slab].view(L, S, M, 2 * S)[..., S:]
+    return x, memory.as_strided((L, S, M, 2 * S - 1), (slab + S, M * 2 * S + 1, 2 * S, 1), 1)
 
 
-def skew_buffer(x: Tensor) -> Tensor:
-    """Zeroed memory for `diagonal_sums` of an x of this shape."""
-    L, S, M, _ = x.shape
-    return x.new_zeros(L, S * M * 2 * S + S)
+def diagonal_sums(x: Tensor) -> Tensor:
+    """Sums over equal displacement: L×S×M×S -> L×M×(2S-1), out[l, m, d + S - 1] = Σ_i x[l, i, m, i + d]."""
+    filled, skew = skewed(*x.shape[:3], x)
+    filled.copy_(x)
+    return skew.sum(1)
 
 
 def geometric_scores(votes: Tensor) -> Tensor:
@@ -90,24 +90,24 @@ def _match(correlation: Correlation, block: int) -> tuple[Tensor, Tensor]:
     rows = max(1, min(S, block // (B * S**3)))
     cells = torch.arange(N, device=correlation.src_length.device).expand(B, -1).split(rows * S, dim=1)
     keep = max(block, 2**26) >= B * N**2  # what would take more memory is computed twice
-    kept, by_column, padded = [], [], None
+    kept, by_column = [], []
+    squares, skew = skewed(B * rows, S, S, correlation.src_length)
     for c in cells:
-        grid = correlation.appearance(c).view(-1, S, S, S)  # (pair, source row), source column, target cell
-        if padded is None:
-            padded = skew_buffer(grid)
-        by_column.append(diagonal_sums(grid, padded).view(B, -1, S, 2 * S - 1))
+        grid = correlation.similarity(c).view(-1, S, S, S)  # (pair, source row), source column, target cell
+        torch.mul(grid, grid, out=squares[: len(grid)])
+        by_column.append(skew[: len(grid)].sum(1).view(B, -1, S, 2 * S - 1))
         if keep:
             kept.append(grid)
     votes = diagonal_sums(torch.cat(by_column, 1).transpose(2, 3)).transpose(1, 2)
     geometric = geometric_scores(votes)
 
-    windows = geometric.unfold(2, S, 1).flip(2)  # pair, dy, source column, target column
-    column_max = torch.zeros_like(correlation.trg_length).view(B, S, S)
-    product = None
+    # The largest of appearance times geometric score is the square of the largest of their roots' products.
+    windows = geometric.sqrt().unfold(2, S, 1).flip(2)  # pair, dy, source column, target column
+    largest = torch.zeros_like(correlation.trg_length).view(B, S, S)
+    product = torch.empty_like(windows[:, :S])
     for i, c in enumerate(cells):
-        grid = kept[i] if keep else correlation.appearance(c).view(-1, S, S, S)
+        grid = kept[i] if keep else correlation.similarity(c).view(-1, S, S, S)
         for r, row in enumerate(grid.view(B, -1, S, S, S).unbind(1), start=i * rows):
             window = windows[:, S - 1 - r : 2 * S - 1 - r].transpose(1, 2)
-            product = torch.mul(row, window, out=product)
-            column_max = torch.maximum(column_max, product.amax(1))
-    return geometric, column_max.flatten(1)
+            largest = torch.maximum(largest, torch.mul(row, window, out=product).amax(1))
+    return geometric, largest.square().flatten(1)

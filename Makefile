@@ -1,0 +1,31 @@
+# Set-up is part of every command: a virtual environment with what the requirements files name.
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := demo-$(shell date +%Y%m%d-%H%M%S)
+
+demo: .venv/run
+	$(BIN)/python test.py --benchmark synthetic --backbone efficientnet_lite0 --logpath $(RUN)/before
+	$(BIN)/python train.py --benchmark synthetic --backbone efficientnet_lite0 --supervision strong --niter 2 --logpath $(RUN)/train
+	$(BIN)/python test.py --benchmark synthetic --load logs/$(RUN)/train/best_model.pt --logpath $(RUN)/after
+	@echo; for when in before after; do echo "$$when training:"; grep "the paper's figure" logs/$(RUN)/$$when/log.txt; done
+	@echo "pictures of matches and selected layers: logs/$(RUN)/after"
+
+test: .venv/dev
+	$(BIN)/python -m pytest
+
+lint: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.venv/run: requirements.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -r requirements.txt
+	touch $@
+
+.venv/dev: requirements.txt requirements-dev.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -r requirements-dev.txt
+	touch .venv/run $@
+
+.PHONY: demo test lint
