@@ -2,31 +2,40 @@
 
 import csv
 import json
+import os
+import shutil
+import struct
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from tensorboardX import SummaryWriter
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.record_writer import masked_crc32c
 from tqdm import tqdm
 
 from common.errors import UserError
 
-OPTIONS, LOG, HISTORY = "options.json", "log.txt", "history.csv"
+OPTIONS, LOG, HISTORY, EVENTS = "options.json", "log.txt", "history.csv", "events.out.tfevents"
+GROWING = (LOG, HISTORY, EVENTS)
 
 
 class Run:
     """The files of a run that grow. Only one process has it; `None` stands in the others.
 
-    All of them are append-only, so that the state of a run need only know their sizes: `rewind` cuts off what
-    was written after a state was saved, and the resumed run goes on without gaps or doubles.
+    All of them are append-only and complete after every call, so that the state of a run need only know their
+    sizes: `rewind` cuts off what was written after a state was saved, and the resumed run goes on without gaps
+    or doubles.  (tensorboardX's own writer starts a file per run and writes in a thread, later.)
+
+    Every method raises a UserError where a file cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.writer = SummaryWriter(str(folder))
 
     @classmethod
     def create(cls, folder: Path, options: Mapping[str, Any]) -> "Run":
@@ -41,49 +50,68 @@ class Run:
             raise UserError(f"{folder}: the run folder exists already, choose another --logpath") from None
         except OSError as error:
             raise UserError(f"{folder}: the run folder cannot be made ({error.strerror})") from error
-        text = json.dumps(dict(options), indent=2, default=str)
-        (folder / OPTIONS).write_text(text + "\n")
-        return cls(folder)
+        run = cls(folder)
+        try:
+            run._append(OPTIONS, json.dumps(dict(options), indent=2, default=str) + "\n")
+        except UserError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return run
 
     def log(self, text: str) -> None:
         """A line for the console and the log."""
-        print(text, flush=True)
-        with (self.folder / LOG).open("a") as file:
-            file.write(text + "\n")
+        with suppress(OSError):  # the console may be gone, or redirected to a full disk
+            print(text, flush=True)
+        self._append(LOG, text + "\n")
 
     def record(self, epoch: int, figures: Mapping[str, float]) -> None:
-        """The figures of an epoch, as a line of the CSV and as TensorBoard scalars."""
-        path = self.folder / HISTORY
-        new = not path.exists()
-        with path.open("a", newline="") as file:
-            rows = csv.writer(file, lineterminator="\n")
-            if new:
-                rows.writerow(["epoch", *figures])
-            rows.writerow([epoch, *figures.values()])
-        for name, value in figures.items():
-            self.writer.add_scalar(name, value, epoch)
+        """The figures of an epoch (counted from 1), as a line of the CSV and as TensorBoard scalars."""
+        lines = StringIO()
+        rows = csv.writer(lines, lineterminator="\n")
+        events = []
+        if epoch == 1:
+            rows.writerow(["epoch", *figures])
+            events.append(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        rows.writerow([epoch, *figures.values()])
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in figures.items()]
+        events.append(Event(wall_time=time.time(), step=epoch, summary=Summary(value=values)))
+        self._append(HISTORY, lines.getvalue())
+        self._append(EVENTS, b"".join(_framed(event.SerializeToString()) for event in events))
+
+    def _append(self, name: str, content: str | bytes) -> None:
+        with _writing(self.folder / name), (self.folder / name).open("ab") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
 
     def sizes(self) -> dict[str, int]:
-        """Sizes of the growing files, everything written so far included."""
-        self.writer.flush()
-        return {path.name: path.stat().st_size for path in self._growing()}
-
-    def _growing(self) -> list[Path]:
-        return [p for p in self.folder.iterdir() if p.name in (LOG, HISTORY) or p.name.startswith("events.")]
+        """Sizes of the growing files."""
+        paths = (self.folder / name for name in GROWING)
+        return {path.name: path.stat().st_size for path in paths if path.exists()}
 
     @classmethod
     def rewind(cls, folder: Path, sizes: Mapping[str, int]) -> "Run":
         """The run as it was when its growing files had these sizes."""
-        run = cls.__new__(cls)
-        run.folder = folder
-        for path in run._growing():
-            if path.name not in sizes:
-                path.unlink()
-            elif path.stat().st_size > sizes[path.name]:
-                with path.open("r+b") as file:
-                    file.truncate(sizes[path.name])
-        run.writer = SummaryWriter(str(folder))
-        return run
+        for path in (folder / name for name in GROWING):
+            with _writing(path):
+                if path.name not in sizes:
+                    path.unlink(missing_ok=True)
+                elif path.stat().st_size > sizes[path.name]:
+                    os.truncate(path, sizes[path.name])
+        return cls(folder)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: the file cannot be written ({error.strerror})") from error
+
+
+def _framed(data: bytes) -> bytes:
+    """A record of a TensorBoard file: length, data, and a checksum of each."""
+    length = struct.pack("<Q", len(data))
+    sums = (struct.pack("<I", masked_crc32c(part)) for part in (length, data))
+    return length + next(sums) + data + next(sums)
 
 
 @contextmanager
