@@ -50,7 +50,11 @@ def read_tensors(path: Path) -> State:
     state = read(path)
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
         raise UserError(f"{path}: the file holds no state dict (names with tensors)")
+    size = path.stat().st_size
     for name, tensor in state.items():
+        # A few bytes can describe a tensor of any size, all of whose values are one.
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.nbytes > size:
+            raise UserError(f"{path}: '{name}' is no plain tensor")
         if not bool(torch.isfinite(tensor).all()):
             raise UserError(f"{path}: '{name}' has values that are not finite")
     return state
