@@ -56,14 +56,16 @@ def evaluate(options: Namespace) -> dict[str, Any]:
     share = range(len(benchmark) * rank // count, len(benchmark) * (rank + 1) // count)
     begin = time.monotonic()
     with progress("testing", len(share), run is not None) as advance:
-        table, skipped = predict(
+        tables, unread = predict(
             model, benchmark, share, options.bsz, options.workers, options.on_bad_pair, advance
         )
     seconds = time.monotonic() - begin
-    tables, skipped = gather([table]), gather(skipped)
+    tables, unread = gather([merge(tables)] if tables else []), gather(unread)
     results: dict[str, Any] = {}
     if run:
         whole = merge(tables)
+        left = sorted(set(range(len(benchmark))) - set(whole.pair))
+        skipped = [f"{benchmark.pairs[i].src_key} - {benchmark.pairs[i].trg_key}" for i in left]
         decisive = {
             k: str(v)
             for k, v in vars(options).items()
@@ -77,8 +79,10 @@ def evaluate(options: Namespace) -> dict[str, Any]:
             decisive | {"skipped": skipped},
             options.load,
         )
-        for message in skipped:
-            run.log(f"skipped: {message}")
+        for message in dict.fromkeys(unread):  # an image may have been tried more than once
+            run.log(f"not readable: {message}")
+        if skipped:
+            run.log(f"{len(skipped)} of {len(benchmark)} pairs skipped: {', '.join(skipped)}")
         run.log(describe(results["figures"]))
         run.log(f"{len(benchmark)} pairs in {seconds:.0f} s; results: {run.folder}")
         used = resources(seconds, len(benchmark), device)

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from common.errors import UserError
-from common.evaluation import merge, tabulate
+from common.evaluation import tabulate
 from data.benchmark import Benchmark
 from data.loading import load
 from model.dhpf import DHPF
@@ -67,7 +67,7 @@ def predict(
     workers: int,
     on_bad_pair: str,
     progress: Callable[[int], None],
-) -> tuple[pd.DataFrame, list[str]]:
+) -> tuple[list[pd.DataFrame], list[str]]:
     """Predicted key-points of some pairs of a benchmark.
 
     Args:
@@ -75,9 +75,9 @@ def predict(
         on_bad_pair: 'stop', or 'skip' what cannot be read.
         progress: called with the number of pairs done since the last call.
     Returns:
-        The table of predictions (see `tabulate`), and what was skipped and why.
+        Tables of predictions (see `tabulate`), none if all was skipped, and what could not be read and why.
     Raises:
-        UserError: a pair cannot be read and may not be skipped; none is left.
+        UserError: a pair cannot be read and may not be skipped.
     """
     model.eval()
     device = model.device
@@ -112,7 +112,7 @@ def predict(
         for key in dropped:
             codes.codes.pop(key, None)
         progress(len(batch["index"]) if batch is not None else 0)
-    return merge(tables), skipped
+    return tables, skipped
 
 
 def _parts(batch: dict[str, Any], codes: Codes, single: bool) -> list[dict[str, Any]]:
