@@ -1,5 +1,6 @@
 """Loading in worker processes, in a given order, with unreadable items reported instead of raised."""
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -28,6 +29,12 @@ def _collate(items: list[tuple[Any, str | None]]) -> Batch:
     return default_collate(good) if good else None, [error for _, error in items if error is not None]
 
 
+def _leave_signals(_: int) -> None:
+    """Schedulers signal all processes of a job: the main one decides, and its workers end with it."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def load(
     get: Callable[[Any], Any], batches: Sequence[Sequence[Any]], workers: int, pin: bool = False
 ) -> Iterator[Batch]:
@@ -40,6 +47,7 @@ def load(
         batch_sampler=batches,  # type: ignore[arg-type]
         num_workers=min(workers, len(batches)),
         collate_fn=_collate,
+        worker_init_fn=_leave_signals,
         pin_memory=pin,
     )
     return iter(loader)
