@@ -161,7 +161,7 @@ def versions() -> dict[str, str | None]:
     program = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
     return {
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # of a class of its own, which state files must not hold
         "dhpf": program,
         "commit": commit,
     }
