@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import urllib.error
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,9 +32,10 @@ def read(path: Path) -> Any:
             return safetensors.torch.load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
+        found = re.search(r"GLOBAL (\S+)", str(error))
         raise UserError(
-            f"{path}: not a file of tensors alone, and loading anything else could run code in it ({reason})"
+            f"{path}: not a file of tensors alone{f', it names {found[1]}' if found else ''}; "
+            "loading anything else could run code in it"
         ) from error
     except Exception as error:  # torch raises almost anything on damaged files
         raise UserError(
@@ -42,12 +44,20 @@ def read(path: Path) -> Any:
 
 
 def read_tensors(path: Path) -> State:
-    """A state dict of finite tensors.
+    """A file's state dict of finite tensors.
+
+    Raises:
+        UserError: the file holds something else.
+    """
+    return checked(path, read(path))
+
+
+def checked(path: Path, state: Any) -> State:
+    """What a file held, if that is a state dict of finite tensors.
 
     Raises:
         UserError: it is something else.
     """
-    state = read(path)
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
         raise UserError(f"{path}: the file holds no state dict (names with tensors)")
     size = path.stat().st_size

@@ -1,23 +1,26 @@
 """A training run that can be stopped anywhere and goes on as if it had not been."""
 
+import math
 import signal
 import time
 from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from common import checkpoint
 from common.errors import UserError
-from common.processes import start, synchronise, total
+from common.processes import gather, start, synchronise, total
 from common.results import versions
-from common.run import Run, progress
+from common.run import HISTORY, Run, progress
 from common.training import STEPS, Batch, Step, epoch_batches, gate_noise, to_device
 from data import open_benchmark
 from data.loading import load
 
 STATE, BEST, BEST_TWIN = "state.pt", "best_model.pt", "best_model.safetensors"
+NOT_FINITE = "not_finite.pt"
 STOPS = (signal.SIGTERM, signal.SIGINT)
 # What may differ when a run is resumed: it does not change what the run computes.
 FREE = {"resume", "logpath", "datapath", "device", "workers", "save_every", "no_download", "niter"}
@@ -64,9 +67,13 @@ class Trainer:
             self.model.learner = nn.SyncBatchNorm.convert_sync_batchnorm(self.model.learner)
         self.model.to(self.device)
         self.optimizer = torch.optim.SGD(self.model.learner.parameters(), lr=options.lr, momentum=0.5)
+        for parameter in self.model.learner.parameters():  # the same in all processes, and after a resumption
+            parameter.grad = torch.zeros_like(parameter)
+        self.material = self._material()
         self.epoch = self.step = 0
         self.best = -1.0
         self.sums = self._no_sums()
+        self.skipped: list[str] = []  # pairs of this epoch, and why
         self.run: Run | None = None
         self.asked: set[int] = set()  # signals that came
 
@@ -96,28 +103,66 @@ class Trainer:
         if not self.options.resume:
             if main:
                 self.run = Run.create(folder, vars(self.options) | {"versions": versions()})
-                self._save()
+            self._save()
             return
-        state = checkpoint.read(folder / STATE)
-        checkpoint.load_learner(self.model, folder / STATE, state["learner"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.epoch, self.step, self.best, self.sums = (state[k] for k in ("epoch", "step", "best", "sums"))
+        sizes: dict[str, int] = {}
+        if (folder / STATE).exists() or (folder / HISTORY).exists():  # else it was killed before it began
+            sizes = self._restore(folder / STATE)
         if main:
-            self.run = Run.rewind(folder, state["files"])
+            self.run = Run.rewind(folder, sizes)
+
+    def _state(self) -> dict[str, Any]:
+        """The whole state of the run; a list has an entry for each process."""
+        return {
+            "learner": self.model.learner.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "epoch": self.epoch,
+            "step": self.step,
+            "best": self.best,
+            "sums": gather([self.sums]),
+            "skipped": gather([self.skipped]),
+            "files": self.run.sizes() if self.run else {},
+            "material": self.material,
+            "versions": versions(),
+        }
+
+    def _material(self) -> dict[str, float]:
+        """What tells one data set and one backbone from another, wherever they lie."""
+        sizes = {f"pairs of '{split}'": float(len(data)) for split, data in self.sets.items()}
+        norms = [p.double().abs().sum().item() for p in self.model.backbone.parameters()]
+        return sizes | {"backbone weights (sum of their sizes)": sum(norms)}
+
+    def _restore(self, path: Path) -> dict[str, int]:
+        """Take over a saved state; returns the sizes that the growing files had.
+
+        Raises:
+            UserError: it cannot be read, or is another run's.
+        """
+        state, rank = checkpoint.read(path), self.processes.process_index
+        try:
+            count = len(state["sums"])
+            if count != self.processes.num_processes:
+                raise UserError(
+                    f"--resume {path.parent}: the run has {count} processes, not {self.processes.num_processes}"
+                )
+            for name, now in self.material.items():
+                if not math.isclose(now, state["material"][name], rel_tol=1e-5):
+                    raise UserError(
+                        f"--resume {path.parent}: the run began with other data or weights, "
+                        f"{name}: {state['material'][name]:g} then, {now:g} now"
+                    )
+            checkpoint.load_learner(self.model, path, checkpoint.checked(path, state["learner"]))
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.epoch, self.step, self.best = (state[k] for k in ("epoch", "step", "best"))
+            self.sums, self.skipped = state["sums"][rank], state["skipped"][rank]
+            return dict(state["files"])
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"{path}: not the state of a run ({error!r})") from error
 
     def _save(self) -> None:
-        """Write the whole state of the run, in the main process."""
+        """Write the state of the run: the main process writes, all take part."""
+        state = self._state()
         if self.run:
-            state = {
-                "learner": self.model.learner.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "epoch": self.epoch,
-                "step": self.step,
-                "best": self.best,
-                "sums": self.sums,
-                "files": self.run.sizes(),
-                "versions": versions(),
-            }
             checkpoint.write(self.run.folder / STATE, state)
 
     def _obey(self) -> None:
@@ -160,25 +205,27 @@ class Trainer:
                 advance(len(whole), **self._means(self.sums))
 
     def _training_step(self, batch: Batch | None) -> None:
-        options, learner = self.options, self.model.learner
-        size = (
-            0 if batch is None or len(batch["index"]) < 2 else len(batch["index"])
-        )  # skipped pairs leave less
-        everywhere = int(self._total(torch.tensor(size)))
+        """One step, or none in all processes where unreadable pairs leave one of them less than two."""
+        options, learner, rank = self.options, self.model.learner, self.processes.process_index
+        sizes = torch.zeros(self.processes.num_processes, dtype=torch.int64)
+        sizes[rank] = 0 if batch is None else len(batch["index"])
+        sizes = self._total(sizes)
+        if batch is None or sizes.min() < 2:
+            self.log(f"epoch {self.epoch + 1}, step {self.step + 1} is left out: too few readable pairs")
+            return
+        size = len(batch["index"])
+        noise = gate_noise(
+            len(self.model.backbone.channels), 2 * size, options.seed, self.epoch, self.step, rank
+        )
         self.optimizer.zero_grad(set_to_none=False)
-        if batch is not None and size:
-            key = (options.seed, self.epoch, self.step, self.processes.process_index)
-            noise = gate_noise(len(self.model.backbone.channels), 2 * size, *key).to(self.device)
-            step = self._forward(batch, noise)
-            step.loss.backward()
-            norm = torch.nn.utils.get_total_norm([p.grad for p in learner.parameters() if p.grad is not None])
-            if not bool(torch.isfinite(norm + step.loss.detach())):
-                self._stop_not_finite(batch)
-            self.sums += self._sums_of(step)
-        if self.processes.num_processes > 1:
-            synchronise(learner, size / max(everywhere, 1))
-        if everywhere:
-            self.optimizer.step()
+        step = self._forward(batch, noise.to(self.device))
+        step.loss.backward()
+        norm = torch.nn.utils.get_total_norm([p.grad for p in learner.parameters() if p.grad is not None])
+        self._check_finite([] if bool(torch.isfinite(norm + step.loss.detach())) else names(batch))
+        self.sums += self._sums_of(step)
+        if len(sizes) > 1:
+            synchronise(learner, size / int(sizes.sum()))
+        self.optimizer.step()
 
     def _forward(self, batch: Batch, noise: Tensor | None) -> Step:
         options = self.options
@@ -190,7 +237,7 @@ class Trainer:
         options, rank, count = self.options, self.processes.process_index, self.processes.num_processes
         data = self.sets["val"]
         self.model.eval()
-        sums = self._no_sums()
+        sums, bad = self._no_sums(), []
         batches = [list(range(len(data)))[b : b + options.bsz] for b in range(0, len(data), options.bsz)]
         mine = batches[rank::count]
         loaded = load(data.__getitem__, mine, options.workers, self.device.type == "cuda")
@@ -198,9 +245,15 @@ class Trainer:
             for indices, (batch, errors) in zip(mine, loaded, strict=True):
                 self._check_errors(errors)
                 if batch is not None:
-                    sums += self._sums_of(self._forward(batch, None))
+                    step = self._forward(batch, None)
+                    sums += self._sums_of(step)
+                    if not bool(torch.isfinite(step.loss)):
+                        bad += names(batch)
                 advance(count * len(indices), **self._means(sums))
-        self._obey()
+                self._obey()
+        if len(mine) < math.ceil(len(batches) / count):
+            self._obey()  # as often as the processes that had a batch more
+        self._check_finite(bad)
         return self._total(sums)
 
     def _finish_epoch(self, validation: Tensor, begin: float) -> None:
@@ -209,7 +262,8 @@ class Trainer:
         figures |= {f"val_{k}": v for k, v in self._means(validation).items()}
         rates = (training[4:] / training[1].clamp(min=1)).tolist()
         seconds = time.monotonic() - begin
-        self.epoch, self.step, self.sums = self.epoch + 1, 0, self._no_sums()
+        skipped = gather(self.skipped)
+        self.epoch, self.step, self.sums, self.skipped = self.epoch + 1, 0, self._no_sums(), []
         better = figures["val_pck"] > self.best
         if better:
             self.best = figures["val_pck"]
@@ -218,6 +272,10 @@ class Trainer:
                 learner = {k: v.cpu() for k, v in self.model.learner.state_dict().items()}
                 for name in (BEST, BEST_TWIN):
                     checkpoint.write(self.run.folder / name, learner)
+            for error in skipped:
+                self.log(f"skipped: {error}")
+            if skipped:
+                self.log(f"epoch {self.epoch}: {len(skipped)} pairs skipped")
             self.log(
                 f"epoch {self.epoch}/{self.options.niter}: training loss {figures['trn_loss']:.4f} "
                 f"PCK {figures['trn_pck']:.2f} %, validation loss {figures['val_loss']:.4f} "
@@ -227,24 +285,25 @@ class Trainer:
             self.run.record(
                 self.epoch, figures | {f"selection/{k:02d}": rate for k, rate in enumerate(rates)}
             )
-            self._save()
+        self._save()
         self._obey()
 
     def _check_errors(self, errors: list[str]) -> None:
-        """Stop at an unreadable pair, or name it in the log."""
+        """Stop at an unreadable pair, or remember it for the log."""
         if errors and self.options.on_bad_pair == "stop":
             raise UserError(errors[0])
-        for error in errors:
-            self.log(f"skipped: {error}")
+        self.skipped += errors
 
-    def _stop_not_finite(self, batch: Batch) -> None:
+    def _check_finite(self, bad: list[str]) -> None:
+        """Stop all processes, with the state saved beside the run's, if any names pairs."""
+        if not self._total(torch.tensor(len(bad))):
+            return
+        bad, state = gather(bad), self._state()
         if self.run:
-            path = self.run.folder / "not_finite.pt"
-            checkpoint.write(path, {"learner": self.model.learner.state_dict(), "step": self.step})
-        names = ", ".join(f"{s} - {t}" for s, t in zip(batch["src_key"], batch["trg_key"], strict=True))
+            checkpoint.write(self.run.folder / NOT_FINITE, state)
         raise UserError(
-            f"epoch {self.epoch + 1}, step {self.step + 1}: the loss or a gradient is not finite at {names}; "
-            "lower --lr or look at these images (the weights are in not_finite.pt of the run folder)"
+            f"epoch {self.epoch + 1}, step {self.step + 1}: the loss or a gradient is not finite at "
+            f"{', '.join(bad)}; lower --lr or look at these images (the state is in {NOT_FINITE} of the run folder)"
         )
 
     def _total(self, values: Tensor) -> Tensor:
@@ -266,3 +325,8 @@ class Trainer:
     def _means(sums: Tensor) -> dict[str, float]:
         loss, pairs, pck, known = sums[:4].tolist()
         return {"loss": loss / max(pairs, 1), "pck": pck / max(known, 1)}
+
+
+def names(batch: Batch) -> list[str]:
+    """The pairs of a batch, each as the names of its images."""
+    return [f"{s} - {t}" for s, t in zip(batch["src_key"], batch["trg_key"], strict=True)]
