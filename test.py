@@ -10,7 +10,7 @@ import torch
 from common import checkpoint
 from common.evaluation import merge
 from common.inference import predict
-from common.options import program, testing_parser
+from common.options import ablation, program, testing_parser
 from common.processes import gather, start
 from common.reporting import report_test, resources
 from common.results import describe, rescore, save_results, versions
@@ -41,6 +41,8 @@ def evaluate(options: Namespace) -> dict[str, Any]:
     else:
         options.backbone = options.backbone or "efficientnet_lite0"
         model = checkpoint.build_model(options.backbone, options.backbone_weights)
+    model.ablate(ablation(options, len(model.backbone.channels)))
+    ablated = str(model.ablation)
     model.bf16 = options.precision == "bf16"
     model.to(device)
 
@@ -50,9 +52,9 @@ def evaluate(options: Namespace) -> dict[str, Any]:
             options.logpath or f"test-{options.benchmark}-{options.backbone}-{time.strftime('%Y%m%d-%H%M%S')}"
         )
         run = Run.create(Path("logs") / name, vars(options) | {"versions": versions()})
-        run.log(
-            f"{options.backbone}, learner: {options.load or f'untrained, drawn from seed {options.seed}'}"
-        )
+        learner = options.load or f"untrained, drawn from seed {options.seed}"
+        learner = "none" if model.ablation.unlearned else learner
+        run.log(f"{options.backbone}, learner: {learner}" + (f"; {ablated}" if ablated else ""))
     share = range(len(benchmark) * rank // count, len(benchmark) * (rank + 1) // count)
     begin = time.monotonic()
     with progress("testing", len(share), run is not None) as advance:
@@ -71,6 +73,7 @@ def evaluate(options: Namespace) -> dict[str, Any]:
             for k, v in vars(options).items()
             if k in ("benchmark", "backbone", "img_side", "precision")
         }
+        decisive |= {"ablation": ablated} if ablated else {}
         results = save_results(
             run.folder,
             whole,

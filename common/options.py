@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from common.errors import UserError
 from data import BENCHMARKS
+from model.ablation import Ablation
 from model.backbone import BACKBONES
 
 THRESHOLDS = """what PCK is relative to. img: the side of the frame; bbox: the larger side of the target's
@@ -57,16 +58,63 @@ def image_side(text: str) -> int:
     return side
 
 
-def add_shared(parser: argparse.ArgumentParser) -> None:
-    """Options of training and testing alike."""
+def layer_set(text: str) -> tuple[int, ...]:
+    """Argument type: distinct numbers of hyperpixel layers, '2,17,21'."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdecimal() for part in parts):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a list of layer numbers such as 2,17,21")
+    return tuple(sorted({int(part) for part in parts}))
+
+
+def add_computing(parser: argparse.ArgumentParser) -> None:
+    """Options of all programs: what computes, and where."""
     add = parser.add_argument
-    add("--benchmark", choices=list(BENCHMARKS), default="synthetic", help="synthetic needs no download")
     add(
         "--backbone-weights",
         type=Path,
         metavar="FILE",
         help="the backbone's ImageNet weights, if not to be fetched",
     )
+    add("--img-side", type=image_side, default=240, help="side that images are resized to, in pixels")
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+
+
+def add_ablations(parser: argparse.ArgumentParser) -> None:
+    """Options that replace parts of the method in evaluation."""
+    add = parser.add_argument_group("ablations", "parts of the method replaced").add_argument
+    add(
+        "--layers",
+        type=layer_set,
+        metavar="L,L,...",
+        help="every pair uses these hyperpixel layers, counted from 0; no gate is asked",
+    )
+    add("--raw", action="store_true", help="the backbone's own features, without the learned transformation")
+    add("--soft-gates", action="store_true", help="weigh layers by their probability instead of 0 or 1")
+    add("--no-hough", action="store_true", help="match by appearance alone, without Hough matching")
+
+
+def ablation(options: argparse.Namespace, layers: int) -> Ablation:
+    """What the options of `add_ablations` say about a model of so many layers.
+
+    Raw features without a checkpoint use all layers where none are given: no gate has learned to choose.
+    Raises:
+        UserError: they contradict each other, or there is no such layer.
+    """
+    chosen = options.layers
+    if chosen is None and options.raw and not options.load:
+        chosen = tuple(range(layers))
+    if chosen is not None and options.soft_gates:
+        raise UserError("--soft-gates: no gate is asked with --layers, or with --raw and no --load")
+    if chosen is not None and chosen[-1] >= layers:
+        raise UserError(f"--layers {chosen[-1]}: the backbone's hyperpixel layers are 0 to {layers - 1}")
+    return Ablation(chosen, options.raw, options.soft_gates, not options.no_hough)
+
+
+def add_shared(parser: argparse.ArgumentParser) -> None:
+    """Options of training and testing alike."""
+    add = parser.add_argument
+    add_computing(parser)
+    add("--benchmark", choices=list(BENCHMARKS), default="synthetic", help="synthetic needs no download")
     add("--datapath", type=Path, default=Path("../Datasets_DHPF"), help="folder of the benchmarks' folders")
     add("--no-download", action="store_true", help="never fetch a missing benchmark")
     add("--thres", choices=["auto", "img", "bbox", "bbox-kp"], default="auto", help=THRESHOLDS)
@@ -76,8 +124,6 @@ def add_shared(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="run folder, logs/NAME; named after the run if not given",
     )
-    add("--img-side", type=image_side, default=240, help="side that images are resized to, in pixels")
-    add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     add(
         "--precision", choices=["fp32", "bf16"], default="fp32", help="of the backbone and the transformation"
     )
@@ -156,6 +202,31 @@ def testing_parser() -> Parser:
         help="score predictions.csv.gz of an earlier test anew",
     )
     add_shared(parser)
+    add_ablations(parser)
+    return parser
+
+
+def matching_parser() -> Parser:
+    parser = Parser(
+        "Match points of your own image with other images. Without --load it matches the backbone's raw "
+        "features: nothing learned for matching, all layers, Hough matching."
+    )
+    add = parser.add_argument
+    add("source", type=Path, metavar="SRC", help="image that has the points")
+    add("targets", type=Path, nargs="+", metavar="TRG", help="images, or folders of images, to match it with")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--points", metavar='"x,y x,y ..."', help="points in pixels of SRC")
+    which.add_argument(
+        "--points-file", type=Path, metavar="FILE", help="text file, a line x,y for each point"
+    )
+    which.add_argument(
+        "--grid", type=number(int, 1, 100), default=8, metavar="N", help="N×N points spread over SRC"
+    )
+    add("--output", type=Path, default=Path("matches"), metavar="DIR", help="folder of what is written")
+    add("--load", type=Path, metavar="CKPT", help="checkpoint with what DHPF has learned")
+    add("--backbone", choices=list(BACKBONES), help="read from --load; efficientnet_lite0 without it")
+    add_computing(parser)
+    add_ablations(parser)
     return parser
 
 

@@ -23,6 +23,21 @@ class Ablation:
     soft: bool = False
     hough: bool = True
 
+    @property
+    def unlearned(self) -> bool:
+        """Whether nothing learned is left."""
+        return self.raw and self.layers is not None
+
+    def __str__(self) -> str:
+        """What differs, in words; empty if nothing does."""
+        parts = {
+            "raw features without transformation": self.raw,
+            f"fixed layers {','.join(map(str, self.layers or ()))}": self.layers is not None,
+            "soft gates": self.soft,
+            "no Hough matching": not self.hough,
+        }
+        return ", ".join(part for part, holds in parts.items() if holds)
+
 
 def raw_features(maps: Tensor) -> Tensor:
     """A layer's map, B×C×h×w, scaled to a mean squared length of 1 in each image.

@@ -60,6 +60,6 @@ class DynamicGating(nn.Module):
         if noise is None:
             noise = torch.rand_like(logits)
         gumbel = -torch.log(1e-10 - torch.log(noise[:, : logits.shape[1]] + 1e-10))
-        soft = torch.softmax(logits + gumbel, dim=-1)[..., 1]
-        hard = (soft > 0.5).to(soft.dtype)
-        return (hard + (soft - soft.detach())).T
+        chance = torch.softmax(logits + gumbel, dim=-1)[..., 1]
+        hard = (chance > 0.5).to(chance.dtype)
+        return (hard + (chance - chance.detach())).T
