@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from common.errors import UserError
+from common.released import resolve
 from data import BENCHMARKS
 from model.ablation import Ablation
 from model.backbone import BACKBONES
@@ -178,9 +179,10 @@ def testing_parser() -> Parser:
     add = parser.add_argument
     add(
         "--load",
-        type=Path,
+        type=resolve,
         metavar="CKPT",
-        help="learner to test; without it an untrained one, drawn from --seed",
+        help="learner to test, a file or a released one such as dhpf:spair-strong-resnet101; without it an "
+        "untrained one, drawn from --seed",
     )
     add(
         "--backbone",
@@ -223,7 +225,12 @@ def matching_parser() -> Parser:
         "--grid", type=number(int, 1, 100), default=8, metavar="N", help="N×N points spread over SRC"
     )
     add("--output", type=Path, default=Path("matches"), metavar="DIR", help="folder of what is written")
-    add("--load", type=Path, metavar="CKPT", help="checkpoint with what DHPF has learned")
+    add(
+        "--load",
+        type=resolve,
+        metavar="CKPT",
+        help="checkpoint, or a released one: dhpf:spair-strong-resnet101",
+    )
     add("--backbone", choices=list(BACKBONES), help="read from --load; efficientnet_lite0 without it")
     add_computing(parser)
     add_ablations(parser)

@@ -1,0 +1,68 @@
+"""The models that the authors released, by name: `dhpf:spair-strong-resnet101`.
+
+A released model lies in a cache, as `<trained on>-<supervision>-<backbone>-mu<μ>.pt`. Links are those of the
+published program's README; it links the PF-PASCAL models as folders, whose files have to be saved by hand.
+"""
+
+import os
+from pathlib import Path
+
+from common.checkpoint import backbone_of, read_tensors
+from common.errors import UserError
+from data.download import DRIVE, fetch
+
+PREFIX = "dhpf:"
+FILES = {  # ids on Google Drive
+    "spair-weak-resnet101-mu0.5": "1uDfONwSiAzDsxW9wbhdlYKf8auqAVXoM",
+    "spair-strong-resnet101-mu0.5": "1DnsDhttMIImAcupdjuANowlgZqVSx_5E",
+}
+FOLDERS = {
+    "pfpascal-weak-resnet50": "1WykysKyy9PAsX-DpC5UuZILokCMToJWH",
+    "pfpascal-weak-resnet101": "1IjjoFgrIZzys2YDEGhLQrOg0bTG29-Pl",
+    "pfpascal-strong-resnet50": "1RC9EbVhk8QOjpF3NIO-tidIsKcY399S8",
+    "pfpascal-strong-resnet101": "1QDYOxqF-BsWKjKbwLKfbcfxaS5OHlbVT",
+}
+MUS = ("0.3", "0.4", "0.5", "0.6", "0.7", "0.8", "0.9", "1")
+
+
+def cache() -> Path:
+    """The folder of released models: $DHPF_CACHE, else ~/.cache/dhpf."""
+    return Path(os.environ.get("DHPF_CACHE") or "~/.cache/dhpf").expanduser()
+
+
+def resolve(name: str) -> Path:
+    """The checkpoint that `--load` names: a path, or a released model, fetched into the cache if it is not there.
+
+    A released model is `dhpf:<trained on>-<supervision>-<backbone>`, with `-mu<μ>` at the end for another μ
+    than 0.5. It is checked to be a learner of its backbone.
+    Raises:
+        UserError: no such model; it cannot be fetched (says where to save it by hand); the file is no such model.
+    """
+    if not name.startswith(PREFIX):
+        return Path(name)
+    model, _, mu = name.removeprefix(PREFIX).partition("-mu")
+    file = f"{model}-mu{mu or '0.5'}"
+    path = cache() / f"{file}.pt"
+    if file not in FILES and (model not in FOLDERS or (mu or "0.5") not in MUS):
+        models = sorted([*(f.removesuffix("-mu0.5") for f in FILES), *FOLDERS])
+        raise UserError(
+            f"--load {name}: no such released model, choose one of {', '.join(models)} after '{PREFIX}', those "
+            f"of pfpascal also with -mu{MUS[0]} to -mu{MUS[-1]} at the end"
+        )
+    fetched = not path.exists()
+    if fetched and file not in FILES:
+        raise UserError(
+            f"--load {name}: download the model of μ = {mu or '0.5'} by hand from "
+            f"https://drive.google.com/drive/folders/{FOLDERS[model]} and save it as {path}"
+        )
+    if fetched:
+        fetch(DRIVE + FILES[file], path)
+    try:
+        belongs = backbone_of(path, read_tensors(path))
+        if not model.endswith(f"-{belongs}"):
+            raise UserError(f"{path}: a checkpoint of {belongs}, not {name}: remove it")
+    except UserError:
+        if fetched:  # else the next run would take it for the model
+            path.unlink()
+        raise
+    return path
