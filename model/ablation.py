@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from model.correlation import Correlation
@@ -40,12 +41,11 @@ class Ablation:
 
 
 def raw_features(maps: Tensor) -> Tensor:
-    """A layer's map, B×C×h×w, scaled to a mean squared length of 1 in each image.
+    """A layer's map, B×C×h×w, with vectors of length 1: every layer says as much as every other.
 
-    Lengths of raw features differ a hundredfold between layers, so that otherwise one layer would decide alone.
+    Otherwise the layers of the longest vectors would decide alone.
     """
-    x = maps.float()
-    return x / (x.square().sum(1, keepdim=True).mean((2, 3), keepdim=True).sqrt() + 1e-30)
+    return F.normalize(maps.float(), dim=1)
 
 
 @torch.no_grad()

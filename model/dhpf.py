@@ -14,7 +14,7 @@ from model.gating import DynamicGating
 from model.hough import hough_matching, score_rows
 from model.hypercolumn import ImageCode, interpolated_norms, interpolation
 from model.objective import ENTROPY_SIDE, entropy, nearest_cells
-from model.transfer import best_targets, covering_cells, move_points
+from model.transfer import best_targets, confident_targets, covering_cells, move_points
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,19 @@ class Matches:
     @torch.no_grad()
     def best(self, cells: Tensor) -> Tensor:
         """Best target cell of some source cells after the mutual nearest-neighbour filter, both B×n."""
-        chunk = max(1, 2**22 // self.column_max.numel())  # bounds the memory of the rows
-        parts = cells.split(chunk if cells.device.type == "cpu" else 16 * chunk, dim=1)
-        return torch.cat([best_targets(self.scores(c), self.column_max) for c in parts], 1)
+        return torch.cat([best_targets(self.scores(c), self.column_max) for c in self._split(cells)], 1)
+
+    @torch.no_grad()
+    def confident(self, cells: Tensor) -> tuple[Tensor, Tensor]:
+        """`best` and, likewise B×n, the confidence of each (see `confident_targets`)."""
+        parts = [confident_targets(self.scores(c), self.column_max) for c in self._split(cells)]
+        targets, confidence = zip(*parts, strict=True)
+        return torch.cat(targets, 1), torch.cat(confidence, 1)
+
+    def _split(self, cells: Tensor) -> tuple[Tensor, ...]:
+        """Cells in parts whose rows take little memory."""
+        chunk = max(1, 2**22 // self.column_max.numel())
+        return cells.split(chunk if cells.device.type == "cpu" else 16 * chunk, dim=1)
 
     @torch.no_grad()
     def transfer(self, points: Tensor) -> Tensor:
@@ -64,6 +74,14 @@ class Matches:
         cells, covers = covering_cells(points, self.side)
         targets = self.best(cells.flatten(1)).view_as(cells)
         return move_points(points, cells, covers, targets, self.side)
+
+    @torch.no_grad()
+    def transfer_with_confidence(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """`transfer` and the mean confidence of the cells that cover each point, B×P in 0..1; NaN likewise."""
+        cells, covers = covering_cells(points, self.side)
+        targets, confidence = (x.view_as(cells) for x in self.confident(cells.flatten(1)))
+        mean = (confidence * covers).sum(2) / covers.sum(2)
+        return move_points(points, cells, covers, targets, self.side), mean
 
 
 class DHPF(nn.Module):

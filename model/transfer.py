@@ -6,6 +6,7 @@ from torch import Tensor
 from model.hough import STRIDE
 
 REACH = 5  # half the side of a cell's receptive field, pixels
+NEAR = 0.1  # sides of the frame: what counts as the same place in a confidence
 
 
 def covering_cells(points: Tensor, side: int) -> tuple[Tensor, Tensor]:
@@ -28,19 +29,40 @@ def covering_cells(points: Tensor, side: int) -> tuple[Tensor, Tensor]:
     return cells.flatten(2), covers.flatten(2)
 
 
-def best_targets(scores: Tensor, column_max: Tensor) -> Tensor:
-    """Best target cell of some source cells after the mutual nearest-neighbour filter.
+def mutual_filter(scores: Tensor, column_max: Tensor) -> Tensor:
+    """Match scores of some source cells after the mutual nearest-neighbour filter.
 
     Args:
         scores: B×n×N match scores of the source cells with all target cells.
         column_max: B×N maxima over all source cells.
     Returns:
-        B×n target cells.
+        B×n×N.
     """
     row_max = scores.amax(2, keepdim=True)
     row_max = row_max + 1e-30 * (row_max == 0)
     column_max = column_max + 1e-30 * (column_max == 0)
-    return (scores * (scores / row_max) * (scores / column_max[:, None])).argmax(2)
+    return scores * (scores / row_max) * (scores / column_max[:, None])
+
+
+def best_targets(scores: Tensor, column_max: Tensor) -> Tensor:
+    """Best target cell of some source cells, B×n; arguments as in `mutual_filter`."""
+    return mutual_filter(scores, column_max).argmax(2)
+
+
+def confident_targets(scores: Tensor, column_max: Tensor) -> tuple[Tensor, Tensor]:
+    """Best target cell of some source cells and how sure it is, both B×n; arguments as in `mutual_filter`.
+
+    The confidence, in 0..1, is the share of the row's filtered scores that lies within a tenth of the side of the
+    best cell: a row with one peak has 1, a row with two equal peaks far apart 0.5.
+    """
+    filtered = mutual_filter(scores, column_max)
+    best = filtered.argmax(2)
+    side = round(scores.shape[2] ** 0.5)
+    axis = torch.arange(side, device=scores.device)
+    dy, dx = axis - best[..., None] // side, axis - best[..., None] % side  # B×n×S
+    near = dy.square()[..., :, None] + dx.square()[..., None, :] <= (NEAR * side) ** 2
+    share = (filtered * near.flatten(2)).sum(2) / filtered.sum(2).clamp(min=1e-30)
+    return best, share.clamp(max=1)
 
 
 def move_points(points: Tensor, cells: Tensor, covers: Tensor, targets: Tensor, side: int) -> Tensor:
