@@ -77,7 +77,7 @@ def read_predictions(path: Path) -> pd.DataFrame:
     if len(content) > MAX_BYTES:
         raise UserError(f"{path}: no table of predictions is larger than {MAX_BYTES >> 20} MiB")
 
-    header = content.partition(b"\n")[0].decode(errors="replace").strip().split(",")
+    header = content.partition(b"\n")[0].decode(errors="replace").removesuffix("\r").split(",")
     if header != list(COLUMNS):
         missing = ", ".join(name for name in COLUMNS if name not in header) or "none, but the order differs"
         raise UserError(
