@@ -120,7 +120,7 @@ def check_against_naive(figures: list[dict], pairs: list[dict], thres: str, boxe
     assert {f["n_pairs"] for f in figures} == {sum(bool(p["target"]) for p in pairs)}
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=30)
 @given(st.lists(pair(), min_size=1, max_size=6), st.sampled_from(("img", "bbox", "bbox-kp")), st.booleans())
 def test_every_pck_agrees_with_a_naive_evaluator(pairs: list[dict], thres: str, boxed: bool) -> None:
     rows = []
@@ -279,7 +279,7 @@ def random_pairs(seed: int, number: int) -> list:
     return pairs
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=15)
 @given(st.data())
 def test_batches_and_processes_do_not_change_the_table(data: st.DataObject) -> None:
     pairs = random_pairs(0, 12)
@@ -294,7 +294,6 @@ def test_batches_and_processes_do_not_change_the_table(data: st.DataObject) -> N
     batches = [order[a:b] for a, b in zip([0, *cuts], [*cuts, len(order)], strict=True)]
     parts = [table_of([pairs[i] for i in batch], layer_sel=selection[batch]) for batch in batches]
     pd.testing.assert_frame_equal(merge(parts), whole, check_exact=True)
-    assert score(merge(parts), ALPHAS) == score(whole, ALPHAS)
 
 
 def test_nothing_evaluated_is_an_error() -> None:
