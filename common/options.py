@@ -222,7 +222,7 @@ def matching_parser() -> Parser:
         "--points-file", type=Path, metavar="FILE", help="text file, a line x,y for each point"
     )
     which.add_argument(
-        "--grid", type=number(int, 1, 100), default=8, metavar="N", help="N×N points spread over SRC"
+        "--grid", type=number(int, 1, 100), default=6, metavar="N", help="N×N points spread over SRC"
     )
     add("--output", type=Path, default=Path("matches"), metavar="DIR", help="folder of what is written")
     add(

@@ -1,0 +1,269 @@
+"""Matching of one's own images, in their own pixels.
+
+    from common.matching import Matcher
+    matcher = Matcher.load("best_model.pt")  # or the name of a backbone, whose raw features need no checkpoint
+    found = matcher.match("a.jpg", "b.jpg", [(120, 80), (64.5, 200)])
+    found.points, found.confidence, found.layers, found.warped()
+
+Points are (x, y) in pixels of the image that they belong to; the centre of its first pixel is (0, 0).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image, ImageOps
+from scipy.interpolate import RBFInterpolator
+from torch import Tensor
+from torch.nn.functional import grid_sample
+
+from common import checkpoint
+from common.errors import UserError
+from common.processes import start
+from common.released import resolve
+from data.benchmark import normalised, opened_image, to_rgb
+from model.ablation import Ablation
+from model.backbone import BACKBONES
+from model.dhpf import DHPF, Matches
+from model.hypercolumn import ImageCode
+
+Reals = NDArray[np.float64]
+Picture = str | Path | Image.Image | NDArray[np.uint8]
+
+# The thin plate of the dense flow:
+KNOTS = 20  # a side; each is the mean of some cells
+STIFFNESS = 1.0  # of the plate, where sides are 1
+OUTLIER = 0.05  # sides of the frame: a match so far off the plate counts half
+ROUNDS = 5  # of fitting the plate and weighing the matches anew
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An image and its code: give it to `Matcher.match` again and it is not encoded again."""
+
+    image: Image.Image
+    code: ImageCode
+    side: int
+
+    @property
+    def scale(self) -> Reals:
+        """Pixels of the image by pixels of the square frame (spec section 1), (x, y)."""
+        return np.array(self.image.size) / self.side
+
+
+@dataclass(frozen=True)
+class Found:
+    """What matching a source with a target image gave.
+
+    source: n×2 points in pixels of the source.  points: n×2, where they are in the target, in its pixels.
+    confidence: n values in 0..1, the share of the match scores near the best target cell (`confident_targets`).
+    layers: the hyperpixel layers that this pair selected.
+    """
+
+    source: Reals
+    points: Reals
+    confidence: Reals
+    layers: tuple[int, ...]
+    images: tuple[Encoded, Encoded]
+    matches: Matches
+
+    @cached_property
+    def flow(self) -> Reals:
+        """Where each source pixel is in the target, in its pixels: height×width×2 (x, y).
+
+        The best target cells of all source cells, smoothed by a thin plate that forgives outliers.
+        """
+        src, trg = self.images
+        plate = torch.from_numpy(_plate(self.matches)).permute(2, 0, 1)[None]
+        axes = [torch.arange(n, dtype=torch.float64) * (2 / n) - 1 for n in src.image.size]
+        position = torch.stack(torch.meshgrid(*axes, indexing="xy"), -1)
+        flow = grid_sample(plate, position[None], align_corners=True)[0]
+        return flow.permute(1, 2, 0).numpy() * trg.image.size
+
+    def warped(self) -> Image.Image:
+        """The target warped onto the source, of its size: RGBA, transparent where the target does not reach."""
+        src, trg = self.images
+        picture = trg.image.convert("RGBA")
+        picture.thumbnail((2 * max(src.image.size),) * 2)  # or a much larger target would flicker
+        pixels = torch.from_numpy(np.array(picture, dtype=np.float32)).permute(2, 0, 1)[None]
+        grid = torch.from_numpy(((self.flow + 0.5) * (2 / np.array(trg.image.size)) - 1).astype(np.float32))
+        values = grid_sample(pixels, grid[None], padding_mode="border", align_corners=False)[0]
+        values *= (grid.abs() <= 1).all(-1)
+        return Image.fromarray(values.round().byte().permute(1, 2, 0).numpy())
+
+
+class Matcher:
+    """A model that matches images of any size.
+
+    Args:
+        model: in evaluation mode, on its device.
+        name: what it is, in words.
+        img_side: side of the square frame that images are resized to, a multiple of 4.
+    """
+
+    def __init__(self, model: DHPF, name: str, img_side: int = 240) -> None:
+        self.model = model.eval()
+        self.name = name
+        self.img_side = img_side
+
+    @classmethod
+    def load(
+        cls,
+        model: str | Path = "efficientnet_lite0",
+        *,
+        backbone: str | None = None,
+        backbone_weights: Path | None = None,
+        img_side: int = 240,
+        device: str = "auto",
+    ) -> "Matcher":
+        """A matcher from a checkpoint, or from the name of a backbone.
+
+        A backbone alone has learned nothing for matching: its raw features of all layers go into the Hough
+        matching, with no transformation and no gates.
+
+        Args:
+            model: file of a checkpoint, a released one (`common.released`), or one of `BACKBONES`.
+            backbone: what the checkpoint belongs to, read from it if not given.
+            backbone_weights: file of the backbone's ImageNet weights, fetched if not given.
+        Raises:
+            UserError: unusable checkpoint or weights, no such device.
+        """
+        if str(model) in BACKBONES:
+            net = checkpoint.build_model(str(model), backbone_weights)
+            net.ablate(Ablation(layers=tuple(range(len(net.backbone.channels))), raw=True))
+            name = str(model)
+        else:
+            net, owner = checkpoint.load_model(resolve(str(model)), backbone, backbone_weights)
+            name = f"{owner} with {model}"
+        return cls(net.to(start(device)[1]), name, img_side)
+
+    def __str__(self) -> str:
+        """What matches, in words."""
+        ablation, K = self.model.ablation, len(self.model.backbone.channels)
+        if not ablation.unlearned:
+            return "; ".join(filter(None, [self.name, str(ablation)]))
+        layers = (
+            f"all {K} layers"
+            if len(ablation.layers or ()) == K
+            else f"layers {listed(ablation.layers or ())}"
+        )
+        return (
+            f"{self.name}, raw features: nothing here was learned for matching; no transformation, no gates, "
+            f"{layers} for every pair, {'Hough matching' if ablation.hough else 'no Hough matching'}"
+        )
+
+    @torch.no_grad()
+    def encode(self, image: Picture | Encoded) -> Encoded:
+        """Code of one image.
+
+        Args:
+            image: a file, shown upright if it says how it was held (EXIF); a PIL image or an array [H, W, 3] or
+                [H, W] of uint8, as it is.
+        Raises:
+            UserError: it is no image.
+        """
+        if isinstance(image, Encoded):
+            return image
+        picture = as_rgb(image)
+        pixels = normalised(picture, self.img_side)[None].to(self.model.device)
+        return Encoded(picture, self.model.encode(pixels), self.img_side)
+
+    @torch.no_grad()
+    def match(self, source: Picture | Encoded, target: Picture | Encoded, points: ArrayLike) -> Found:
+        """Where points of one image are in another.
+
+        Args:
+            source, target: images, or what `encode` made of them.
+            points: n×2 (x, y) in pixels of the source.
+        Raises:
+            UserError: no image; points that are no points of the source.
+        """
+        src, trg = self.encode(source), self.encode(target)
+        xy = checked_points(points, src.image.size)
+        matches = self.model.compare(src.code, trg.code)
+        frame = torch.from_numpy((xy / src.scale).T).to(matches.geometric)[None]
+        moved, confidence = matches.transfer_with_confidence(frame)
+        # A prediction may leave the image by a cell: the nearest point of the image is never worse.
+        found = (_array(moved[0]).T * trg.scale).clip(0, trg.image.size)
+        layers = matches.weights[0].nonzero()[:, 0].tolist()
+        return Found(xy, found, _array(confidence[0]), tuple(layers), (src, trg), matches)
+
+
+def as_rgb(image: Picture) -> Image.Image:
+    """An image as 8-bit RGB; a file is turned upright. Raises: UserError."""
+    if isinstance(image, str | Path):
+        path = Path(image)
+        with opened_image(path) as file:
+            return to_rgb(ImageOps.exif_transpose(file))
+    if isinstance(image, Image.Image):
+        return to_rgb(image.copy())
+    if (
+        image.dtype != np.uint8
+        or image.shape[2:] not in ((), (3,))
+        or not 2 <= image.ndim <= 3
+        or not image.size
+    ):
+        raise UserError(
+            f"an array of {image.dtype} {list(image.shape)} is no image: give uint8 [H, W, 3] or [H, W]"
+        )
+    return Image.fromarray(image).convert("RGB")
+
+
+def checked_points(points: ArrayLike, size: Sequence[int]) -> Reals:
+    """Points as n×2 numbers, all of them in an image of this size (width, height). Raises: UserError."""
+    try:
+        xy = np.asarray(points, dtype=np.float64)
+    except (TypeError, ValueError):
+        xy = np.empty(0)
+    if xy.ndim != 2 or xy.shape[1] != 2 or not len(xy):
+        raise UserError("points are given as a list of (x, y), at least one")
+    outside = ~((xy >= 0) & (xy <= size)).all(1)
+    if outside.any():
+        x, y = xy[outside][0]
+        raise UserError(f"the point {x:g},{y:g} is outside the image of {size[0]}×{size[1]} pixels")
+    return xy
+
+
+def grid_points(n: int, size: Sequence[int]) -> Reals:
+    """The middles of n×n equal tiles of an image of this size (width, height), row by row: n²×2."""
+    middles = (np.arange(n) + 0.5) / n
+    return np.stack(np.meshgrid(middles, middles), -1).reshape(-1, 2) * size
+
+
+def listed(layers: Sequence[int]) -> str:
+    """Ascending layers in words: 0-3, 7."""
+    starts = [k for k in layers if k - 1 not in layers]
+    ends = [k for k in layers if k + 1 not in layers]
+    return ", ".join(f"{a}-{b}" if a < b else f"{a}" for a, b in zip(starts, ends, strict=True))
+
+
+def _array(x: Tensor) -> Reals:
+    return x.double().cpu().numpy()
+
+
+def _plate(matches: Matches) -> Reals:
+    """Where the corners of the source's S×S cells go, both in sides of the frame: (S+1)×(S+1)×2 (x, y)."""
+    S = matches.side
+    cells = torch.arange(S * S, device=matches.geometric.device)[None]
+    targets, confidence = matches.confident(cells)
+    y, x = np.divmod(np.arange(S * S), S)
+    starts, ends = (_array(torch.stack([c % S, c // S], -1)[0]) / S for c in (cells, targets))
+    shifts, weights = ends - starts, _array(confidence[0]) + 1e-6
+    n = min(S, KNOTS)
+    knot = (y * n // S) * n + x * n // S
+    robust = weights
+    for _ in range(ROUNDS):
+        total = np.bincount(knot, robust)
+        place, shift = (
+            np.stack([np.bincount(knot, robust * v) for v in xy.T], 1) / total[:, None]
+            for xy in (starts, shifts)
+        )
+        plate = RBFInterpolator(place, shift, smoothing=STIFFNESS / total, kernel="thin_plate_spline")
+        off = np.linalg.norm(plate(starts) - shifts, axis=1)
+        robust = weights / (1 + (off / OUTLIER) ** 2)
+    corners = np.stack(np.meshgrid(*[np.arange(S + 1) / S] * 2), -1)
+    return corners + plate(corners.reshape(-1, 2)).reshape(corners.shape)
