@@ -3,7 +3,7 @@
 import os
 import pickle
 import re
-import urllib.error
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,8 @@ def read(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # about files that are refused below
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)", str(error))
         raise UserError(
@@ -120,10 +121,13 @@ def build_model(backbone: str, weights: Path | None) -> DHPF:
     cls = BACKBONES[backbone]
     try:
         state = cls.pretrained() if weights is None else read_tensors(weights)
-    except (urllib.error.URLError, OSError, RuntimeError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # no network, or torch on a damaged file that was fetched before
+        reason = str(error).partition("\n")[0][:200]
         raise UserError(
-            f"the ImageNet weights of {backbone} cannot be fetched ({error}): get {cls.fetch} and give the file "
-            f"as --backbone-weights FILE, or put it into {torch.hub.get_dir()}/checkpoints"
+            f"the ImageNet weights of {backbone} cannot be had ({reason}): get {cls.fetch} and give the file as "
+            f"--backbone-weights FILE, or put it into {torch.hub.get_dir()}/checkpoints"
         ) from error
     try:
         return DHPF(cls(state))
