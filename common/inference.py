@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -87,9 +88,7 @@ def predict(
     batches = [list(indices[b : b + bsz]) for b in range(0, len(indices), bsz)]
     steps = plan(keys, batches, capacity)
     pin = device.type == "cuda"
-    images = load(
-        lambda key: (key, benchmark.image(key)), [missing for _, missing, _ in steps if missing], workers, pin
-    )
+    images = load(partial(_image, benchmark), [missing for _, missing, _ in steps if missing], workers, pin)
     annotations = load(benchmark.annotation, batches, min(workers, 1))
     codes = Codes(model)
     tables, skipped = [], []
@@ -113,6 +112,10 @@ def predict(
             codes.codes.pop(key, None)
         progress(len(batch["index"]) if batch is not None else 0)
     return tables, skipped
+
+
+def _image(benchmark: Benchmark, key: str) -> tuple[str, torch.Tensor]:
+    return key, benchmark.image(key)
 
 
 def _parts(batch: dict[str, Any], codes: Codes, single: bool) -> list[dict[str, Any]]:
