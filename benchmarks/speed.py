@@ -95,7 +95,8 @@ def modes(backbone: str, device: torch.device, side: int, bf16: bool) -> Modes:
     return {
         "bare backbone": (lambda: bare(torch.channels_last), 1),
         "bare backbone, contiguous": (lambda: bare(torch.contiguous_format), 1),
-        "evaluation, single pair": (lambda: evaluate(pairs(1)), 1),
+        "evaluation, batch 1": (lambda: evaluate(pairs(1)), 1),
+        "evaluation, batch 4": (lambda: evaluate(pairs(4)), 4),
         "evaluation, batch 16": (lambda: evaluate(pairs(16)), 16),
         "evaluation, codes kept": (compare, 1),
         "strong training, batch 8": (lambda: train("strong", pairs(8)), 8),
@@ -117,22 +118,31 @@ def seconds(function: Callable[[], object], device: torch.device, repeats: int) 
     return statistics.median(call() for _ in range(repeats))
 
 
-def peak_memory(mode: str, options: argparse.Namespace, device: torch.device) -> float:
-    """Peak memory of a mode in GB: of a process that does nothing else, or of the GPU's allocator."""
-    if device.type == "cpu":
-        shape = [
-            "--backbone",
-            options.backbone,
-            "--img-side",
-            str(options.img_side),
-            "--precision",
-            options.precision,
-        ]
-        command = [sys.executable, __file__, *shape, "--device", "cpu", "--only", mode]
-        return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    torch.cuda.reset_peak_memory_stats()
-    modes(options.backbone, device, options.img_side, options.precision == "bf16")[mode][0]()
-    return torch.cuda.max_memory_allocated() / 1e9
+def alone(mode: str, side: int, options: argparse.Namespace) -> tuple[float, float]:
+    """Seconds a pair and peak memory in GB of a mode in a process that does nothing else; see `only`."""
+    shape = ["--backbone", options.backbone, "--img-side", str(side), "--precision", options.precision]
+    command = [sys.executable, __file__, *shape, "--device", options.device, "--only", mode]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    return float(printed[0]), float(printed[1])
+
+
+def only(mode: str, measured: Modes, device: torch.device) -> None:
+    """Print what `alone` reads; the memory is the process's, or of the GPU's allocator."""
+    call, pairs = measured[mode]
+    duration = seconds(call, device, 1) / pairs
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    print(duration, torch.cuda.max_memory_allocated() / 1e9 if device.type == "cuda" else memory)
+
+
+def growth(options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Time and memory of evaluation as sides and batches grow, beside dense N×N matrices of float32."""
+    table = {}
+    for side, batch in ((240, 1), (480, 1), (720, 1), (240, 4), (240, 16)):
+        duration, memory = alone(f"evaluation, batch {batch}", side, options)
+        dense = batch * (side // 4) ** 4 * 4 / 1e9
+        row = {"ms per pair": duration * 1e3, "peak GB": memory, "GB an N×N": dense}
+        table[f"side {side}, batch {batch}"] = row
+    return table
 
 
 def stages(options: argparse.Namespace, device: torch.device, repeats: int) -> dict[str, float]:
@@ -177,6 +187,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--stages", action="store_true", help="also the parts of evaluating one pair")
     parser.add_argument(
+        "--growth", action="store_true", help="also how evaluation grows with image and batch"
+    )
+    parser.add_argument(
         "--loader", nargs="*", metavar="BENCHMARK", default=[], help="also the speed of loading alone"
     )
     parser.add_argument("--datapath", type=Path, default=Path("../Datasets_DHPF"))
@@ -188,9 +201,7 @@ def main() -> None:
     _, device = start(options.device)
     measured = modes(options.backbone, device, options.img_side, options.precision == "bf16")
     if options.only:
-        for _ in range(2):
-            measured[options.only][0]()
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
+        only(options.only, measured, device)
         return
 
     times = {name: seconds(call, device, options.repeats) / pairs for name, (call, pairs) in measured.items()}
@@ -199,7 +210,7 @@ def main() -> None:
     for name, value in times.items():
         rows[name] = {"ms per pair": value * 1e3, "ratio": value / bare}
         if not options.no_memory:
-            rows[name]["peak GB"] = peak_memory(name, options, device)
+            rows[name]["peak GB"] = alone(name, options.img_side, options)[1]
     report: dict[str, object] = {
         "backbone": options.backbone,
         "device": torch.cuda.get_device_name()
@@ -212,6 +223,8 @@ def main() -> None:
     }
     if options.stages:
         report["stages, ms"] = {k: v * 1e3 for k, v in stages(options, device, options.repeats).items()}
+    if options.growth:
+        report["growth"] = growth(options)
     if options.loader:
         report["loading alone, pairs/s"] = {
             name: loader_speed(name, options.datapath, options.workers) for name in options.loader

@@ -48,12 +48,9 @@ class Codes:
         self.codes: dict[str, ImageCode] = {}
 
     def encode(self, keys: list[str], images: torch.Tensor) -> None:
-        # On a CPU one by one: how convolutions round depends on the batch, and results must not.
-        together = len(keys) if images.is_cuda else 1
-        for first in range(0, len(keys), together):
-            code = self.model.encode(images[first : first + together])
-            for i, key in enumerate(keys[first : first + together]):
-                self.codes[key] = code[torch.tensor([i], device=images.device)] if together > 1 else code
+        code = self.model.encode(images)
+        for i, key in enumerate(keys):
+            self.codes[key] = code[torch.tensor([i], device=images.device)]  # a copy: the rest can be freed
 
     def __call__(self, keys: Sequence[str]) -> ImageCode:
         return ImageCode.cat([self.codes[key] for key in keys])

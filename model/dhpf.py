@@ -118,7 +118,9 @@ class DHPF(nn.Module):
 
     def encode(self, images: Tensor) -> ImageCode:
         """Code of each of B images (evaluation)."""
-        return self._describe(self._layers(images))
+        # The maps of all layers take much memory, and a CPU gains nothing from more images at once.
+        parts = images.split(len(images) if images.is_cuda else 4)
+        return ImageCode.cat([self._describe(self._layers(part)) for part in parts])
 
     def _layers(self, images: Tensor) -> list[Tensor]:
         with self._precision():

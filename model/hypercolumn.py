@@ -67,6 +67,8 @@ class ImageCode:
     @staticmethod
     def cat(codes: "list[ImageCode]") -> "ImageCode":
         """One batch of several."""
+        if len(codes) == 1:
+            return codes[0]
         return ImageCode(
             tuple(torch.cat(m) for m in zip(*(c.maps for c in codes), strict=True)),
             torch.cat([c.norms for c in codes]),
