@@ -180,18 +180,19 @@ def main() -> None:
     todo = cells(table, options.weights, options.out, options.backbones, given)
     missing = [c.checkpoint.name for c in todo if not (c.checkpoint.is_file() or finished(c))]
     if len(missing) == len(todo):
-        names = ", ".join(dict.fromkeys(missing))
-        raise UserError(f"--weights {options.weights}: no checkpoint of the table is there: {names}")
+        raise UserError(
+            f"--weights {options.weights}: no checkpoint of the table is there, such as {missing[0]}; "
+            "docs/tables.md says how they are named"
+        )
     for cell in todo:
         finished(cell)  # contradictions come to light before hours are spent
     done = [(cell, measure(cell)) for cell in todo]
     found = [record for cell, results in done for record in records(table, cell, results)]
-    failed = [f"{cell.checkpoint.name}: {results['reason']}" for cell, results in done if "reason" in results]
-    sources = [g["source"] for g in PUBLISHED if any(c.checkpoint.stem in g["values"] for c in todo)]
+    failed = [f"{cell.folder.name}: {results['reason']}" for cell, results in done if "reason" in results]
+    sources = [g["source"] for g in PUBLISHED if any(cell.checkpoint.stem in g["values"] for cell in todo)]
     counts = {r["benchmark"]: r["pairs"] for r in found if r["category"] == "all" and r["pairs"]}
     notes = [
-        "In brackets the published value, and the difference (measured − published).",
-        *(f"Published: {source}." for source in sources),
+        *(f"In brackets: published value, difference measured − published. Source: {s}." for s in sources),
         *(f"Measured on {count} pairs of {benchmark}." for benchmark, count in counts.items()),
         *([f"Options: {' '.join(given)}."] if given else []),
         *(f"Missing: {name}." for name in dict.fromkeys(missing)),

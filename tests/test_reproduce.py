@@ -1,0 +1,312 @@
+"""The paper's tables from stand-in checkpoints on tiny benchmarks, and the released models by name."""
+
+import json
+import re
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import commands
+import pandas as pd
+import pytest
+import tiny
+import torch
+from archive_server import Page, archive_server
+
+import reproduce
+from common import checkpoint, released
+from common.errors import UserError
+from model.backbone import BACKBONES
+
+SHARED = Path(__file__).parents[1].parent / "shared"
+TRAINED = ("pfpascal-strong", "pfpascal-weak", "spair-strong")
+LITE = "efficientnet_lite0"
+
+
+@pytest.fixture(scope="module")
+def learner() -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    return checkpoint.build_model(LITE, None).learner.state_dict()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    for make in tiny.MAKERS.values():
+        make(root, pairs=4)
+    return root
+
+
+@pytest.fixture
+def weights(tmp_path: Path, learner: dict[str, torch.Tensor]) -> Path:
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    for name in TRAINED:
+        checkpoint.write(folder / f"{name}-{LITE}-mu0.5.pt", learner)
+    return folder
+
+
+@pytest.fixture
+def tables(tmp_path: Path, data: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs reproduce.py; what it evaluated is in `tables.evaluated`. Reports have tests of their own."""
+    evaluate = reproduce.evaluate
+    monkeypatch.setitem(evaluate.__globals__, "report_test", lambda *_: None)
+    monkeypatch.setattr(reproduce, "evaluate", lambda o: run.evaluated.append(o.logpath) or evaluate(o))
+
+    def run(table: str, *more: str, out: str = "out") -> pd.DataFrame:
+        run.evaluated = []
+        arguments = f"--table {table} --weights {weights} --out {tmp_path}/{out} --backbones {LITE}"
+        arguments += f" --datapath {data} --img-side 64 --workers 0 --device cpu --no-download"
+        monkeypatch.setattr(sys, "argv", ["reproduce.py", *arguments.split(), *more])
+        reproduce.main()
+        return pd.read_csv(tmp_path / out / f"table-{table}.csv", keep_default_na=False, na_values=[""])
+
+    run.evaluated = []
+    return run
+
+
+def totals(folder: Path) -> dict[str, float]:
+    """The figures of a cell that the paper's definition of a mean gives."""
+    figures = json.loads((folder / "results.json").read_text())["figures"]["totals"]
+    return {f["name"]: f["value"] for f in figures if f["average"] == "pairs" and f["frame"] == "64x64 frame"}
+
+
+@pytest.mark.parametrize(
+    ("table", "cells", "figures", "missing"),
+    [("1", 4, 3, 0), ("2", 1, 1, 1), ("3", 2, 2, 0), ("mu", 2, 1, 14)],
+)
+def test_a_table_shows_what_its_cells_measured(
+    table: str, cells: int, figures: int, missing: int, tables: Any, tmp_path: Path, capsys: Any
+) -> None:
+    found = tables(table)
+    assert len(tables.evaluated) == cells
+    whole = found[found.category == "all"]
+    measured = whole[whole.state == "measured"]
+    assert len(measured) == cells * figures
+    assert (whole.state == "missing").sum() == missing
+    folders = [Path(name) for name in tables.evaluated]
+    assert sorted(measured.value) == pytest.approx(
+        sorted(v for f in folders for k, v in totals(f).items() if k in set(measured.figure))
+    )
+    assert set(measured.pairs) == {4}
+    markdown = (tmp_path / "out" / f"table-{table}.md").read_text()
+    assert capsys.readouterr().out.endswith(markdown)
+    page = (tmp_path / "out" / f"table-{table}.html").read_text()
+    for value, figure in zip(measured.value, measured.figure, strict=True):
+        text = f"{value:.2f}" if figure.startswith("PCK") else f"{value:.4f}"
+        assert f"| {text} |" in markdown
+        assert f">{text}<" in page
+    assert markdown.count("- Missing: ") == missing
+
+
+def test_categories_of_table_2_are_their_own_figures(tables: Any) -> None:
+    found = tables("2").set_index(["model", "category"]).value.xs(f"strong {LITE}")
+    own = json.loads((Path(tables.evaluated[0]) / "results.json").read_text())["figures"]["categories"]
+    assert len(found) == 19
+    for category in ("cat", "dog"):
+        at = next(f["value"] for f in own[category] if f["name"] == "PCK@0.1")
+        assert found[category] == pytest.approx(at)
+    assert found["all"] == pytest.approx((found["cat"] + found["dog"]) / 2)
+    assert found.drop(["cat", "dog", "all"]).isna().all()
+
+
+def test_differences_from_published_values(
+    tables: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    values = {f"pfpascal-strong-{LITE}-mu0.5": 50.0, f"pfpascal-weak-{LITE}-mu0.3": 40.0}
+    groups = [{"source": "a book", "benchmark": "pfpascal", "figure": "PCK@0.1", "values": values}]
+    monkeypatch.setattr(reproduce, "PUBLISHED", groups)
+    found = tables("mu").set_index(["model", "mu"])
+    strong = found.loc[(f"strong {LITE}", 0.5)]
+    assert strong.difference == pytest.approx(strong.value - 50, abs=1e-3)
+    assert pd.isna(found.published[(f"weak {LITE}", 0.5)])
+    markdown = (tmp_path / "out" / "table-mu.md").read_text()
+    assert f"| {strong.value:.2f} (50.0, {strong.value - 50:+.2f}) |" in markdown
+    assert "| missing (40.0) |" in markdown
+    assert "Source: a book." in markdown
+
+
+def test_tables_share_their_cells(tables: Any) -> None:
+    by_mu = tables("mu").query("state == 'measured'")
+    tables("1")
+    assert {Path(name).name.rpartition("-")[2] for name in tables.evaluated} == {"pfwillow"}
+    again = tables("mu").query("state == 'measured'")
+    assert tables.evaluated == []
+    pd.testing.assert_frame_equal(by_mu, again)
+
+
+def test_a_killed_run_goes_on_with_the_missing_cells(
+    tables: Any, tmp_path: Path, data: Path, weights: Path
+) -> None:
+    out = tmp_path / "out"
+    arguments = (
+        f"--table 3 --weights {weights} --backbones {LITE} --datapath {data} --img-side 64 --workers 0"
+    )
+    command = commands.Command(tmp_path, f"reproduce.py {arguments} --device cpu --no-download --out {out}")
+    first, second = (out / "cells" / f"pfpascal-{s}-{LITE}-mu0.5-on-caltech" for s in ("strong", "weak"))
+    deadline = time.monotonic() + commands.SECONDS
+    while not (first / "results.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    command.process.kill()
+    assert command.end().code == -signal.SIGKILL
+    assert not (second / "results.json").exists()
+    second.mkdir(exist_ok=True)  # as where it was killed a little later
+    (second / "options.json").write_text("{")
+    written = (first / "results.json").stat().st_mtime_ns
+
+    continued = tables("3")
+    assert tables.evaluated == [str(second)]
+    assert (first / "results.json").stat().st_mtime_ns == written
+    pd.testing.assert_frame_equal(continued, tables("3", out="whole"))
+    assert len(tables.evaluated) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ({"reduction_ffns.0.0.weight": torch.zeros(8, 64, 1, 1)}, "not a DHPF checkpoint"),
+        (b"<html>", "not a file of tensors alone"),
+    ],
+)
+def test_a_wrong_checkpoint_fails_alone(
+    content: Any, reason: str, tables: Any, weights: Path, tmp_path: Path
+) -> None:
+    path = weights / f"pfpascal-strong-{LITE}-mu0.5.pt"
+    path.write_bytes(content) if isinstance(content, bytes) else checkpoint.write(path, content)
+    with pytest.raises(UserError, match=f"1 of 2 cells failed.*{reason}"):
+        tables("3")
+    found = pd.read_csv(tmp_path / "out" / "table-3.csv").set_index("model").state
+    assert set(found[f"strong {LITE}"]) == {"failed"}
+    assert set(found[f"weak {LITE}"]) == {"measured"}
+    assert reason in (tmp_path / "out" / "table-3.md").read_text()
+
+
+def test_cells_of_other_options_or_checkpoints_are_not_mixed_in(
+    tables: Any, weights: Path, learner: Any
+) -> None:
+    tables("2")
+    with pytest.raises(UserError, match=r"measured with another --img-side: .*--out"):
+        tables("2", "--img-side", "80")
+    tables("2", "--workers", "1", "--bsz", "3")
+    assert tables.evaluated == []
+    other = {name: tensor + 1 for name, tensor in learner.items()}
+    checkpoint.write(weights / f"spair-strong-{LITE}-mu0.5.pt", other)
+    with pytest.raises(UserError, match=r"measured with another \S*/spair-strong\S*\.pt: "):
+        tables("2")
+
+
+def test_mistakes_are_named(
+    tables: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    with pytest.raises(UserError, match=r"--weights .*nowhere.*spair-strong-.*docs/tables\.md"):
+        tables("2", "--weights", str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match="--thres: the table decides this"):
+        tables("2", "--thres=img")
+    with pytest.raises(SystemExit, match="2"):
+        tables("2", "--wrokers", "2")
+    assert "--wrokers" in capsys.readouterr().err
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="one process"):
+        tables("2")
+    assert tables.evaluated == []
+
+
+def test_published_values_are_those_of_the_readme() -> None:
+    readme = SHARED / "seed-readme.md"
+    if not readme.exists():
+        pytest.skip("the published README is not beside the checkout")
+    expected = {}
+    for line in readme.read_text().splitlines():
+        if row := re.match(r"\| +\[(weak|strong) \(res(\d+)\)\]\(\S+\) +\|(.*)\|", line):
+            numbers = [float(text) for text in row[3].split("|")]
+            mus = [f"{mu / 10:g}" for mu in range(3, 11)] if len(numbers) == 8 else ["0.5"]
+            trained = "pfpascal" if len(numbers) == 8 else "spair"
+            for mu, value in zip(mus, numbers, strict=True):
+                expected[f"{trained}-{row[1]}-resnet{row[2]}-mu{mu}"] = value
+    stored = {name: value for group in reproduce.PUBLISHED for name, value in group["values"].items()}
+    assert len(stored) == 34
+    assert stored == expected
+    assert all(group["source"] for group in reproduce.PUBLISHED)
+    for drive_id in (*released.FILES.values(), *released.FOLDERS.values()):
+        assert drive_id in readme.read_text()
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DHPF_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def resnet_learner(name: str) -> dict[str, torch.Tensor]:
+    """As much of a learner as tells its backbone."""
+    cls = BACKBONES[name]
+    sizes = enumerate(zip(cls.widths, cls.channels, strict=True))
+    return {f"reduction_ffns.{k}.0.weight": torch.zeros(1).expand(w, c, 1, 1) for k, (w, c) in sizes}
+
+
+def test_a_released_model_is_fetched_once(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = {name: tensor.clone() for name, tensor in resnet_learner("resnet101").items()}
+    checkpoint.write(tmp_path / "sent.pt", state)
+    drive_id = released.FILES["spair-strong-resnet101-mu0.5"]
+    with archive_server() as server:
+        monkeypatch.setattr(released, "DRIVE", f"{server.url}/")
+        server.pages[f"/{drive_id}"] = Page((tmp_path / "sent.pt").read_bytes())
+        paths = [released.resolve(f"dhpf:spair-strong-resnet101{end}") for end in ("", "", "-mu0.5")]
+        assert len(server.requests) == 1
+    assert set(paths) == {cache / "spair-strong-resnet101-mu0.5.pt"}
+    assert paths[0].read_bytes() == (tmp_path / "sent.pt").read_bytes()
+
+
+@pytest.mark.parametrize("sent", ["resnet50", "nothing"])
+def test_what_is_no_such_model_is_not_kept(
+    sent: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = b"nothing"
+    if sent == "resnet50":
+        checkpoint.write(tmp_path / "sent.pt", {k: v.clone() for k, v in resnet_learner(sent).items()})
+        content = (tmp_path / "sent.pt").read_bytes()
+    with archive_server() as server:
+        monkeypatch.setattr(released, "DRIVE", f"{server.url}/")
+        server.pages["/" + released.FILES["spair-weak-resnet101-mu0.5"]] = Page(content)
+        with pytest.raises(UserError, match=r"spair-weak-resnet101-mu0\.5\.pt: "):
+            released.resolve("dhpf:spair-weak-resnet101")
+    assert not list(cache.glob("*.pt"))
+
+
+def test_without_network_the_message_says_where_to_save_it(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with archive_server() as server:  # answers 404
+        monkeypatch.setattr(released, "DRIVE", f"{server.url}/")
+        with pytest.raises(UserError) as caught:
+            released.resolve("dhpf:spair-weak-resnet101")
+    assert f"save it as {cache / 'spair-weak-resnet101-mu0.5.pt'}" in str(caught.value)
+
+
+def test_models_of_folders_are_saved_by_hand(cache: Path) -> None:
+    path = cache / "pfpascal-strong-resnet50-mu0.7.pt"
+    with pytest.raises(UserError) as caught:
+        released.resolve("dhpf:pfpascal-strong-resnet50-mu0.7")
+    assert released.FOLDERS["pfpascal-strong-resnet50"] in str(caught.value)
+    assert f"save it as {path}" in str(caught.value)
+    cache.mkdir()
+    checkpoint.write(path, {k: v.clone() for k, v in resnet_learner("resnet101").items()})
+    with pytest.raises(UserError, match="a checkpoint of resnet101"):
+        released.resolve("dhpf:pfpascal-strong-resnet50-mu0.7")
+    assert path.exists()  # the user's own file
+    checkpoint.write(path, {k: v.clone() for k, v in resnet_learner("resnet50").items()})
+    assert released.resolve("dhpf:pfpascal-strong-resnet50-mu0.7") == path
+
+
+@pytest.mark.parametrize("name", ["spair-weak-resnet50", "pfpascal-weak-resnet50-mu0.2", "", "../x"])
+def test_unknown_names_list_the_known(name: str, cache: Path) -> None:
+    with pytest.raises(UserError, match=r"no such released model.*pfpascal-strong-resnet101.*spair-weak"):
+        released.resolve(f"dhpf:{name}")
+
+
+def test_a_path_is_a_path() -> None:
+    assert released.resolve("logs/run/best_model.pt") == Path("logs/run/best_model.pt")
