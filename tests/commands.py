@@ -1,0 +1,81 @@
+"""The programs as commands: own processes with own exit codes and streams, but their imports are paid once.
+
+A server that has imported the libraries, and computed nothing, forks every process.
+"""
+
+import multiprocessing
+import os
+import re
+import runpy
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from common import reporting
+
+ROOT = Path(__file__).parents[1]
+LIBRARIES = ["common.trainer", "common.inference", "common.reporting", "tensorboardX"]
+TINY = "--img-side 64 --bsz 4 --workers 0 --device cpu --no-download"
+SECONDS = 120  # longer than any command takes on a busy machine
+
+# One thread a process, before the server imports torch: tests run beside each other.
+os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(LIBRARIES)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended: exit code (negative: the signal that killed it), and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Command:
+    """`python PROGRAM ARGUMENTS` in a folder, running."""
+
+    def __init__(self, folder: Path, arguments: str) -> None:
+        self.streams = [folder / f"command-{time.monotonic_ns()}.{name}" for name in ("out", "err")]
+        self.process = SERVER.Process(target=_run, args=(folder, arguments.split(), self.streams))
+        self.process.start()
+
+    def end(self) -> Outcome:
+        self.process.join(SECONDS)
+        assert self.process.exitcode is not None, "the command hangs"
+        return Outcome(self.process.exitcode, *(stream.read_text() for stream in self.streams))
+
+
+def run(folder: Path, arguments: str) -> Outcome:
+    return Command(folder, arguments).end()
+
+
+def succeed(folder: Path, arguments: str) -> Outcome:
+    outcome = run(folder, arguments)
+    assert outcome.code == 0, outcome
+    return outcome
+
+
+def refused(folder: Path, arguments: str) -> str:
+    """The message of a command that must end with one clear line, exit code 2, and leave no run folder."""
+    before = sorted(folder.glob("logs/*"))
+    outcome = run(folder, arguments)
+    assert outcome.code == 2, outcome
+    assert re.fullmatch(r"(train|test)\.py: error: .{20,}\n", outcome.err), outcome.err
+    assert sorted(folder.glob("logs/*")) == before
+    return outcome.err
+
+
+def _run(folder: Path, arguments: list[str], streams: list[Path]) -> None:
+    for number, stream in enumerate(streams, start=1):
+        os.dup2(os.open(stream, os.O_WRONLY | os.O_CREAT), number)
+    os.chdir(folder)
+    multiprocessing.set_start_method("fork", force=True)
+    os.environ |= {"CUDA_VISIBLE_DEVICES": "", "TORCH_HOME": str(folder)}
+    # Reports take longer than all the rest and have tests of their own.
+    reporting.report_test = reporting.report_training = lambda *_: None
+    program = str(ROOT / arguments[0])
+    sys.argv = [program, *arguments[1:]]
+    runpy.run_path(program, run_name="__main__")
