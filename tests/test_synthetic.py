@@ -98,8 +98,8 @@ def mismatch(scenes: list[Scene], offset: complex = 0) -> float:
 
 
 def test_both_images_show_the_same_at_the_key_points(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With backgrounds and occluders, under one light: a hidden or misplaced key-point would differ."""
-    monkeypatch.setattr(synthetic, "relit", lambda _, image: image)
+    """With backgrounds and occluders, but one light: a hidden or misplaced key-point would differ."""
+    monkeypatch.setattr(synthetic, "taken", lambda _, image: image)
     scenes = [
         synthetic.draw_scene(rng(i), name, BACKGROUNDS["trn"], SIDE)
         for i, name in enumerate(OBJECTS["test"] * 2)
