@@ -45,7 +45,7 @@ def raw_features(maps: Tensor) -> Tensor:
 
     Otherwise the layers of the longest vectors would decide alone.
     """
-    return F.normalize(maps.float(), dim=1)
+    return F.normalize(maps, dim=1)
 
 
 @torch.no_grad()

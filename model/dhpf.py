@@ -134,7 +134,7 @@ class DHPF(nn.Module):
         pooled = tuple(m.to(self._dtype).mean((2, 3)) for m in maps)
         with self._precision():
             if self.ablation.raw:
-                transformed = [raw_features(m) for m in maps]
+                transformed = [raw_features(m.to(self._dtype)) for m in maps]
             else:
                 transformed = [self.learner.transform(k, m, index) for k, m in enumerate(maps)]
         side = maps[0].shape[-1]

@@ -1,0 +1,143 @@
+"""The method with parts replaced equals the dense oracle with the same parts replaced; options, and test.py."""
+
+import json
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+
+import oracle
+import pytest
+import tiny
+import torch
+import torch.nn.functional as F
+from commands import TINY, succeed
+from test_model import Bank
+from torch import Tensor
+
+from common import options
+from common.errors import UserError
+from model.ablation import Ablation
+from model.dhpf import DHPF
+
+SIDES, CHANNELS = [16, 16, 8, 4], [16, 8, 24, 32]
+SCENES = {
+    "fixed layers": Ablation(layers=(1, 3)),
+    "raw": Ablation(raw=True),
+    "raw, one coarse layer": Ablation(layers=(2,), raw=True),
+    "soft": Ablation(soft=True),
+    "no hough": Ablation(hough=False),
+    "everything": Ablation(layers=(0, 2), raw=True, hough=False),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def model() -> DHPF:
+    torch.manual_seed(1)
+    bank = Bank(SIDES, CHANNELS, [c // 8 for c in CHANNELS], images=2)
+    bank.maps = [m.double() for m in bank.maps]
+    return DHPF(bank).double().eval()  # type: ignore[arg-type]
+
+
+def images(*numbers: int) -> Tensor:
+    return torch.tensor(numbers).view(-1, 1, 1, 1)
+
+
+def dense(model: DHPF, changed: Ablation) -> tuple[Tensor, Tensor]:
+    """Selection K and match scores N×N of image 0 with image 1, layer by layer and cell by cell."""
+    maps = [[m[i : i + 1] for m in model.backbone.maps] for i in (0, 1)]
+    learner = model.learner
+    chance = []
+    for k, (src, trg) in enumerate(zip(*maps, strict=True)):
+        pooled = src.mean((2, 3), keepdim=True) + trg.mean((2, 3), keepdim=True)
+        chance.append(learner.gumbel_ffns[k](pooled).flatten().softmax(0)[1])
+    selection = torch.stack(chance) if changed.soft else (torch.stack(chance) > 0.5).double()
+    if changed.layers is not None:
+        selection = torch.zeros(4, dtype=torch.float64).index_fill(0, torch.tensor(changed.layers), 1)
+    ways = []
+    for way in maps:
+        layers = []
+        for k, m in enumerate(way):
+            m = m / m.norm(dim=1, keepdim=True) if changed.raw else learner.reduction_ffns[k](m)
+            m = F.interpolate(m, (SIDES[0],) * 2, mode="bilinear", align_corners=True)
+            layers.append(m[0].flatten(1) * selection[k])
+        ways.append(torch.cat(layers))
+    appearance = oracle.appearance(*ways, floor=False)
+    return selection, appearance * oracle.hough(appearance) if changed.hough else appearance
+
+
+@pytest.mark.parametrize("changed", SCENES.values(), ids=list(SCENES))
+def test_ablations_equal_the_dense_oracle(model: DHPF, changed: Ablation) -> None:
+    with torch.no_grad():
+        model.ablate(changed)
+        matches = model(images(0), images(1))
+        selection, scores = dense(model, changed)
+        assert selection.sum() > 0
+        torch.testing.assert_close(matches.selection[0], selection)
+        cells = torch.arange(SIDES[0] ** 2)[None]
+        torch.testing.assert_close(matches.scores(cells)[0], scores)
+        points = torch.rand(2, 30, dtype=torch.float64) * 4 * SIDES[0]
+        torch.testing.assert_close(matches.transfer(points[None])[0], oracle.transfer(scores, points))
+
+
+def test_ablating_nothing_is_the_method_again(model: DHPF) -> None:
+    points = torch.rand(1, 2, 30, dtype=torch.float64) * 4 * SIDES[0]
+    with torch.no_grad():
+        before = model(images(0), images(1)).transfer(points)
+        model.ablate(SCENES["everything"])
+        assert not torch.equal(model(images(0), images(1)).transfer(points), before)
+        model.ablate(Ablation())
+        assert torch.equal(model(images(0), images(1)).transfer(points), before)
+
+
+@pytest.mark.parametrize(("text", "layers"), [("2", (2,)), ("17, 2,21", (2, 17, 21)), ("3,3", (3,))])
+def test_layer_sets(text: str, layers: tuple[int, ...]) -> None:
+    assert options.layer_set(text) == layers
+
+
+@pytest.mark.parametrize("text", ["", "a", "1,", "-1", "1.5", "1 2", "²"])
+def test_what_is_no_layer_set_ends_with_exit_code_2(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        options.testing_parser().parse_args([f"--layers={text}"])
+    assert end.value.code == 2
+    assert f"'{text}' is not a list of layer numbers" in capsys.readouterr().err
+
+
+def parsed(arguments: str) -> Namespace:
+    return options.testing_parser().parse_args(arguments.split())
+
+
+def test_options_name_the_ablation() -> None:
+    assert options.ablation(parsed(""), 15) == Ablation()
+    assert options.ablation(parsed("--raw"), 3) == Ablation(layers=(0, 1, 2), raw=True)
+    assert options.ablation(parsed("--raw --load some.pt"), 3) == Ablation(raw=True)
+    assert options.ablation(parsed("--soft-gates --no-hough"), 3) == Ablation(soft=True, hough=False)
+
+
+@pytest.mark.parametrize("arguments", ["--layers 1 --soft-gates", "--raw --soft-gates", "--layers 0,3"])
+def test_contradictions_are_the_users_mistake(arguments: str) -> None:
+    with pytest.raises(UserError, match=r"--(soft-gates|layers)"):
+        options.ablation(parsed(arguments), 3)
+
+
+def test_a_study_runs_through_the_test_program(tmp_path: Path) -> None:
+    """Raw features find points of crops of one texture; the results say what was measured."""
+    tiny.make_pfwillow(tmp_path)
+    found = {}
+    for name, study in {"hough": "--raw", "appearance": "--raw --no-hough --layers 3,9"}.items():
+        succeed(tmp_path, f"test.py --benchmark pfwillow --datapath . --logpath {name} {TINY} {study}")
+        results = json.loads((tmp_path / "logs" / name / "results.json").read_text())
+        found[name] = results["options"]["ablation"], results["figures"]["totals"][0]["value"]
+        log = (tmp_path / "logs" / name / "log.txt").read_text()
+        assert f"learner: none; {found[name][0]}" in log
+    assert found["appearance"][1] > 80
+    assert (
+        found["appearance"][0] == "raw features without transformation, fixed layers 3,9, no Hough matching"
+    )
