@@ -1,0 +1,151 @@
+"""What a run leaves for people: reports and pictures of what was really measured and shown."""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+from PIL import Image
+
+import train
+from common import pictures, reporting
+from common.errors import UserError
+from common.evaluation import measure
+from common.options import testing_parser as parser_of_tests
+from common.results import read_predictions
+from common.run import Run
+from data import open_benchmark
+from test import evaluate
+
+
+def report_of(folder: Path, benchmark: str, pairs: int, *more: str) -> tuple[Path, list[dict[str, Any]]]:
+    """The run folder of an evaluation with an untrained learner, and the arguments of each pair's picture."""
+    tiny.MAKERS[benchmark](folder, pairs=pairs)
+    arguments = (
+        f"--benchmark {benchmark} --datapath {folder} --logpath {folder}/run --img-side 64 --workers 0"
+    )
+    drawn: list[dict[str, Any]] = []
+    matches = pictures.matches
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "matches", lambda **pair: drawn.append(pair) or matches(**pair))
+        evaluate(parser_of_tests().parse_args([*arguments.split(), "--device", "cpu", *more]))
+    return folder / "run", drawn
+
+
+@pytest.fixture(scope="module")
+def pfpascal(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
+    return report_of(tmp_path_factory.mktemp("pfpascal"), "pfpascal", 6, "--alpha", "0.05", "0.1")
+
+
+def test_the_report_holds_figures_pictures_options_and_versions(pfpascal: Any) -> None:
+    folder, drawn = pfpascal
+    page = (folder / "report.html").read_text()
+    results = json.loads((folder / "results.json").read_text())
+    for figure in results["figures"]["totals"]:
+        assert f"{figure['value']:.2f} %" in page
+    for text in (
+        "Selected layers",
+        "PCK against α",
+        "GiB",
+        "pairs/s",
+        "<dt>img_side</dt><dd>64</dd>",
+        "<dt>torch</dt>",
+    ):
+        assert text in page
+    assert page.count("data:image/jpeg") == len(drawn) == 6
+    assert not re.search(r"https?://", page)
+
+
+def test_pairs_are_the_best_the_median_and_the_worst_at_the_first_alpha(pfpascal: Any) -> None:
+    folder, drawn = pfpascal
+    _, by_pair = measure(read_predictions(folder / "predictions.csv.gz"), [0.05])[0]
+    shown = [float(np.mean(pair["correct"]) * 100) for pair in drawn]
+    assert shown == pytest.approx(sorted(by_pair, reverse=True)[:4] + sorted(by_pair)[:2])
+    page = (folder / "report.html").read_text()
+    for heading, value in zip(("best", "median", "worst"), shown[::2], strict=True):
+        section = page.split(f"Pairs: {heading}</h2>")[1]
+        assert f"PCK@0.05 {value:.1f} %" in section[: section.index("</figcaption>")]
+
+
+def test_photographs_and_points_are_in_the_frame(pfpascal: Any) -> None:
+    folder, drawn = pfpascal
+    table = read_predictions(folder / "predictions.csv.gz")
+    benchmark = open_benchmark("pfpascal", folder.parent, "test", img_side=64)
+    _, by_pair = measure(table, [0.05])[0]
+    best = by_pair.idxmax()
+    sample = benchmark.annotation(int(best))
+    n = sample["n_pts"]
+    assert drawn[0]["src_kps"] == pytest.approx(sample["src_kps"][:, :n].numpy())
+    assert drawn[0]["trg_kps"] == pytest.approx(sample["trg_kps"][:, :n].numpy())
+    rows = table[table.pair == best]
+    assert drawn[0]["predicted"] == pytest.approx(rows[["predicted_x", "predicted_y"]].to_numpy().T)
+    for end in ("src", "trg"):
+        with Image.open(benchmark.root / sample[f"{end}_key"]) as stored:
+            expected = stored.convert("RGB").resize((64, 64), Image.Resampling.BILINEAR)
+        assert np.array_equal(drawn[0][f"{end}_image"], np.asarray(expected))
+
+
+def test_pictures_for_papers(pfpascal: Any) -> None:
+    folder, _ = pfpascal
+    for name in ("matches", "layers"):
+        with Image.open(folder / "pictures" / f"{name}.png") as picture:
+            assert min(picture.size) > 150
+            assert len(picture.convert("RGB").getcolors(1 << 20) or range(1000)) > 10
+        assert (folder / "pictures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_outlines_have_no_single_correct_points(tmp_path: Path) -> None:
+    folder, drawn = report_of(tmp_path, "caltech", 3)
+    assert all(pair["correct"] is None for pair in drawn)
+    assert any(pair["src_kps"].shape != pair["trg_kps"].shape for pair in drawn)
+    for pair in drawn:
+        assert pair["src_kps"].shape == pair["predicted"].shape
+        assert np.isfinite(pair["trg_kps"]).all()
+    assert re.search(r"LT-ACC 0\.\d{3}<", (folder / "report.html").read_text())
+
+
+def test_results_outlive_a_report_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> bytes:
+        raise UserError("cannot be written (No space left on device)")
+
+    monkeypatch.setattr(pictures, "render", full)
+    with pytest.raises(UserError, match="No space left"):
+        report_of(tmp_path, "pfwillow", 3)
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["figures"]["n_pairs"] == 3
+    assert len(read_predictions(tmp_path / "run" / "predictions.csv.gz")) == 30
+
+
+def test_training_ends_with_curves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny.make_pfpascal(tmp_path, pairs=4)
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # this process keeps its own handlers
+    drawn: list[Any] = []
+    curves = pictures.training_curves
+    monkeypatch.setattr(pictures, "training_curves", lambda *data: drawn.append(data) or curves(*data))
+    arguments = (
+        f"--benchmark pfpascal --datapath {tmp_path} --logpath {tmp_path}/run --img-side 64 --workers 0"
+    )
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments.split(), "--bsz", "2", "--niter", "2"])
+    train.main()
+    [(history, selection)] = drawn
+    lines = (tmp_path / "run" / "history.csv").read_text().splitlines()
+    assert history.epoch.tolist() == [1, 2]
+    assert selection.shape == (2, lines[0].count("selection/"))
+    assert selection[1].tolist() == pytest.approx(
+        [float(v) for v in lines[2].split(",")[-selection.shape[1] :]]
+    )
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert page.count("data:image/png") == 1
+    assert "Training of DHPF on pfpascal, strong supervision" in page
+    assert "<dt>lr</dt><dd>0.03</dd>" in page
+
+
+def test_no_epoch_no_report(tmp_path: Path) -> None:
+    Run.create(tmp_path / "run", {"benchmark": "spair"})
+    reporting.report_training(tmp_path / "run")
+    assert not (tmp_path / "run" / "report.html").exists()
