@@ -1,0 +1,316 @@
+"""One's own images: points land where they should, in pixels of the images as their files show them."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from commands import run, succeed
+from numpy.typing import NDArray
+from PIL import Image
+
+from common import checkpoint
+from common.errors import UserError
+from common.matching import Matcher, grid_points, listed
+from data.photographs import PHOTOGRAPHS
+from model.transfer import confident_targets
+
+TINY = "--img-side 64 --device cpu"
+ROTATED_RIGHT, MIRRORED_AND_ROTATED = 6, 7  # EXIF orientations
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def matcher() -> Matcher:
+    return Matcher.load(img_side=64, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def photo() -> Image.Image:
+    return Image.open(PHOTOGRAPHS / "astronaut.png").convert("RGB")
+
+
+@pytest.fixture
+def home(tmp_path: Path, photo: Image.Image) -> Path:
+    """A folder with a.png of 300×200 pixels, and b.jpg and c.png in others/."""
+    (tmp_path / "others").mkdir()
+    photo.crop((60, 0, 460, 267)).resize((300, 200)).save(tmp_path / "a.png")
+    photo.crop((80, 10, 420, 300)).resize((170, 145)).save(tmp_path / "others" / "b.jpg", quality=95)
+    photo.crop((40, 0, 400, 300)).resize((240, 200)).save(tmp_path / "others" / "c.png")
+    (tmp_path / "others" / "notes.txt").write_text("no image")
+    return tmp_path
+
+
+# Exact warps
+
+
+def warped(
+    photo: Image.Image, size: tuple[int, int], degrees: float, scale: float
+) -> tuple[Image.Image, complex]:
+    """A photograph turned and scaled about its middle, which comes to the middle of an image of this size."""
+    factor = scale * np.exp(1j * np.deg2rad(degrees))
+    middles = [complex(*of) / 2 for of in (photo.size, size)]
+    back = 1 / factor
+    offset = middles[0] - back * middles[1]
+    # PIL maps output pixels to input pixels: x' = ax + by + c, y' = dx + ey + f.
+    coefficients = (back.real, -back.imag, offset.real, back.imag, back.real, offset.imag)
+    image = photo.transform(size, Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC)
+    return image, factor
+
+
+@pytest.fixture(scope="module")
+def scene(photo: Image.Image) -> tuple[Image.Image, Image.Image, NDArray[np.float64], NDArray[np.float64]]:
+    """A source in landscape, its warp in portrait, points and where they truly are."""
+    source = photo.crop((40, 0, 472, 330))
+    target, factor = warped(source, (330, 420), degrees=-10, scale=0.8)
+    points = grid_points(8, source.size)[[k for k in range(64) if 0 < k % 8 < 7 and 0 < k // 8 < 7]]
+    true = factor * (points @ (1, 1j) - complex(*source.size) / 2) + complex(330, 420) / 2
+    return source, target, points, np.stack([true.real, true.imag], 1)
+
+
+def test_points_of_a_warped_photograph_land_within_a_few_original_pixels(scene) -> None:  # type: ignore[no-untyped-def]
+    source, target, points, true = scene
+    found = Matcher.load(device="cpu").match(source, target, points)
+    cell = 4 * np.array(target.size) / 240
+    off = np.abs(found.points - true) / cell
+    assert np.median(off) < 0.75
+    assert np.quantile(off, 0.9) < 2
+    assert found.confidence.mean() > 0.7
+    assert found.layers == tuple(range(15))
+
+    flow = found.flow[tuple(points[:, ::-1].round().astype(int).T)]
+    assert np.quantile(np.abs(flow - true) / cell, 0.9) < 2
+    back = np.asarray(found.warped())
+    assert back.shape == (*source.size[::-1], 4)
+    seen = back[..., 3] == 255
+    assert seen.mean() > 0.7
+
+    def difference(image: Image.Image) -> float:
+        return float(np.abs(np.asarray(image.convert("RGB"), float) - np.asarray(source, float))[seen].mean())
+
+    assert difference(found.warped()) < 0.5 * difference(target.resize(source.size))
+
+
+def test_the_warped_target_is_transparent_where_it_does_not_reach(scene) -> None:  # type: ignore[no-untyped-def]
+    source, target, points, _ = scene
+    middle = target.crop((80, 100, 250, 320))
+    back = np.asarray(Matcher.load(device="cpu").match(source, middle, points).warped())
+    assert not back[0, 0].any()
+    assert back[165, 216, 3] == 255
+
+
+def test_sizes_do_not_matter(matcher: Matcher, photo: Image.Image) -> None:
+    """The same photographs twice as large: the same matches in their own pixels."""
+    a, b = photo.crop((0, 0, 480, 320)), photo.crop((40, 40, 424, 360))
+    points = grid_points(5, a.size)
+    small = matcher.match(a, b, points)
+    large = matcher.match(a.resize((960, 640)), b.resize((768, 640)), 2 * points)
+    assert np.median(np.abs(large.points - 2 * small.points)) < 4
+
+
+# Images
+
+
+@pytest.mark.parametrize(
+    ("orientation", "stored"),
+    [(ROTATED_RIGHT, Image.Transpose.ROTATE_90), (MIRRORED_AND_ROTATED, Image.Transpose.TRANSVERSE)],
+)
+def test_a_file_says_how_it_was_held(
+    home: Path, matcher: Matcher, orientation: int, stored: Image.Transpose
+) -> None:
+    """The same picture stored rotated with an EXIF orientation: the same points, in the picture as it is shown."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    with Image.open(home / "a.png") as upright:
+        upright.transpose(stored).save(home / "held.png", exif=exif)
+    points = grid_points(4, (300, 200))
+    other = home / "others" / "c.png"
+    for pair, turned in (("a.png", other), ("held.png", other)), ((other, "a.png"), (other, "held.png")):
+        at = points if pair[1] == other else points * 0.8
+        expected, found = (matcher.match(home / s, home / t, at) for s, t in (pair, turned))
+        np.testing.assert_array_equal(found.points, expected.points)
+        np.testing.assert_array_equal(found.confidence, expected.confidence)
+    assert matcher.encode(home / "held.png").image.size == (300, 200)
+
+
+def test_paths_pil_images_and_arrays_are_the_same(home: Path, matcher: Matcher) -> None:
+    points = grid_points(3, (300, 200))
+    other = matcher.encode(home / "others" / "c.png")
+    image = Image.open(home / "a.png")
+    image.load()
+    ways = [home / "a.png", str(home / "a.png"), image, np.asarray(image), matcher.encode(image)]
+    found = [matcher.match(way, other, points).points for way in ways]
+    for points in found[1:]:
+        np.testing.assert_array_equal(points, found[0])
+    grey = image.convert("L")
+    np.testing.assert_array_equal(
+        matcher.match(grey, other, [(9, 9)]).points, matcher.match(np.asarray(grey), other, [(9, 9)]).points
+    )
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((5, 5, 3)),
+        np.zeros((5, 5, 4), np.uint8),
+        np.zeros(5, np.uint8),
+        np.zeros((0, 5, 3), np.uint8),
+    ],
+)
+def test_an_array_that_is_no_image_is_refused(matcher: Matcher, array: NDArray[np.uint8]) -> None:
+    with pytest.raises(UserError, match=r"is no image: give uint8 \[H, W, 3\] or \[H, W\]"):
+        matcher.encode(array)
+
+
+@pytest.mark.parametrize("points", [[], [1, 2], [(1, 2, 3)], [("a", "b")], [(1, 2), (3,)], [(1, np.nan)]])
+def test_points_that_are_none_are_refused(matcher: Matcher, photo: Image.Image, points: object) -> None:
+    with pytest.raises(UserError, match=r"list of \(x, y\)|outside the image"):
+        matcher.match(photo, photo, points)  # type: ignore[arg-type]
+
+
+def test_predictions_stay_inside_the_target(matcher: Matcher, photo: Image.Image) -> None:
+    source, target = photo.crop((0, 0, 400, 300)), photo.crop((100, 50, 400, 300))
+    corners = [(0, 0), (400, 0), (0, 300), (400, 300), (200, 0), (0, 150)]
+    found = matcher.match(source, target, corners)
+    assert ((found.points >= 0) & (found.points <= target.size)).all()
+
+
+# Confidence
+
+
+def test_confidence_is_the_share_of_the_scores_near_the_best_target() -> None:
+    side = 20
+    scores = torch.zeros(1, 4, side * side)
+    scores[0, 0, 42] = 3.0  # one peak
+    scores[0, 1, [42, 350]] = 1.0  # two equal peaks far apart
+    scores[0, 2, [42, 43, 44, 45]] = torch.tensor([2.0, 1.0, 1.0, 1.0])  # 45 is more than two cells off
+    best, confidence = confident_targets(scores, torch.full((1, side * side), 5.0))
+    assert best[0, :3].tolist() == [42, 42, 42]
+    # Filtered scores are cubes, over constants of the row and, here, of all columns.
+    third = (8 + 1 + 1) / (8 + 1 + 1 + 1)
+    torch.testing.assert_close(confidence[0], torch.tensor([1, 0.5, third, 0]))
+
+
+def test_a_pair_of_the_same_scene_is_matched_more_confidently(home: Path, matcher: Matcher) -> None:
+    points = grid_points(6, (300, 200))
+    same = matcher.match(home / "a.png", home / "others" / "c.png", points).confidence
+    other = matcher.match(home / "a.png", PHOTOGRAPHS / "gravel.png", points).confidence
+    assert (same >= 0).all()
+    assert (same <= 1).all()
+    assert same.mean() > other.mean() + 0.1
+
+
+# The program
+
+
+def test_one_source_against_a_folder_and_a_file(home: Path) -> None:
+    """Every target gets its four files; equal names are counted; the output says plainly what matched."""
+    (home / "c.jpg").write_bytes((home / "others" / "b.jpg").read_bytes())
+    out = succeed(home, f"match.py a.png others c.jpg --grid 4 --output out {TINY}").out
+    assert "efficientnet_lite0, raw features: nothing here was learned for matching" in out
+    assert "no transformation, no gates, all 15 layers for every pair, Hough matching" in out
+    endings = (".json", ".csv", "-matches.png", "-warped.png")
+    expected = {f"{name}{ending}" for name in ("a-b", "a-c", "a-c-2") for ending in endings}
+    assert {path.name for path in (home / "out").iterdir()} == expected
+
+    content = json.loads((home / "out" / "a-b.json").read_text())
+    assert content["source"] == {"file": "a.png", "width": 300, "height": 200}
+    assert content["target"] == {"file": "others/b.jpg", "width": 170, "height": 145}
+    assert content["layers"] == list(range(15))
+    table = pd.read_csv(home / "out" / "a-b.csv")
+    assert table.columns.tolist() == ["source_x", "source_y", "target_x", "target_y", "confidence"]
+    np.testing.assert_array_equal(table[["source_x", "source_y"]], grid_points(4, (300, 200)))
+    rows = [[*m["source"], *m["target"], m["confidence"]] for m in content["matches"]]
+    np.testing.assert_array_equal(table, rows)
+    direct = Matcher.load(img_side=64, device="cpu")
+    found = direct.match(home / "a.png", home / "others" / "b.jpg", grid_points(4, (300, 200)))
+    np.testing.assert_allclose(table[["target_x", "target_y"]], found.points, atol=1e-3)
+    with Image.open(home / "out" / "a-b-warped.png") as picture:
+        assert picture.size == (300, 200)
+    with Image.open(home / "out" / "a-b-matches.png") as picture:
+        assert picture.width > 2 * picture.height
+
+
+def test_a_source_is_encoded_once(home: Path, matcher: Matcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded = []
+    encode = matcher.model.encode
+    monkeypatch.setattr(matcher.model, "encode", lambda images: encoded.append(1) or encode(images))
+    source = matcher.encode(home / "a.png")
+    for target in ("b.jpg", "c.png"):
+        matcher.match(source, home / "others" / target, [(10, 10)])
+    assert len(encoded) == 3
+
+
+def test_points_come_from_an_option_or_a_file(home: Path) -> None:
+    (home / "points.csv").write_text("x,y\n10,20\n\n30.5, 40\n50 60\n")
+    succeed(home, f"match.py a.png a.png --points-file points.csv --output out {TINY}")
+    table = pd.read_csv(home / "out" / "a-a.csv")
+    assert table.iloc[:, :2].to_numpy().tolist() == [[10, 20], [30.5, 40], [50, 60]]
+    np.testing.assert_allclose(table.iloc[:, 2:4], table.iloc[:, :2], atol=300 / 16)  # a cell
+    succeed(home, f"match.py a.png a.png --points 10,20 --output one {TINY}")
+    assert pd.read_csv(home / "one" / "a-a.csv").iloc[0].equals(table.iloc[0])
+
+
+def test_a_checkpoint_brings_its_gates(home: Path) -> None:
+    """The layers that are told are those that its gates select; soft gates and raw features can be asked for."""
+    torch.manual_seed(3)
+    model = checkpoint.build_model("efficientnet_lite0", None)
+    torch.save(model.learner.state_dict(), home / "learned.pt")
+    out = succeed(home, f"match.py a.png others/c.png --load learned.pt --output out {TINY}").out
+    assert out.startswith("efficientnet_lite0 with learned.pt\n")
+    layers = json.loads((home / "out" / "a-c.json").read_text())["layers"]
+    assert 0 < len(layers) < 15
+    assert f"layers {listed(layers)} ({len(layers)} of 15)" in out
+    fixed = succeed(home, f"match.py a.png others/c.png --raw --layers 9,13 --no-hough --output 2 {TINY}").out
+    assert "no gates, layers 9, 13 for every pair, no Hough matching" in fixed
+    assert json.loads((home / "2" / "a-c.json").read_text())["layers"] == [9, 13]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("a.png others/b.jpg --points 10,20,30", r"--points: '10,20,30' is not a point x,y"),
+        ("a.png others/b.jpg --points ten,20", r"--points: 'ten,20' is not a point x,y"),
+        ("a.png others/b.jpg --points 301,20", r"--points: the point 301,20 is outside the image of 300×200"),
+        ("a.png others/b.jpg --points 5,-1", r"--points: the point 5,-1 is outside"),
+        ("a.png others/b.jpg --points nan,5", r"--points: the point nan,5 is outside"),
+        ("a.png others/b.jpg --points-file bad.csv", r"bad\.csv: line 2 is not a point x,y"),
+        ("a.png others/b.jpg --points-file none.csv", r"none\.csv: the file cannot be read"),
+        ("a.png others/b.jpg --points-file empty.csv", r"empty\.csv: .*at least one"),
+        ("a.png others/b.jpg --points 1,1 --grid 3", r"not allowed with"),
+        ("a.png others/b.jpg --grid 0", r"--grid: 0 is not at least 1"),
+        ("a.png nowhere.jpg", r"nowhere\.jpg: the image is missing"),
+        ("others/notes.txt others/b.jpg", r"notes\.txt: the image cannot be decoded"),
+        ("a.png others/notes.txt", r"notes\.txt: the image cannot be decoded"),
+        ("a.png empty", r"empty: the folder holds no image"),
+        ("a.png others/b.jpg --layers 15", r"--layers 15: .* 0 to 14"),
+        ("a.png others/b.jpg --soft-gates", r"--soft-gates: no gate is asked"),
+        ("a.png others/b.jpg --load others/notes.txt", r"notes\.txt: "),
+        ("a.png others/b.jpg --output a.png/x", r"a\.png/x\S*: cannot be written"),
+        ("a.png", r"the following arguments are required: TRG"),
+    ],
+)
+def test_a_mistake_is_told_in_one_sentence(home: Path, arguments: str, message: str) -> None:
+    (home / "bad.csv").write_text("1,2\n3;4\n")
+    (home / "empty.csv").write_text("\n")
+    (home / "empty").mkdir()
+    outcome = run(home, f"match.py {arguments} {TINY}")
+    assert outcome.code == 2
+    assert re.fullmatch(r"match\.py: error: [^\n]{20,}\n", outcome.err), outcome.err
+    assert re.search(message, outcome.err), outcome.err
+
+
+def test_listed_layers() -> None:
+    assert listed([0, 1, 2, 5, 7, 8]) == "0-2, 5, 7-8"
+    assert listed([]) == ""
