@@ -28,6 +28,12 @@ pytestmark = pytest.mark.skipif(not GOLDEN.is_dir(), reason="no golden values be
 # The reference was computed in float32: a float64 run is 1.0e-5 from its scores, ours is 1.6e-5 from them.
 SCORES = 3e-5
 LOSS = 1e-6
+# Gradients agree to 1e-3 of each tensor in float64, but for 3e-6 of the whole gradient. In float32, which tensors
+# do depends on rounding, as the machine and its number of threads have it: a maximum passes its gradient to one
+# cell, and in the first weak step two cells of a row tie to 9e-7; the other choice moves small gradients of some
+# layers by 1e-2 of themselves, which is 1e-4 of the whole. A ReLU near zero moves less, in strong steps, too.
+EXACT = 3e-6
+ROUNDED = {"strong": 2e-5, "weak": 3e-4}
 LR = {"strong": 0.03, "weak": 0.1}
 STEPS_TAKEN = 3
 Golden = Mapping[str, NDArray[Any]]
@@ -98,6 +104,17 @@ def batch(pairs: Golden) -> dict[str, Any]:
     }
 
 
+def gradients_agree(gradients: Mapping[str, Tensor], reference: Golden, slack: float) -> None:
+    """Every published gradient, but for a share of the whole gradient's norm."""
+    names = [name.removeprefix("grad_0/") for name in reference if name.startswith("grad_0/")]
+    assert len(names) == 97
+    total = np.linalg.norm(reference["grad_norm_0"])
+    for name in names:
+        expected = reference[f"grad_0/{name}"]
+        difference = np.linalg.norm(gradients[name].numpy() - expected)
+        assert difference <= 1e-3 * np.linalg.norm(expected) + slack * total, name
+
+
 def points_agree(predicted: Tensor, expected: NDArray[Any], n_pts: Tensor) -> None:
     for b, n in enumerate(n_pts):
         np.testing.assert_allclose(predicted[b, :, :n], expected[b, :, :n], rtol=0, atol=1e-4)
@@ -163,12 +180,14 @@ def test_nearest_cells(pairs: Golden) -> None:
 class Run:
     """What three training steps and an evaluation gave, beside what they should have given."""
 
+    kind: str
     model: DHPF
     reference: Golden
     losses: list[float] = field(default_factory=list)
     pck: list[Tensor] = field(default_factory=list)
     selections: list[Tensor] = field(default_factory=list)
-    gradients: list[list[Tensor]] = field(default_factory=list)
+    gradient_norms: list[list[float]] = field(default_factory=list)
+    first_gradients: dict[str, Tensor] = field(default_factory=dict)
     rows: Tensor | None = None
     predicted: Tensor | None = None
 
@@ -177,7 +196,7 @@ class Run:
 def run(request: pytest.FixtureRequest, backbone: ResNet50, batch: dict[str, Any]) -> Run:
     kind = request.param
     model = trained(backbone).train()
-    run = Run(model, golden(f"train_{kind}_resnet50"))
+    run = Run(kind, model, golden(f"train_{kind}_resnet50"))
     optimizer = torch.optim.SGD(model.learner.parameters(), lr=LR[kind], momentum=0.5)
     for k in range(STEPS_TAKEN):
         step = STEPS[kind](model, batch, 0.1, 0.5, torch.from_numpy(run.reference[f"noise_{k}"]))
@@ -188,7 +207,8 @@ def run(request: pytest.FixtureRequest, backbone: ResNet50, batch: dict[str, Any
             with torch.no_grad():
                 run.rows = model.matches.scores(cells)
             run.predicted = model.matches[:4].transfer(batch["src_kps"])
-        run.gradients.append([p.grad.clone() for p in model.learner.parameters()])
+            run.first_gradients = {n: p.grad.clone() for n, p in model.learner.named_parameters()}
+        run.gradient_norms.append([p.grad.norm().item() for p in model.learner.parameters()])
         run.losses.append(step.loss.item())
         run.pck.append(step.pck)
         run.selections.append(step.selection)
@@ -224,35 +244,30 @@ def test_parameters_and_statistics_after_the_steps(run: Run) -> None:
 
 def test_norms_of_gradients(run: Run) -> None:
     for k in range(STEPS_TAKEN):
-        norms = np.array([p.norm().item() for p in run.gradients[k]])
         expected = run.reference[f"grad_norm_{k}"]
-        total = np.linalg.norm(expected)
-        np.testing.assert_allclose(norms, expected, rtol=1e-3, atol=1e-5 * total)
+        atol = 2e-5 * np.linalg.norm(expected)
+        np.testing.assert_allclose(run.gradient_norms[k], expected, rtol=1e-3, atol=atol)
+
+
+def test_gradients_of_the_first_step(run: Run) -> None:
+    gradients_agree(run.first_gradients, run.reference, ROUNDED[run.kind])
+
+
+@pytest.fixture(scope="module")
+def exact_backbone(weights: dict[str, Tensor]) -> ResNet50:
+    """Batch norms are folded in float64, too."""
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        return ResNet50(weights)
+    finally:
+        torch.set_default_dtype(default)
 
 
 @pytest.mark.parametrize("kind", LR)
-def test_gradients_of_the_first_step(kind: str, weights: dict[str, Tensor], batch: dict[str, Any]) -> None:
-    """Every published gradient to 1e-3 of its norm, in float64.
-
-    A maximum passes its gradient to one cell. In the weak step two cells of a row tie to 9e-7, so that rounding
-    chooses, and the other choice moves the gradients of some layers by 1e-2: in float32 either may come out,
-    while float64 chooses, always, as the reference did. Ties elsewhere leave some 3e-6 of the whole gradient.
-    """
-    reference = golden(f"train_{kind}_resnet50")
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)  # batch norms are folded in float64, too
-    try:
-        model = trained(ResNet50(weights)).train()
-    finally:
-        torch.set_default_dtype(default)
+def test_gradients_in_float64(kind: str, exact_backbone: ResNet50, batch: dict[str, Any]) -> None:
+    reference, model = golden(f"train_{kind}_resnet50"), trained(exact_backbone).train()
     images = {way: batch[way].double() for way in ("src_img", "trg_img")}
-    STEPS[kind](
-        model, batch | images, 0.1, 0.5, torch.from_numpy(reference["noise_0"]).double()
-    ).loss.backward()
-    names = [name.removeprefix("grad_0/") for name in reference if name.startswith("grad_0/")]
-    total = np.linalg.norm(reference["grad_norm_0"])
-    assert names
-    for name in names:
-        gradient, expected = model.learner.get_parameter(name).grad.numpy(), reference[f"grad_0/{name}"]
-        difference = np.linalg.norm(gradient - expected)
-        assert difference <= 1e-3 * np.linalg.norm(expected) + 3e-6 * total, name
+    noise = torch.from_numpy(reference["noise_0"]).double()
+    STEPS[kind](model.double(), batch | images, 0.1, 0.5, noise).loss.backward()
+    gradients_agree({n: p.grad for n, p in model.learner.named_parameters()}, reference, EXACT)
