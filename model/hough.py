@@ -29,7 +29,8 @@ def skewed(L: int, S: int, M: int, like: Tensor) -> tuple[Tensor, Tensor]:
 
 def diagonal_sums(x: Tensor) -> Tensor:
     """Sums over equal displacement: L×S×M×S -> L×M×(2S-1), out[l, m, d + S - 1] = Σ_i x[l, i, m, i + d]."""
-    filled, skew = skewed(*x.shape[:3], x)
+    L, S, M, _ = x.shape
+    filled, skew = skewed(L, S, M, x)
     filled.copy_(x)
     return skew.sum(1)
 
