@@ -1,6 +1,8 @@
 """Loading in worker processes, in a given order, with unreadable items reported instead of raised."""
 
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -29,10 +31,19 @@ def _collate(items: list[tuple[Any, str | None]]) -> Batch:
     return default_collate(good) if good else None, [error for _, error in items if error is not None]
 
 
-def _leave_signals(_: int) -> None:
-    """Schedulers signal all processes of a job: the main one decides, and its workers end with it."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+def _obey_parent_alone(_: int) -> None:
+    """Schedulers signal all processes of a job: the main one decides, and it alone may end its workers."""
+    for number in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # all but macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        threading.Thread(target=_await_end, daemon=True).start()
+
+
+def _await_end() -> None:
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 def load(
@@ -47,7 +58,7 @@ def load(
         batch_sampler=batches,  # type: ignore[arg-type]
         num_workers=min(workers, len(batches)),
         collate_fn=_collate,
-        worker_init_fn=_leave_signals,
+        worker_init_fn=_obey_parent_alone,
         pin_memory=pin,
     )
     return iter(loader)
