@@ -5,6 +5,8 @@ import pickle
 import re
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -77,19 +79,23 @@ def write(path: Path, content: Any) -> None:
     Raises:
         UserError: the disk is full or the folder not writable; what was there stays.
     """
+    if path.suffix == ".safetensors":
+        packed = safetensors.torch.save({k: v.contiguous() for k, v in content.items()})
+    else:
+        buffer = BytesIO()  # torch hides why it cannot write to a file
+        torch.save(content, buffer)
+        packed = buffer.getvalue()
     beside = path.with_name(path.name + ".part")
     try:
         with beside.open("wb") as file:
-            if path.suffix == ".safetensors":
-                file.write(safetensors.torch.save({k: v.contiguous() for k, v in content.items()}))
-            else:
-                torch.save(content, file)
+            file.write(packed)
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
-    except (OSError, RuntimeError) as error:
-        beside.unlink(missing_ok=True)
-        raise UserError(f"{path}: cannot be written, the previous file is kept ({error})") from error
+    except OSError as error:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise UserError(f"{path}: cannot be written, the previous file is kept ({error.strerror})") from error
 
 
 def backbone_of(path: Path, state: State) -> str:
