@@ -23,8 +23,8 @@ def read_options() -> Namespace:
     if options.resume is None:
         return options
     try:
-        saved = json.loads((options.resume / OPTIONS).read_text())
-    except (OSError, ValueError) as error:
+        saved = dict(json.loads((options.resume / OPTIONS).read_text()))
+    except (OSError, ValueError, TypeError) as error:
         raise UserError(
             f"--resume {options.resume}: not the folder of a run, {OPTIONS} cannot be read"
         ) from error
