@@ -7,8 +7,11 @@ import multiprocessing
 import os
 import re
 import runpy
+import socket
 import sys
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +20,7 @@ from common import reporting
 ROOT = Path(__file__).parents[1]
 LIBRARIES = ["common.trainer", "common.inference", "common.reporting", "tensorboardX"]
 TINY = "--img-side 64 --bsz 4 --workers 0 --device cpu --no-download"
+NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 SECONDS = 120  # longer than any command takes on a busy machine
 
 # One thread a process, before the server imports torch: tests run beside each other.
@@ -37,10 +41,17 @@ class Outcome:
 class Command:
     """`python PROGRAM ARGUMENTS` in a folder, running."""
 
-    def __init__(self, folder: Path, arguments: str) -> None:
+    def __init__(self, folder: Path, arguments: str, environment: Mapping[str, str] = NO_GPU) -> None:
         self.streams = [folder / f"command-{time.monotonic_ns()}.{name}" for name in ("out", "err")]
-        self.process = SERVER.Process(target=_run, args=(folder, arguments.split(), self.streams))
+        self.process = SERVER.Process(
+            target=_run, args=(folder, arguments.split(), self.streams, NO_GPU | environment)
+        )
         self.process.start()
+
+    def signal(self, number: int, everywhere: bool = False) -> None:
+        """Signal the process, or all processes that it started too, unless it has ended."""
+        with suppress(ProcessLookupError):
+            (os.killpg if everywhere else os.kill)(self.process.pid, number)
 
     def end(self) -> Outcome:
         self.process.join(SECONDS)
@@ -50,6 +61,16 @@ class Command:
 
 def run(folder: Path, arguments: str) -> Outcome:
     return Command(folder, arguments).end()
+
+
+def run_processes(folder: Path, arguments: str, count: int) -> list[Command]:
+    """The processes of one job, as torchrun would start them."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        job = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free.getsockname()[1])}
+    job |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
+    ranks = [job | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
+    return [Command(folder, arguments, rank) for rank in ranks]
 
 
 def succeed(folder: Path, arguments: str) -> Outcome:
@@ -68,12 +89,13 @@ def refused(folder: Path, arguments: str) -> str:
     return outcome.err
 
 
-def _run(folder: Path, arguments: list[str], streams: list[Path]) -> None:
+def _run(folder: Path, arguments: list[str], streams: list[Path], environment: Mapping[str, str]) -> None:
+    os.setsid()
     for number, stream in enumerate(streams, start=1):
         os.dup2(os.open(stream, os.O_WRONLY | os.O_CREAT), number)
     os.chdir(folder)
     multiprocessing.set_start_method("fork", force=True)
-    os.environ |= {"CUDA_VISIBLE_DEVICES": "", "TORCH_HOME": str(folder)}
+    os.environ |= {"TORCH_HOME": str(folder), **environment}
     # Reports take longer than all the rest and have tests of their own.
     reporting.report_test = reporting.report_training = lambda *_: None
     program = str(ROOT / arguments[0])
