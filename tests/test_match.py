@@ -58,7 +58,7 @@ def home(tmp_path: Path, photo: Image.Image) -> Path:
 def warped(
     photo: Image.Image, size: tuple[int, int], degrees: float, scale: float
 ) -> tuple[Image.Image, complex]:
-    """A photograph turned and scaled about its middle, which comes to the middle of an image of this size; the factor."""
+    """A photograph turned and scaled about its middle, which comes to the middle of the new image; the factor."""
     factor = scale * np.exp(1j * np.deg2rad(degrees))
     middles = [complex(*of) / 2 for of in (photo.size, size)]
     back = 1 / factor
