@@ -255,7 +255,9 @@ def _outlines(table: pd.DataFrame, about: pd.Series) -> list[Measure]:
         frame = f"{side}x{side} frame"
         basis = f"filled outlines, transferred and annotated, {frame}"
         what = {"name": name, "unit": "", "definition": definition, "basis": basis, "average": "pairs"}
-        measures.append((what | {"frame": frame, "paper": bool(side == 240)}, pd.Series(values, dtype="float64")))
+        measures.append(
+            (what | {"frame": frame, "paper": bool(side == 240)}, pd.Series(values, dtype="float64"))
+        )
     return measures
 
 

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from data import open_benchmark
 KILLS = int(os.environ.get("DHPF_KILLS", "5"))
 EPOCHS = 3
 RUN = f"--bsz 2 --niter {EPOCHS} --save-every 1"
+RUN_OF_TWO = f"--bsz 4 --niter {EPOCHS}"
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +63,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, command: str) -> Path:
 def whole_of_two(tmp_path_factory: pytest.TempPathFactory, command: str) -> Path:
     """The folder of an uninterrupted run on two processes."""
     folder = tmp_path_factory.mktemp("two")
-    assert [c.end().code for c in run_processes(folder, command, 2)] == [0, 0]
+    assert [c.end().code for c in run_processes(folder, command.replace(RUN, RUN_OF_TWO), 2)] == [0, 0]
     return folder / "logs" / "run"
 
 
@@ -119,31 +121,29 @@ def wait_for_state(job: Command, folder: Path) -> None:
 
 
 def test_a_run_killed_anywhere_ends_as_if_it_had_not_been(command: str, whole: Path, tmp_path: Path) -> None:
-    rng, kills, folder, seconds = random.Random(0), 0, tmp_path, 3.0
-    while kills < KILLS:
-        folder = tmp_path / f"after-{kills}"
-        folder.mkdir()
+    begin = time.monotonic()
+    succeed(tmp_path, command)
+    seconds = time.monotonic() - begin
+    rng, places, number = random.Random(0), [], 0
+    for attempt in takewhile(lambda _: len(places) < KILLS, count()):
+        home = tmp_path / f"run-{attempt}"
+        folder = home / "logs" / "run"
+        home.mkdir()
         code = -1
         while code != 0:
-            log = folder / "logs" / "run"
-            begin = time.monotonic()
-            if (log / "options.json").exists():
-                job = Command(folder, f"train.py --resume logs/run --workers {rng.choice([0, 2])}")
-            else:
-                job = Command(folder, command)
-            if kills < KILLS:
+            resume = f"train.py --resume logs/run --workers {rng.choice([0, 2])}"
+            job = Command(home, resume if (folder / "options.json").exists() else command)
+            if len(places) < KILLS:
                 job.process.join(rng.uniform(0, seconds))
                 number = rng.choice([signal.SIGKILL, signal.SIGTERM])
-                kills += job.process.is_alive()
                 job.signal(number)
-            outcome = job.end()
-            code = outcome.code
-            assert code in (0, -number, 128 + number if number == signal.SIGTERM else 0), outcome
-            if code == 0 and not outcome.err:
-                seconds = time.monotonic() - begin  # what is left of a run takes about so long
-            if (log / "state.pt").exists():
-                torch.load(log / "state.pt", weights_only=True)
-        assert_same_run(folder / "logs" / "run", whole)
+            code = job.end().code
+            assert code in (0, -number, 128 + number), job.end()
+            if code != 0:
+                state = checkpoint.read(folder / "state.pt") if (folder / "state.pt").exists() else {}
+                places.append((number.name, state.get("epoch"), state.get("step")))
+        assert_same_run(folder, whole)
+    print(*places, sep="\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -292,9 +292,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(command: str, tmp_path: Path) -
         assert tensor.isfinite().all()
 
 
-def torchrun(folder: Path, count: int, arguments: str) -> "subprocess.Popen[str]":
+def torchrun(folder: Path, processes: int, arguments: str) -> "subprocess.Popen[str]":
     program, *rest = arguments.split()
-    start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+    start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     return subprocess.Popen(
         [sys.executable, *start, ROOT / program, *rest],
         cwd=folder,
@@ -387,7 +387,7 @@ def test_a_signal_to_one_process_stops_all_and_the_run_goes_on(
     command: str, whole_of_two: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "logs" / "run"
-    jobs = run_processes(tmp_path, command.replace("--save-every 1", ""), 2)
+    jobs = run_processes(tmp_path, command.replace(RUN, RUN_OF_TWO), 2)
     wait_for_state(jobs[0], folder)
     time.sleep(0.3)
     jobs[1].signal(signal.SIGTERM)
@@ -398,7 +398,7 @@ def test_a_signal_to_one_process_stops_all_and_the_run_goes_on(
 
 
 def test_a_process_that_dies_ends_the_job(command: str, tmp_path: Path) -> None:
-    job = torchrun(tmp_path, 2, command.replace(RUN, "--bsz 4 --niter 1000"))
+    job = torchrun(tmp_path, 2, command.replace(RUN, "--niter 1000"))
     while not (tmp_path / "logs" / "run" / "state.pt").exists():
         assert job.poll() is None, job.communicate()
         time.sleep(0.1)
