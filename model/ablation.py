@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from model.correlation import Correlation
@@ -14,7 +13,7 @@ class Ablation:
     """What a `DHPF` does otherwise than the paper's method, in evaluation alone.
 
     layers: the layers that every pair selects, the static hyperpixels of HPF (ICCV 2019); None: the gates choose.
-    raw: the backbone's own maps instead of transformed ones (`raw_features`).
+    raw: the backbone's own maps instead of transformed ones, as they are: longer vectors count more.
     soft: gates weigh a layer with its probability of selection, instead of 0 or 1.
     hough: False: appearance alone is the match score.
     """
@@ -38,14 +37,6 @@ class Ablation:
             "no Hough matching": not self.hough,
         }
         return ", ".join(part for part, holds in parts.items() if holds)
-
-
-def raw_features(maps: Tensor) -> Tensor:
-    """A layer's map, B×C×h×w, with vectors of length 1: every layer says as much as every other.
-
-    Otherwise the layers of the longest vectors would decide alone.
-    """
-    return F.normalize(maps, dim=1)
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from model.ablation import Ablation, raw_features, without_hough
+from model.ablation import Ablation, without_hough
 from model.backbone import Frozen
 from model.correlation import Correlation, correlate
 from model.gating import DynamicGating
@@ -134,7 +134,7 @@ class DHPF(nn.Module):
         pooled = tuple(m.to(self._dtype).mean((2, 3)) for m in maps)
         with self._precision():
             if self.ablation.raw:
-                transformed = [raw_features(m.to(self._dtype)) for m in maps]
+                transformed = maps
             else:
                 transformed = [self.learner.transform(k, m, index) for k, m in enumerate(maps)]
         side = maps[0].shape[-1]

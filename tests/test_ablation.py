@@ -65,7 +65,7 @@ def dense(model: DHPF, changed: Ablation) -> tuple[Tensor, Tensor]:
     for way in maps:
         layers = []
         for k, m in enumerate(way):
-            m = m / m.norm(dim=1, keepdim=True) if changed.raw else learner.reduction_ffns[k](m)
+            m = m if changed.raw else learner.reduction_ffns[k](m)
             m = F.interpolate(m, (SIDES[0],) * 2, mode="bilinear", align_corners=True)
             layers.append(m[0].flatten(1) * selection[k])
         ways.append(torch.cat(layers))
