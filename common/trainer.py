@@ -123,6 +123,7 @@ class Trainer:
             "skipped": gather([self.skipped]),
             "files": self.run.sizes() if self.run else {},
             "material": self.material,
+            "threads": torch.get_num_threads(),
             "versions": versions(),
         }
 
@@ -155,6 +156,7 @@ class Trainer:
             self.optimizer.load_state_dict(state["optimizer"])
             self.epoch, self.step, self.best = (state[k] for k in ("epoch", "step", "best"))
             self.sums, self.skipped = state["sums"][rank], state["skipped"][rank]
+            torch.set_num_threads(state["threads"])  # on which the rounding of sums depends
             return dict(state["files"])
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{path}: not the state of a run ({error!r})") from error

@@ -187,6 +187,15 @@ def test_resuming_with_another_meaning_is_refused_by_name(command: str, whole: P
         assert change.split()[0] in message
 
 
+def test_a_resumed_run_computes_with_as_many_threads(command: str, whole: Path, tmp_path: Path) -> None:
+    """Another machine may have other defaults; how sums round depends on the threads."""
+    program = tmp_path / "three_threads.py"
+    program.write_text(THREE_THREADS)
+    succeed(tmp_path, command.replace(RUN, "--bsz 2 --niter 1"))
+    succeed(tmp_path, f"{program} --resume logs/run --niter {EPOCHS}")
+    assert_same_figures(tmp_path / "logs" / "run", whole)
+
+
 def test_a_run_can_be_made_longer(whole: Path, command: str, tmp_path: Path) -> None:
     succeed(tmp_path, command.replace(RUN, "--bsz 2 --niter 1"))
     succeed(tmp_path, f"train.py --resume logs/run --niter {EPOCHS}")
@@ -290,6 +299,15 @@ def test_a_loss_that_is_not_finite_stops_the_run(command: str, tmp_path: Path) -
     assert torch.load(folder / "not_finite.pt", weights_only=True)["step"] == 1
     for tensor in torch.load(folder / "state.pt", weights_only=True)["learner"].values():
         assert tensor.isfinite().all()
+
+
+THREE_THREADS = """
+import runpy
+import torch
+
+torch.set_num_threads(3)
+runpy.run_path("%s", run_name="__main__")
+""" % (ROOT / "train.py")
 
 
 def torchrun(folder: Path, processes: int, arguments: str) -> "subprocess.Popen[str]":
