@@ -323,13 +323,21 @@ def torchrun(folder: Path, processes: int, arguments: str) -> "subprocess.Popen[
     )
 
 
-def test_processes_evaluate_like_one(data: Path, whole: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def broken(data: Path, tmp_path: Path) -> Path:
+    """The data with one image damaged."""
+    shutil.copytree(data, tmp_path / "broken")
+    (tmp_path / "broken" / "PF-PASCAL" / "JPEGImages" / "2008_000001_cat.jpg").write_bytes(
+        b"\xff\xd8 cut off"
+    )
+    return tmp_path / "broken"
+
+
+def test_processes_evaluate_like_one(data: Path, broken: Path, whole: Path, tmp_path: Path) -> None:
     """Two by torchrun; three where one image is broken and its pairs are skipped."""
     arguments = (
         f"test.py --benchmark pfpascal --datapath {{}} {TINY} --load {whole}/best_model.pt --logpath {{}}"
     )
-    broken = Path(shutil.copytree(data, tmp_path / "broken"))
-    (broken / "PF-PASCAL" / "JPEGImages" / "2008_000001_cat.jpg").write_bytes(b"\xff\xd8 cut off")
     skipping = arguments.format(broken, "{}") + " --on-bad-pair skip"
     succeed(tmp_path, arguments.format(data, "1"))
     succeed(tmp_path, skipping.format("1-broken"))
@@ -399,6 +407,19 @@ def test_two_processes_train_as_documented(data: Path, command: str, tmp_path: P
     assert_same(first, start)
     for name, tensor in first.items():
         torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_processes_leave_out_the_same_steps(data: Path, command: str, broken: Path, tmp_path: Path) -> None:
+    """A broken image leaves some process a single pair, which has no batch statistics."""
+    program = tmp_path / "each_rank.py"
+    program.write_text(EACH_RANK)
+    arguments = command.replace("train.py", str(program)).replace(str(data), str(broken))
+    arguments = arguments.replace(RUN, f"--bsz 6 --niter {EPOCHS} --on-bad-pair skip")
+    assert [c.end().code for c in run_processes(tmp_path, arguments, 2)] == [0, 0]
+    assert_same(*(torch.load(tmp_path / f"rank-{rank}.pt", weights_only=True) for rank in (0, 1)))
+    log = (tmp_path / "logs" / "run" / "log.txt").read_text()
+    assert "is left out: too few readable pairs" in log
+    assert log.count("skipped: ") == sum(map(int, re.findall(r"(\d+) pairs skipped", log))) > 0
 
 
 def test_a_signal_to_one_process_stops_all_and_the_run_goes_on(
