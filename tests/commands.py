@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import re
 import runpy
+import signal
 import socket
 import sys
 import time
@@ -55,7 +56,9 @@ class Command:
 
     def end(self) -> Outcome:
         self.process.join(SECONDS)
-        assert self.process.exitcode is not None, "the command hangs"
+        if self.process.exitcode is None:
+            self.signal(signal.SIGKILL, everywhere=True)
+            raise AssertionError("the command hangs")
         return Outcome(self.process.exitcode, *(stream.read_text() for stream in self.streams))
 
 
