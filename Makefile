@@ -7,7 +7,7 @@ demo: .venv/run
 	$(BIN)/python test.py --benchmark synthetic --backbone efficientnet_lite0 --logpath $(RUN)/before
 	$(BIN)/python train.py --benchmark synthetic --backbone efficientnet_lite0 --supervision strong --lr 0.2 --niter 3 --logpath $(RUN)/train
 	$(BIN)/python test.py --benchmark synthetic --load logs/$(RUN)/train/best_model.pt --logpath $(RUN)/after
-	@echo; for when in before after; do echo "$$when training:"; grep "the paper's figure" logs/$(RUN)/$$when/log.txt; done
+	@echo; for when in before after; do echo "$$when training:"; grep -m 1 "PCK@" logs/$(RUN)/$$when/log.txt; done
 	@echo "pictures of matches and selected layers: logs/$(RUN)/after"
 
 test: .venv/dev

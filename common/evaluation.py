@@ -221,7 +221,8 @@ def _pck(table: pd.DataFrame, about: pd.Series, alphas: Sequence[float], thres: 
                 "name": f"PCK@{alpha:g}", "unit": "%", "alpha": alpha, "thres": kind,
                 "definition": f"{share} key-points predicted within {alpha:g} x threshold (<=)",
                 "basis": f"threshold {kind} = {threshold}, {frame}", "average": average, "frame": frame,
-                "paper": average == "pairs" and frame == "240x240 frame" and kind == about.auto_thres,
+                "paper": average == "pairs" and frame == "240x240 frame" and kind == about.auto_thres
+                and about.benchmark != "synthetic",
             }  # fmt: skip
             measures.append((what, values))
     return measures

@@ -406,7 +406,8 @@ def test_two_processes_train_as_documented(data: Path, command: str, tmp_path: P
     start = torch.load(tmp_path / "logs" / "run" / "state.pt", weights_only=True)["learner"]
     assert_same(first, start)
     for name, tensor in first.items():
-        torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-6, msg=name)
+        # Statistics of two or three pairs magnify rounding, which depends on the number of threads.
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-3, atol=1e-5, msg=name)
 
 
 def test_processes_leave_out_the_same_steps(data: Path, command: str, broken: Path, tmp_path: Path) -> None:
