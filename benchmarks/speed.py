@@ -7,7 +7,6 @@ in a process of its own (on a GPU: as PyTorch's allocator reports it). Weights a
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -131,7 +130,9 @@ def only(mode: str, measured: Modes, device: torch.device) -> None:
     """Print what `alone` reads; the memory is the process's, or of the GPU's allocator."""
     call, pairs = measured[mode]
     duration = seconds(call, device, 1) / pairs
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    # Not getrusage: what it reports of a child process begins at its parent's size.
+    status = Path("/proc/self/status").read_text().split()
+    memory = int(status[status.index("VmHWM:") + 1]) / 1e6
     print(duration, torch.cuda.max_memory_allocated() / 1e9 if device.type == "cuda" else memory)
 
 

@@ -77,7 +77,7 @@ def hough_matching(correlation: Correlation) -> tuple[Tensor, Tensor]:
     """
     # A block of matrix rows fits the processor's cache, or is large enough to keep a GPU busy.
     lengths = correlation.src_length
-    N, block = lengths.shape[1], 2**26 if lengths.is_cuda else 2**19
+    N, block = lengths.shape[1], 2**26 if lengths.is_cuda else 2**20
     together = max(1, block // N**2)
     parts = [_match(correlation[b : b + together], block) for b in range(0, len(correlation), together)]
     geometric, column_max = zip(*parts, strict=True)
