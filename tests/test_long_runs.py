@@ -407,8 +407,7 @@ def test_two_processes_train_as_documented(data: Path, command: str, tmp_path: P
     assert_same(first, start)
     for name, tensor in first.items():
         # Statistics of two or three pairs magnify rounding, which depends on the number of threads.
-        # Equal weights instead of shares of the batch would move tensors by several times more; batch
-        # statistics of two pairs magnify rounding, which differs with the number of threads.
+        # Batch statistics of two pairs magnify rounding, which differs with the number of threads.
         difference = (tensor.double() - expected[name].double()).norm()
         assert difference <= 1e-3 * max(1, expected[name].double().norm()), (name, difference)
 
