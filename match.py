@@ -14,6 +14,7 @@ from PIL import Image
 
 from common import pictures
 from common.errors import UserError
+from common.files import replace_file
 from common.matching import Found, Matcher, Reals, checked_points, grid_points, listed
 from common.options import ablation, matching_parser, program
 from common.results import versions
@@ -123,7 +124,7 @@ def save(path: Path, found: Found, files: tuple[Path, Path], about: Mapping[str,
         "-matches.png": pictures.render(picture, "png"),
         "-warped.png": warped.getvalue(),
     }.items():
-        pictures.replace_file(path.with_name(path.name + ending), data)
+        replace_file(path.with_name(path.name + ending), data)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ import pandas as pd
 
 from common import report
 from common.errors import UserError
+from common.files import replace_file
 from common.options import Parser, program, testing_parser
-from common.pictures import replace_file
 from common.results import RESULTS, sha256
 from common.run import OPTIONS
 from data.spair import SPair

@@ -1,8 +1,9 @@
 """How long DHPF takes, in units of its bare backbone: python benchmarks/speed.py --backbone resnet101
 
 The bare backbone is torchvision's (or timm's) own network over both images of a pair as one batch, in the faster
-memory format. Each mode is measured in the same process, warmed up, as the median of several runs; its peak memory
-in a process of its own (on a GPU: as PyTorch's allocator reports it). Weights are drawn: no time depends on them.
+memory format. Each mode is measured in the same process, warmed up; its ratio is the median of several, each to a run
+of the bare backbone just before. Peak memory is that of a process that runs one mode alone (on a GPU: of PyTorch's
+allocator). Weights are drawn: no time depends on them.
 """
 
 import argparse
@@ -104,18 +105,33 @@ def modes(backbone: str, device: torch.device, side: int, bf16: bool) -> Modes:
     }
 
 
-def seconds(function: Callable[[], object], device: torch.device, repeats: int) -> float:
-    """Median time of a call."""
+def seconds(function: Callable[[], object], device: torch.device) -> float:
+    """Time of a call."""
+    begin = time.perf_counter()
+    function()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - begin
 
-    def call() -> float:
-        begin = time.perf_counter()
-        function()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter() - begin
 
-    call()
-    return statistics.median(call() for _ in range(repeats))
+def median(function: Callable[[], object], device: torch.device, repeats: int) -> float:
+    """Median time of a call, warmed up."""
+    return statistics.median([seconds(function, device) for _ in range(repeats + 1)][1:])
+
+
+def against_bare(measured: Modes, device: torch.device, repeats: int) -> dict[str, dict[str, float]]:
+    """Time per pair of every mode, and its ratio to the faster bare backbone; the first two modes are that."""
+    formats = {median(call, device, 3): call for call, _ in list(measured.values())[:2]}
+    bare = formats[min(formats)]
+    base = median(bare, device, repeats)
+    rows = {"bare backbone": {"ms per pair": base * 1e3, "ratio": 1.0}}
+    for name, (call, pairs) in list(measured.items())[2:]:
+        seconds(call, device)
+        # A machine that others use drifts: each run is compared with the bare backbone of the same moment.
+        runs = [(seconds(bare, device), seconds(call, device) / pairs) for _ in range(repeats)]
+        ratio = statistics.median(mode / before for before, mode in runs)
+        rows[name] = {"ms per pair": statistics.median(mode for _, mode in runs) * 1e3, "ratio": ratio}
+    return rows
 
 
 def alone(mode: str, side: int, options: argparse.Namespace) -> tuple[float, float]:
@@ -129,7 +145,7 @@ def alone(mode: str, side: int, options: argparse.Namespace) -> tuple[float, flo
 def only(mode: str, measured: Modes, device: torch.device) -> None:
     """Print what `alone` reads; the memory is the process's, or of the GPU's allocator."""
     call, pairs = measured[mode]
-    duration = seconds(call, device, 1) / pairs
+    duration = median(call, device, 1) / pairs
     # Not getrusage: what it reports of a child process begins at its parent's size.
     status = Path("/proc/self/status").read_text().split()
     memory = int(status[status.index("VmHWM:") + 1]) / 1e6
@@ -153,19 +169,19 @@ def stages(options: argparse.Namespace, device: torch.device, repeats: int) -> d
         model = DHPF(BACKBONES[options.backbone](network(options.backbone).state_dict())).eval().to(device)
         batch = batch_of(1, options.img_side, device)
         both = torch.cat([batch["src_img"], batch["trg_img"]])
-        maps = model._layers(both)
+        maps = list(model._layers(both))
         code = model._describe(maps)
         src, trg = code[:1], code[1:]
         matches = model.compare(src, trg)
         parts = {
-            "backbone": lambda: model._layers(both),
+            "backbone": lambda: list(model._layers(both)),
             "transformation and norms": lambda: model._describe(maps),
             "gates": lambda: model.learner(tuple(s + t for s, t in zip(src.pooled, trg.pooled, strict=True))),
             "native products": lambda: correlate(src, trg, matches.weights, model.layer_of_channel),
             "appearance, votes, column maxima": lambda: hough_matching(matches.correlation),
             "transfer": lambda: matches.transfer(batch["src_kps"]),
         }
-        return {name: seconds(part, device, repeats) for name, part in parts.items()}
+        return {name: median(part, device, repeats) for name, part in parts.items()}
 
 
 def loader_speed(name: str, datapath: Path, workers: int) -> float:
@@ -206,13 +222,9 @@ def main() -> None:
         only(options.only, measured, device)
         return
 
-    times = {name: seconds(call, device, options.repeats) / pairs for name, (call, pairs) in measured.items()}
-    bare = min(times.pop("bare backbone"), times.pop("bare backbone, contiguous"))
-    rows = {"bare backbone": {"ms per pair": bare * 1e3, "ratio": 1.0}}
-    for name, value in times.items():
-        rows[name] = {"ms per pair": value * 1e3, "ratio": value / bare}
-        if not options.no_memory:
-            rows[name]["peak GB"] = alone(name, options.img_side, options)[1]
+    rows = against_bare(measured, device, options.repeats)
+    for name in list(measured)[2:] if not options.no_memory else ():
+        rows[name]["peak GB"] = alone(name, options.img_side, options)[1]
     report: dict[str, object] = {
         "backbone": options.backbone,
         "device": torch.cuda.get_device_name()

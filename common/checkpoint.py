@@ -1,11 +1,9 @@
 """Reading and writing of weights: nothing is believed before it is checked, nothing half written is left."""
 
-import os
 import pickle
 import re
 import warnings
 from collections.abc import Mapping
-from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
+from common.files import replace_file
 from model.backbone import BACKBONES
 from model.dhpf import DHPF
 
@@ -85,17 +84,7 @@ def write(path: Path, content: Any) -> None:
         buffer = BytesIO()  # torch hides why it cannot write to a file
         torch.save(content, buffer)
         packed = buffer.getvalue()
-    beside = path.with_name(path.name + ".part")
-    try:
-        with beside.open("wb") as file:
-            file.write(packed)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
-        raise UserError(f"{path}: cannot be written, the previous file is kept ({error.strerror})") from error
+    replace_file(path, packed)
 
 
 def backbone_of(path: Path, state: State) -> str:

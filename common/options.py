@@ -238,9 +238,12 @@ def matching_parser() -> Parser:
 
 
 def program(main: Callable[[], None]) -> None:
-    """Run a program; a user's mistake ends it with one sentence and exit code 2."""
+    """Run a program; a user's mistake ends it with one sentence and exit code 2, Ctrl-C with 130."""
     try:
         main()
     except UserError as error:
         print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:  # training answers for itself: it saves its state
+        print(f"{Path(sys.argv[0]).name}: stopped", file=sys.stderr)
+        sys.exit(130)

@@ -23,6 +23,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from common.errors import UserError
+from common.files import replace_file
 
 WIDTH = 4.5  # inches: so narrow that 9 pt text is still read where a phone shrinks the picture to its width
 MAX_SHOWN = 1000  # pixels of a photograph's longer side
@@ -310,14 +311,3 @@ def save(figure: Figure, path: Path) -> None:
             f"{path}: pictures are written as .{', .'.join(FORMATS)}: choose one of these endings"
         )
     replace_file(path, render(figure, form))
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Writes a file beside and renames it, so that a reader finds the old or the new one, never half."""
-    beside = path.with_name(f"{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(content)
-        beside.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}), choose another folder") from error

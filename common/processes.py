@@ -1,5 +1,7 @@
 """Where a program computes: one process or several, started by `torchrun` or `accelerate launch`."""
 
+import ctypes
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -8,6 +10,8 @@ from accelerate.utils import gather_object, reduce
 from torch import Tensor, nn
 
 from common.errors import UserError
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
 def start(device: str) -> tuple[PartialState, torch.device]:
@@ -25,6 +29,7 @@ def start(device: str) -> tuple[PartialState, torch.device]:
         if kind not in ("cpu", "cuda") or (kind == "cuda" and not cuda):
             raise UserError(f"--device {device}: this machine's PyTorch has no such device, use --device cpu")
         cuda = kind == "cuda"
+    _keep_freed_memory()
     state = PartialState(cpu=not cuda)
     chosen = torch.device(device) if ":" in device and state.num_processes == 1 else state.device
     if cuda and (chosen.index or 0) >= torch.cuda.device_count():
@@ -32,6 +37,14 @@ def start(device: str) -> tuple[PartialState, torch.device]:
     # TF32 rounds to ten bits, enough to flip gates.
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     return state, chosen
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc reuse freed memory instead of returning it: new pages took a seventh of an evaluation's time."""
+    with suppress(AttributeError, OSError, TypeError):  # another C library
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**30)
+        libc.mallopt(M_MMAP_THRESHOLD, 2**25)  # the largest that it takes
 
 
 def synchronise(module: nn.Module, share: float) -> None:

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from common import pictures
+from common.files import replace_file
 
 DPI = 160  # of embedded pictures: sharp on most screens, and a report of 101 categories stays below 3 MB
 # The policy makes the browser itself refuse whatever is not in the file.
@@ -63,7 +64,7 @@ dt {{ color: #555; }} dd {{ margin: 0; }} summary {{ cursor: pointer; }}
 def write_report(path: Path, title: str, sections: Iterable[str]) -> None:
     """Writes a report as a whole. Raises: UserError where it cannot be written."""
     page = PAGE.format(title=escape(title), content="\n".join(sections))
-    pictures.replace_file(path, page.encode())
+    replace_file(path, page.encode())
 
 
 def evaluation(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from common import pictures, report
 from common.evaluation import measure
+from common.files import replace_file
 from common.run import HISTORY, OPTIONS
 from data.benchmark import IMAGENET_MEAN, IMAGENET_STD, Benchmark
 
@@ -81,7 +82,7 @@ def report_test(
     for name, figure in drawn.items():
         for form in ("png", "pdf"):
             content = pictures.render(figure, form, DPI)
-            pictures.replace_file(folder / PICTURES / f"{name}.{form}", content)
+            replace_file(folder / PICTURES / f"{name}.{form}", content)
     sections = [
         report.evaluation(figures, curve, pairs),
         report.facts("Time and memory", facts),

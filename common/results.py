@@ -21,6 +21,7 @@ import torch
 
 from common.errors import UserError
 from common.evaluation import COLUMNS, PAIR_COLUMNS, score
+from common.files import replace_file
 
 RESULTS, PREDICTIONS = "results.json", "predictions.csv.gz"
 MAX_BYTES = 256 * 2**20  # of an unpacked table: SPair-71k's whole test split takes a tenth of it
@@ -47,7 +48,7 @@ def save_results(
         "figures": score(table, alphas, thres),
     }
     write_predictions(folder / PREDICTIONS, table)
-    _replace(folder / RESULTS, (json.dumps(results, indent=2, allow_nan=False) + "\n").encode())
+    replace_file(folder / RESULTS, (json.dumps(results, indent=2, allow_nan=False) + "\n").encode())
     return results
 
 
@@ -59,7 +60,7 @@ def rescore(path: Path, alphas: Sequence[float], thres: str = "auto") -> dict[st
 def write_predictions(path: Path, table: pd.DataFrame) -> None:
     """A merged table as gzipped CSV, from which `read_predictions` makes the same table to the last bit."""
     text = table.to_csv(index=False, float_format="%.9g", lineterminator="\n")
-    _replace(path, gzip.compress(text.encode(), mtime=0))
+    replace_file(path, gzip.compress(text.encode(), mtime=0))
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
@@ -171,10 +172,3 @@ def sha256(path: Path) -> str:
     """Hash of a file's content, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Writes a file beside and renames it, so that a reader finds the old or the new one, never half."""
-    beside = path.with_name(f"{path.name}.part")
-    beside.write_bytes(content)
-    beside.replace(path)

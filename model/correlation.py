@@ -2,7 +2,7 @@
 
 Interpolation is linear, so the sum over layers of the products of interpolated maps is, for each side h of
 layers, the native h²×h² product interpolated along its four axes. What is left to do for one block of rows is
-four taps along the source axes and one product with a (Σh)×S matrix along the target's last axis.
+four taps along the source axes and one product with an h×S matrix along the target's last axis.
 """
 
 from dataclasses import dataclass
@@ -21,14 +21,14 @@ class Correlation:
     fine: source B×S²×C and target B×T²×C columns, of the maps whose side is S already.
     coarse: for every smaller side h the native correlation with the target's rows interpolated, B×h²×(T·h).
     taps: for every smaller side the four native cells of each source cell and their weights, S²×4.
-    widen: interpolation along the target's columns for all smaller sides, (Σh)×T.
+    widen: for every smaller side the interpolation along the target's columns, h×T.
     src_length, trg_length: B×S² and B×T² lengths of the hypercolumns.
     """
 
     fine: tuple[Tensor, Tensor]
     coarse: tuple[Tensor, ...]
     taps: tuple[tuple[Tensor, Tensor], ...]
-    widen: Tensor
+    widen: tuple[Tensor, ...]
     src_length: Tensor
     trg_length: Tensor
 
@@ -52,17 +52,14 @@ class Correlation:
 
     def similarity(self, cells: Tensor) -> Tensor:
         """Square roots of the appearance scores: rectified cosines of hypercolumns."""
-        (B, n), T = cells.shape, self.widen.shape[-1]
+        (B, n), T = cells.shape, round(self.trg_length.shape[1] ** 0.5)
         pair = torch.arange(B, device=cells.device)[:, None]
         corr = self.fine[0][pair, cells] @ self.fine[1].mT
-        if self.coarse:
-            rows = [
-                _gather(c, index[cells] + pair[:, :, None] * c.shape[1], weight[cells]).view(B, n * T, -1)
-                for c, (index, weight) in zip(self.coarse, self.taps, strict=True)
-            ]
-            corr.view(B, n * T, T).baddbmm_(torch.cat(rows, -1), self.widen.expand(B, -1, -1))
-        eps = corr.new_tensor(1e-3)
-        length = torch.baddbmm(eps, self.src_length[pair, cells][:, :, None], self.trg_length[:, None])
+        for coarse, (index, weight), widen in zip(self.coarse, self.taps, self.widen, strict=True):
+            rows = _gather(coarse, index[cells] + pair[:, :, None] * coarse.shape[1], weight[cells])
+            corr.view(B, n * T, T).baddbmm_(rows.view(B, n * T, -1), widen.expand(B, -1, -1))
+        length = self.src_length[pair, cells][:, :, None] * self.trg_length[:, None]
+        length += 1e-3
         if corr.requires_grad:
             return torch.relu(corr / length)
         return corr.div_(length).relu_()  # in place: a block of rows stays in the processor's cache
@@ -99,7 +96,7 @@ def correlate(
 
     Args:
         src, trg: codes of B images each.
-        selection: B×K weights of the layers (0 or 1), multiplied into both maps.
+        selection: B×K weights of the layers (0 or 1) in both maps.
         layers: layer of every channel of the concatenated `maps`, ΣC.
         axis: the rows, and likewise the columns, of the target grid to restrict it to; all by default.
         floor: what a squared length of zero becomes (1e-4 in training).
@@ -112,12 +109,12 @@ def correlate(
     src_length, trg_length = lengths
     fine: tuple[Tensor, Tensor] | None = None
     coarse, taps, widen = [], [], []
-    weights = selection[:, layers].split([m.shape[-1] for m in src.maps], dim=1)
+    weights = selection.square()[:, layers].split([m.shape[-1] for m in src.maps], dim=1)
     for s, t, weight in zip(src.maps, trg.maps, weights, strict=True):
-        if not weight.is_cuda:  # asking a GPU which channels some pair uses costs more than multiplying zeros
-            used = weight.detach().any(0)
+        # Asking a GPU which channels some pair uses costs more than multiplying zeros.
+        if not weight.is_cuda and not (used := weight.detach().any(0)).all():
             s, t, weight = s[..., used], t[..., used], weight[:, used]
-        s, t = (m * weight[:, None, None] for m in (s, t))
+        s = s * weight[:, None, None]  # both maps' weights
         size = s.shape[1]
         if size == side:
             fine = s.flatten(1, 2), (t if axis is None else t[:, axis][:, :, axis]).flatten(1, 2)
@@ -127,7 +124,7 @@ def correlate(
         native = s.flatten(1, 2) @ t.flatten(1, 2).mT  # B×h²×h²
         coarse.append((up @ native.unflatten(2, (size, size))).flatten(2))
         taps.append(bilinear_taps(size, side, s))
-        widen.append(up)
+        widen.append(up.T)
     if axis is not None:
         trg_length = trg_length[:, axis][:, :, axis]
     assert fine is not None, "the first layer's map has the side of the correlation grid"
@@ -135,7 +132,7 @@ def correlate(
         fine,
         tuple(coarse),
         tuple(taps),
-        torch.cat(widen, 1).T if widen else fine[0].new_zeros(0, side if axis is None else len(axis)),
+        tuple(widen),
         src_length.flatten(1),
         trg_length.flatten(1),
     )

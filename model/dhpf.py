@@ -1,5 +1,6 @@
 """Dynamic Hyperpixel Flow: the parts composed."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -118,26 +119,25 @@ class DHPF(nn.Module):
 
     def encode(self, images: Tensor) -> ImageCode:
         """Code of each of B images (evaluation)."""
-        # The maps of all layers take much memory, and a CPU gains nothing from more images at once.
+        # Layers at full resolution take much memory, and a CPU gains nothing from more images at once.
         parts = images.split(len(images) if images.is_cuda else 4)
         return ImageCode.cat([self._describe(self._layers(part)) for part in parts])
 
-    def _layers(self, images: Tensor) -> list[Tensor]:
-        with self._precision():
-            return self.backbone(images.contiguous(memory_format=torch.channels_last))
+    def _layers(self, images: Tensor) -> Iterator[Tensor]:
+        """The maps of all layers, each computed when it is asked for."""
+        return self.backbone(images.contiguous(memory_format=torch.channels_last))
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
-    def _describe(self, maps: list[Tensor], index: Tensor | None = None) -> ImageCode:
+    def _describe(self, maps: Iterable[Tensor], index: Tensor | None = None) -> ImageCode:
         """Image codes from backbone maps; `index` repeats or reorders the images (see `transform`)."""
-        pooled = tuple(m.to(self._dtype).mean((2, 3)) for m in maps)
+        pooled, transformed = [], []
         with self._precision():
-            if self.ablation.raw:
-                transformed = maps
-            else:
-                transformed = [self.learner.transform(k, m, index) for k, m in enumerate(maps)]
-        side = maps[0].shape[-1]
+            for k, m in enumerate(maps):  # read while the processor's cache still holds it
+                pooled.append(m.to(self._dtype).mean((2, 3)))
+                transformed.append(m if self.ablation.raw else self.learner.transform(k, m, index))
+        side = transformed[0].shape[-1]
         joined, norms = [], []
         for _, same_side in groupby(transformed, key=lambda m: m.shape[-1]):
             group = list(same_side)
@@ -146,7 +146,7 @@ class DHPF(nn.Module):
             joined.append(x)
             norms.append(interpolated_norms(x, layers, side))
         return ImageCode(
-            tuple(joined), torch.cat(norms, 1), pooled if index is None else tuple(p[index] for p in pooled)
+            tuple(joined), torch.cat(norms, 1), tuple(p if index is None else p[index] for p in pooled)
         )
 
     def compare(self, src: ImageCode, trg: ImageCode, noise: Tensor | None = None) -> Matches:
@@ -196,7 +196,8 @@ class DHPF(nn.Module):
     ) -> tuple[ImageCode, ImageCode]:
         """Source and target codes of B' pairs; in training each side's batch has its own batch statistics."""
         src_index, trg_index = pairs or (None, None)
-        src_maps, trg_maps = self._layers(src), self._layers(trg)
+        with self._precision():
+            src_maps, trg_maps = list(self._layers(src)), list(self._layers(trg))
         codes = self._describe(src_maps, src_index), self._describe(trg_maps, trg_index)
         if self.training:
             # The published program transforms layer 0 once more, as the base map, and so counts it twice.
@@ -229,7 +230,7 @@ class DHPF(nn.Module):
         ways = ((src, trg, matches.geometric), (trg, src, matches.geometric.flip(1, 2)))
         for a, b, geometric in ways:
             corr = correlate(a, b, matches.weights, self.layer_of_channel, axis=axis, floor=self._floor)
-            some = len(corr) if corr.widen.is_cuda else 1  # bounds the memory, fills a GPU
+            some = len(corr) if corr.src_length.is_cuda else 1  # bounds the memory, fills a GPU
             each = [
                 checkpoint(direction, corr[p : p + some], geometric[p : p + some], use_reentrant=False)
                 for p in range(0, len(corr), some)

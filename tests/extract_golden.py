@@ -39,7 +39,7 @@ def main(folder: Path) -> None:
     with torch.no_grad():
         for way in ("src", "trg"):
             images = (pairs[f"{way}_image"] / 255 - mean) / std
-            maps = model.backbone(torch.from_numpy(images).permute(0, 3, 1, 2))
+            maps = list(model.backbone(torch.from_numpy(images).permute(0, 3, 1, 2)))
             for k in kept["layers"]:
                 kept[f"{way}_map.{k}"] = rounded(model.learner.transform(k, maps[k][PAIR : PAIR + 1])[0])
             for k in range(GATES):

@@ -43,7 +43,7 @@ def test_resnet_layers_are_the_sums_before_the_last_relu(arch: str) -> None:
     torch.manual_seed(0)
     plain, images = getattr(torchvision.models, arch)(weights=None), torch.randn(1, 3, 240, 240)
     backbone = BACKBONES[arch](random_state(plain))
-    maps, expected = backbone(images), residual_sums(plain, images)
+    maps, expected = list(backbone(images)), residual_sums(plain, images)
     counts = (1 + BLOCKS[arch][0], *BLOCKS[arch][1:])
     assert [m.shape[-1] for m in maps] == [
         s for s, n in zip((60, 30, 15, 8), counts, strict=True) for _ in range(n)
@@ -76,7 +76,7 @@ def test_efficientnet_layers_are_the_blocks_of_timms_network(lite: EfficientNetL
     with torch.no_grad():
         plain.eval()(2 * image - 1)
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
-    maps = lite((image - mean) / std)
+    maps = list(lite((image - mean) / std))
     expected = [m for m in expected if m.shape[-1] <= 60]
     assert len(maps) == 15
     assert tuple(m.shape[1] for m in maps) == lite.channels
@@ -88,7 +88,7 @@ def test_efficientnet_layers_are_the_blocks_of_timms_network(lite: EfficientNetL
 def test_efficientnet_names_a_cat_a_cat(lite: EfficientNetLite0) -> None:
     """The package's tensors lie in the network's order, and the images' normalisation is undone."""
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
-    last = lite((cat() - mean) / std)[-1]
+    *_, last = lite((cat() - mean) / std)
     logits = lite.net.forward_head(lite.net.bn2(lite.net.conv_head(last)))
     assert TABBY <= int(logits.argmax()) <= EGYPTIAN
 

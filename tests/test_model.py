@@ -1,7 +1,6 @@
 """The fast program equals the dense oracle, in float64, on random inputs; its pieces equal naive loops."""
 
 import math
-from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -27,15 +26,6 @@ from model.transfer import covering_cells
 
 ALPHA, RATE = 0.1, 0.4
 MAX_PTS = 4
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Threads that wait for one another over tensors this small cost far more than they save."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class Bank(nn.Module):

@@ -1,0 +1,30 @@
+"""Files that are there as a whole or not at all."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from common.errors import UserError
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file, its folder too, beside and rename it: a reader finds the old or the new one, never half.
+
+    Raises:
+        UserError: no room or no access; what was there stays.
+    """
+    beside = path.with_name(f"{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise UserError(
+            f"{path}: cannot be written, the previous file is kept ({error.strerror}): make room, or choose "
+            "another folder"
+        ) from error
