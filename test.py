@@ -54,7 +54,8 @@ def evaluate(options: Namespace) -> dict[str, Any]:
         run = Run.create(Path("logs") / name, vars(options) | {"versions": versions()})
         learner = options.load or f"untrained, drawn from seed {options.seed}"
         learner = "none" if model.ablation.unlearned else learner
-        run.log(f"{options.backbone}, learner: {learner}" + (f"; {ablated}" if ablated else ""))
+        words = f"{options.backbone}, learner: {learner}" + (f"; {ablated}" if ablated else "")
+        run.log(words)
     share = range(len(benchmark) * rank // count, len(benchmark) * (rank + 1) // count)
     begin = time.monotonic()
     with progress("testing", len(share), run is not None) as advance:
@@ -75,12 +76,7 @@ def evaluate(options: Namespace) -> dict[str, Any]:
         }
         decisive |= {"ablation": ablated} if ablated else {}
         results = save_results(
-            run.folder,
-            whole,
-            options.alpha,
-            options.thres,
-            decisive | {"skipped": skipped},
-            options.load,
+            run.folder, whole, options.alpha, options.thres, decisive | {"skipped": skipped}, options.load
         )
         for message in dict.fromkeys(unread):  # an image may have been tried more than once
             run.log(f"not readable: {message}")
@@ -89,7 +85,7 @@ def evaluate(options: Namespace) -> dict[str, Any]:
         run.log(describe(results["figures"]))
         run.log(f"{len(benchmark)} pairs in {seconds:.0f} s; results: {run.folder}")
         used = resources(seconds, len(benchmark), device)
-        report_test(run.folder, benchmark, whole, results, vars(options), used)
+        report_test(run.folder, words, benchmark, whole, results, vars(options), used)
     return results
 
 

@@ -138,7 +138,9 @@ def _draw_matches(
         if kind == "no prediction":
             axes.plot(*ends[0], gid=kind, **KINDS[kind] | hollow)
         else:
-            axes.plot(*np.transpose(ends), gid=kind, **{"color": hue} | KINDS[kind] | line)
+            look = {"color": hue} | KINDS[kind] | line
+            axes.plot(*np.transpose(ends), gid=kind, **look)
+            axes.plot(*np.transpose(ends), zorder=3, **look | {"linestyle": ""})  # no line hides a point
     count = {kind: kinds.count(kind) for kind in KINDS} | {"ground truth": len(ring)}
     return {kind: n for kind, n in count.items() if n}
 

@@ -105,13 +105,13 @@ def evaluation(
         if i in main:
             note = escape(f"mean over pairs, {f['basis']}")
             tiles += f"<p>{escape(f['name'])} <b>{_value(f)}</b><small>{note}</small></p>"
-        definition = f"{f['definition']}; {f['basis']}{' (the paper’s figure)' if f['paper'] else ''}"
+        definition = f"{f['definition']}; {f['basis']}{' (the paper’s definition)' if f['paper'] else ''}"
         rows.append([f["name"], _value(f), *_counts(f), definition])
     without = figures["n_pairs_without_keypoints"]
     note = f", of which {without} without key-points are in no figure" if without else ""
     about = f"{figures['benchmark']}, split {figures['split']}: {figures['n_pairs']} pairs{note}."
     parts = [
-        f'<p>{escape(about)}</p>\n<div class="tiles">{tiles}</div>',
+        f'{paragraph(about)}\n<div class="tiles">{tiles}</div>',
         "<h2>Totals</h2>\n" + table(["Figure", "Value", *counts, "Definition"], rows),
         f'<h2>By category{" and by α" * bool(curves)}</h2>\n<div class="side">{charts}{curves}</div>',
         "<details><summary>Categories as a table</summary>",
@@ -131,6 +131,10 @@ def evaluation(
         side = "".join(picture(drawn, caption, "Matches", "jpg") for caption, drawn in drawings)
         parts.append(f'<h2>Pairs: {escape(name)}</h2>\n<div class="side">{side}</div>')
     return "\n".join(parts)
+
+
+def paragraph(text: str) -> str:
+    return f"<p>{escape(text)}</p>"
 
 
 def training(history: pd.DataFrame, selection: Any = None) -> str:

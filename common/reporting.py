@@ -25,6 +25,7 @@ DPI = 160  # of photographs: more costs seconds, and shows no more of images of 
 
 def report_test(
     folder: Path,
+    model: str,
     benchmark: Benchmark,
     table: pd.DataFrame,
     results: Mapping[str, Any],
@@ -34,7 +35,8 @@ def report_test(
     """Writes the report of an evaluation, and as PNG and PDF its best, median and worst pairs and its layers.
 
     Args:
-        folder: the run folder; benchmark: what was evaluated, whose images are shown.
+        folder: the run folder; model: what was evaluated, in words.
+        benchmark: what it was evaluated on, whose images are shown.
         table: the merged table of predictions; results: what `results.save_results` made of it.
         options: all options of the run; facts: time and memory, in words.
     Raises:
@@ -84,6 +86,7 @@ def report_test(
             content = pictures.render(figure, form, DPI)
             replace_file(folder / PICTURES / f"{name}.{form}", content)
     sections = [
+        report.paragraph(model),
         report.evaluation(figures, curve, pairs),
         report.facts("Time and memory", facts),
         report.facts("Options", {k: v for k, v in options.items() if k != "versions"}),

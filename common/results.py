@@ -134,7 +134,7 @@ def describe(figures: Mapping[str, Any]) -> str:
         )
         average = figure["average"]
         number = figure["n_pairs" if average == "pairs" else "n_points"]
-        paper = " (the paper's figure)" if figure["paper"] else ""
+        paper = " (the paper's definition)" if figure["paper"] else ""
         lines.append(
             f"  {figure['name']:8} {value:>9} {figure['unit']:1}  mean over {number:>6} {average + ',':11} "
             f"{figure['basis']}{paper}"

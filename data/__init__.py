@@ -14,12 +14,7 @@ BENCHMARKS: dict[str, type[Benchmark]] = {b.name: b for b in (Synthetic, PFPasca
 
 
 def open_benchmark(
-    name: str,
-    datapath: Path,
-    split: str,
-    thres: str = "auto",
-    img_side: int = 240,
-    download: bool = False,
+    name: str, datapath: Path, split: str, thres: str = "auto", img_side: int = 240, download: bool = False
 ) -> Benchmark:
     """A split of a benchmark, fetched into `datapath` first if it is missing and `download` allows.
 

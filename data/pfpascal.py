@@ -67,11 +67,7 @@ class PFPascal(Benchmark):
             )
         common = ~(np.isnan(src_kps) | np.isnan(trg_kps)).any(axis=0)
         return replace(
-            pair,
-            src_kps=src_kps[:, common],
-            trg_kps=trg_kps[:, common],
-            src_bbox=src_bbox,
-            trg_bbox=trg_bbox,
+            pair, src_kps=src_kps[:, common], trg_kps=trg_kps[:, common], src_bbox=src_bbox, trg_bbox=trg_bbox
         )
 
     def _image_annotation(self, key: str, category_id: int) -> tuple[Array, Array]:

@@ -129,10 +129,5 @@ def correlate(
         trg_length = trg_length[:, axis][:, :, axis]
     assert fine is not None, "the first layer's map has the side of the correlation grid"
     return Correlation(
-        fine,
-        tuple(coarse),
-        tuple(taps),
-        tuple(widen),
-        src_length.flatten(1),
-        trg_length.flatten(1),
+        fine, tuple(coarse), tuple(taps), tuple(widen), src_length.flatten(1), trg_length.flatten(1)
     )

@@ -153,8 +153,8 @@ class DHPF(nn.Module):
         """Match B source images with B target images, given as codes; `noise` as in `DynamicGating`."""
         selection = self._select(src, trg, noise)
         none = selection.detach().sum(1, keepdim=True) == 0
-        base = torch.zeros_like(selection).index_fill(1, torch.tensor([0], device=self.device), 1)
-        weights = torch.where(none & (base == 1), base, selection)
+        first = torch.arange(selection.shape[1], device=self.device) == 0
+        weights = selection.masked_fill(none & first, 1)
         correlation = correlate(src, trg, weights, self.layer_of_channel, floor=self._floor)
         voting = hough_matching if self.ablation.hough else without_hough
         return Matches(selection, weights, correlation, *voting(correlation))

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import re
 import runpy
+import shlex
 import signal
 import socket
 import sys
@@ -40,12 +41,12 @@ class Outcome:
 
 
 class Command:
-    """`python PROGRAM ARGUMENTS` in a folder, running."""
+    """`python PROGRAM ARGUMENTS`, or `python -m MODULE ARGUMENTS`, in a folder, running."""
 
     def __init__(self, folder: Path, arguments: str, environment: Mapping[str, str] = NO_GPU) -> None:
         self.streams = [folder / f"command-{time.monotonic_ns()}.{name}" for name in ("out", "err")]
         self.process = SERVER.Process(
-            target=_run, args=(folder, arguments.split(), self.streams, NO_GPU | environment)
+            target=_run, args=(folder, shlex.split(arguments), self.streams, NO_GPU | environment)
         )
         self.process.start()
 
@@ -62,8 +63,8 @@ class Command:
         return Outcome(self.process.exitcode, *(stream.read_text() for stream in self.streams))
 
 
-def run(folder: Path, arguments: str) -> Outcome:
-    return Command(folder, arguments).end()
+def run(folder: Path, arguments: str, environment: Mapping[str, str] = NO_GPU) -> Outcome:
+    return Command(folder, arguments, environment).end()
 
 
 def run_processes(folder: Path, arguments: str, count: int) -> list[Command]:
@@ -76,9 +77,9 @@ def run_processes(folder: Path, arguments: str, count: int) -> list[Command]:
     return [Command(folder, arguments, rank) for rank in ranks]
 
 
-def succeed(folder: Path, arguments: str) -> Outcome:
-    outcome = run(folder, arguments)
-    assert outcome.code == 0, outcome
+def succeed(folder: Path, arguments: str, environment: Mapping[str, str] = NO_GPU) -> Outcome:
+    outcome = run(folder, arguments, environment)
+    assert outcome.code == 0, (arguments, outcome)
     return outcome
 
 
@@ -101,6 +102,9 @@ def _run(folder: Path, arguments: list[str], streams: list[Path], environment: M
     os.environ |= {"TORCH_HOME": str(folder), **environment}
     # Reports take longer than all the rest and have tests of their own.
     reporting.report_test = reporting.report_training = lambda *_: None
-    program = str(ROOT / arguments[0])
-    sys.argv = [program, *arguments[1:]]
-    runpy.run_path(program, run_name="__main__")
+    if arguments[0] == "-m":
+        sys.argv = arguments[1:]
+        runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = [str(ROOT / arguments[0]), *arguments[1:]]
+        runpy.run_path(sys.argv[0], run_name="__main__")

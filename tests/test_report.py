@@ -114,7 +114,7 @@ def test_every_total_is_there_with_value_counts_and_definition(tmp_path):
             figure["name"], f"{figure['value']:.2f} %", str(figure["n_pairs"]), str(figure["n_points"])
         ]  # fmt: skip
         assert row[4].startswith(f"{figure['definition']}; {figure['basis']}")
-        assert row[4].endswith("(the paper’s figure)") == figure["paper"]
+        assert row[4].endswith("(the paper’s definition)") == figure["paper"]
     assert "pfpascal, split test: 6 pairs, of which 1 without key-points are in no figure." in page.text("p")
 
 

@@ -48,6 +48,7 @@ def test_the_report_holds_figures_pictures_options_and_versions(pfpascal: Any) -
     for figure in results["figures"]["totals"]:
         assert f"{figure['value']:.2f} %" in page
     for text in (
+        "<p>efficientnet_lite0, learner: untrained, drawn from seed 0</p>",
         "Selected layers",
         "PCK against α",
         "GiB",

@@ -64,11 +64,7 @@ def test_the_map_between_the_frames_is_one_to_one_over_the_object(seed: int) -> 
 @pytest.mark.parametrize("seed", range(4))
 def test_patches_around_corresponding_points_agree_once_unwarped(seed: int) -> None:
     photo = photograph("astronaut.png")
-    warp, crop, frame = (
-        draw_warp(rng(seed), SIDE),
-        draw_crop(rng(seed), photo, 80, 125),
-        pixels(SIDE, SIDE),
-    )
+    warp, crop, frame = (draw_warp(rng(seed), SIDE), draw_crop(rng(seed), photo, 80, 125), pixels(SIDE, SIDE))
     source, target = (
         sample(photo[:3], crop(0.8 * find(frame))) for find in (warp.from_source, warp.from_target)
     )

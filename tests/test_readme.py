@@ -1,0 +1,125 @@
+"""Every command of the README and the documents runs as it stands, on tiny benchmarks and for one epoch.
+
+The commands of a document run one after another in one folder, as a reader would type them.
+"""
+
+import contextlib
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+import torchvision
+from commands import ROOT, succeed
+
+from common import checkpoint, released
+from model.backbone import BACKBONES
+from model.gating import DynamicGating
+
+LITE = "efficientnet_lite0"
+SMALL = "--img-side 64 --device cpu"
+SHORT = {  # what is appended, for time and because there are no ImageNet weights of ResNets here
+    "train.py": f"--niter 1 --backbone {LITE} --workers 0 --no-download {SMALL}",
+    "test.py": f"--workers 0 --no-download {SMALL}",
+    "match.py": SMALL,
+    "reproduce.py": f"--backbones {LITE} --workers 0 --no-download {SMALL}",
+    "benchmarks/speed.py": f"--backbone {LITE} --img-side 64 --repeats 1 --no-memory",
+    "-m": "",
+}
+
+
+def blocks(document: str, language: str) -> Iterator[str]:
+    """Code blocks of a document."""
+    for _, block in re.findall(rf"^```({language})\n(.*?)^```", (ROOT / document).read_text(), re.S | re.M):
+        yield block
+
+
+def shown(document: str) -> Iterator[list[str]]:
+    """Commands of a document, and instead of `make` what it would run."""
+    for block in blocks(document, "bash"):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words[:1] == ["make"]:
+                made = subprocess.run([*words, "-n"], cwd=ROOT, check=True, capture_output=True, text=True)
+                programs = [shlex.split(step) for step in made.stdout.splitlines()]
+                programs = [step for step in programs if step[0] == ".venv/bin/python"]
+                assert programs, line
+                yield from (["python", *step[1:]] for step in programs)
+            elif words:
+                yield words
+
+
+def drawn_learner(name: str, path: Path) -> None:
+    torch.manual_seed(0)
+    backbone = BACKBONES[name]
+    checkpoint.write(path, DynamicGating(backbone.channels, backbone.widths).state_dict())
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data") / "Datasets_DHPF"
+    for make in tiny.MAKERS.values():
+        make(root, pairs=4)
+    return root
+
+
+@pytest.fixture
+def home(tmp_path: Path, data: Path) -> Path:
+    """A folder like a clone, beside the data, with stand-ins for all that would be downloaded."""
+    home = tmp_path / "home"
+    home.mkdir()
+    (tmp_path / data.name).symlink_to(data)
+    (home / "docs").symlink_to(ROOT / "docs")
+    for name in released.FILES:
+        drawn_learner("resnet101", tmp_path / "cache" / f"{name}.pt")
+    for folder in (home / "weights", tmp_path / "cache"):
+        for model in ("pfpascal-strong", "pfpascal-weak", "spair-strong"):
+            drawn_learner(LITE, folder / f"{model}-{LITE}-mu0.5.pt")
+    drawn_learner("resnet101", tmp_path / "cache" / "pfpascal-strong-resnet101-mu0.7.pt")
+    weights = home / "hub" / "checkpoints" / Path(BACKBONES["resnet101"].fetch).name
+    weights.parent.mkdir(parents=True)
+    state = torchvision.models.resnet101(weights=None).state_dict()
+    for name in (name for name in state if name.endswith("bn3.weight")):
+        state[name] *= 0.2  # or the drawn network's maps would grow beyond measure
+    torch.save(state, weights)
+    return home
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/own-images.md", "docs/tables.md"])
+def test_commands_run(document: str, home: Path) -> None:
+    cache = {"DHPF_CACHE": str(home.parent / "cache")}
+    commands = list(shown(document))
+    assert commands
+    for words in commands:
+        if words[:2] == ["pip", "install"]:  # all that is required is there already
+            pip = [sys.executable, "-m", *words, "--no-index", "--dry-run", "--quiet"]
+            subprocess.run(pip, cwd=ROOT, check=True)
+        elif words[0] == "python" and words[1:] != ["-m", "pytest"]:
+            arguments = shlex.join(words[1:]).replace("'~/.cache/dhpf'", cache["DHPF_CACHE"])
+            succeed(home, f"{arguments} {SHORT[words[1]]}", cache)
+        elif words[0] in ("mkdir", "cp"):
+            subprocess.run(words, cwd=home, check=True)
+        else:
+            assert words == ["python", "-m", "pytest"], words  # this very command
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/own-images.md"])
+def test_python_runs(document: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DHPF_CACHE", str(home.parent / "cache"))
+    monkeypatch.setenv("TORCH_HOME", str(home))
+    for block in blocks(document, "python"):
+        names: dict[str, object] = {}
+        with contextlib.chdir(home):
+            exec(block, names)
+        assert len(names["found"].points) == 2  # type: ignore[attr-defined]
+
+
+def test_documents_name_files_that_exist() -> None:
+    for document in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "benchmarks" / "README.md"):
+        for link in re.findall(r"\]\((?!http)([^)#]+)\)", document.read_text()):
+            assert (document.parent / link).exists(), f"{document.name}: {link}"
