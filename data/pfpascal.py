@@ -9,7 +9,17 @@ import numpy as np
 from scipy.io import loadmat, whosmat
 
 from common.errors import UserError
-from data.benchmark import MIB, Array, Benchmark, Pair, path_parts, read_bytes, read_pair_table, read_table
+from data.benchmark import (
+    MIB,
+    Array,
+    Benchmark,
+    Pair,
+    naming,
+    path_parts,
+    read_bytes,
+    read_pair_table,
+    read_table,
+)
 
 COLUMNS = ("source_image", "target_image", "class")
 CATEGORIES = """
@@ -52,10 +62,11 @@ class PFPascal(Benchmark):
         path = self.root / self.list_name.format(split="trn")
         if not path.exists():
             return set()
-        rows = read_table(path, COLUMNS)
-        return {
-            frozenset((image_key(row["source_image"]), image_key(row["target_image"]))) for _, row in rows
-        }
+        pairs = set()
+        for line, row in read_table(path, COLUMNS):
+            with naming(f"{path}, line {line}"):
+                pairs.add(frozenset((image_key(row["source_image"]), image_key(row["target_image"]))))
+        return pairs
 
     def complete(self, pair: Pair) -> Pair:
         """The pair with the key-points that are present in both images, and both boxes."""

@@ -96,6 +96,14 @@ def test_bad_lists(datapath, path, pattern, replacement, line, message):
     assert_named(datapath, path, max(line - 1 - header, 0), f"{path}, line {line}: .*{message}")
 
 
+def test_a_bad_training_list_is_named_in_testing_too(datapath):
+    """It says which test pairs are training pairs."""
+    path = datapath / TRAINING
+    path.write_text(path.read_text().replace("2008", "/2008", 1))
+    with pytest.raises(UserError, match=f"{TRAINING}, line 2: '/2008.*' is not a path inside"):
+        BENCHMARKS["pfpascal"](datapath, "test")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -97,14 +98,13 @@ def test_a_write_that_fails_leaves_the_previous_file(
     path = tmp_path / results.PREDICTIONS
     before = text_of(table, path)
 
-    def disk_full(path: Path, content: bytes) -> int:
-        with path.open("wb") as file:
-            file.write(content[:10])
+    def disk_full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", disk_full)
-    with pytest.raises(OSError, match="No space"):
+    monkeypatch.setattr(os, "fsync", disk_full)
+    with pytest.raises(UserError, match=r"predictions\.csv\.gz: .*No space"):
         write_predictions(path, table.iloc[:3])
+    assert list(tmp_path.iterdir()) == [path]
     assert gzip.decompress(path.read_bytes()) == before
 
 
