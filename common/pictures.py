@@ -177,8 +177,12 @@ def _legend(figure: Figure, labels: Mapping[str, str]) -> None:
 
 
 def extremes(values: pd.Series, n: int = 3) -> dict[str, list[Any]]:
-    """Which pairs to show: the labels of the n best, median and worst values, none twice; ties in order."""
-    order = values.dropna().sort_values(ascending=False, kind="stable").index.tolist()
+    """Which pairs to show: the labels of the n best, median and worst values, none twice.
+
+    Ties are shuffled, always in the same way: in order they would all be of the first category.
+    """
+    shuffled = values.dropna().sample(frac=1, random_state=0)
+    order = shuffled.sort_values(ascending=False, kind="stable").index.tolist()
     n = min(n, max(len(order) // 3, 1))
     best, worst = order[:n], order[: max(n, len(order) - n) - 1 : -1]
     rest = order[n : len(order) - n]
