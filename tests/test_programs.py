@@ -5,8 +5,10 @@ import json
 import os
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +17,7 @@ import safetensors.torch
 import tiny
 import torch
 import torchvision
-from commands import ROOT, TINY, refused, run, succeed
+from commands import ROOT, TINY, Command, refused, run, succeed
 
 from data import BENCHMARKS
 from model.backbone import BACKBONES, ResNet50
@@ -199,6 +201,16 @@ def test_a_run_folder_is_never_overwritten(data: Path, home: Path) -> None:
     for program in ("train.py", "test.py"):
         assert "logs/first" in refused(home, f"{program} {on(data)} --logpath first")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_ctrl_c_ends_a_test_with_one_line(tmp_path: Path) -> None:
+    command = Command(tmp_path, f"test.py --benchmark synthetic --logpath run {TINY}")
+    while not (tmp_path / "logs" / "run").exists():
+        assert command.process.is_alive(), command.end()
+        time.sleep(0.01)
+    command.signal(signal.SIGINT, everywhere=True)
+    outcome = command.end()
+    assert (outcome.code, outcome.err) == (130, "test.py: stopped\n")
 
 
 def test_a_log_folder_that_cannot_be_made_is_refused(data: Path, tmp_path: Path) -> None:
