@@ -21,7 +21,7 @@ import torchvision
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from common.processes import start
+from common.processes import keep_freed_memory, start
 from common.training import STEPS, gate_noise, to_device
 from data import open_benchmark
 from data.loading import load
@@ -216,6 +216,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     parser.add_argument("--only", help=argparse.SUPPRESS)  # run one mode and print this process's peak memory
     options = parser.parse_args()
+    keep_freed_memory()
     _, device = start(options.device)
     measured = modes(options.backbone, device, options.img_side, options.precision == "bf16")
     if options.only:

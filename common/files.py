@@ -1,5 +1,6 @@
 """Files that are there as a whole or not at all."""
 
+import errno
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -24,7 +25,7 @@ def replace_file(path: Path, content: bytes) -> None:
     except OSError as error:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
+        way = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "choose another folder"
         raise UserError(
-            f"{path}: cannot be written, the previous file is kept ({error.strerror}): make room, or choose "
-            "another folder"
+            f"{path}: cannot be written, a previous file is kept ({error.strerror}): {way}"
         ) from error

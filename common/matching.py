@@ -188,7 +188,7 @@ class Matcher:
         frame = torch.from_numpy((xy / src.scale).T).to(matches.geometric)[None]
         moved, confidence = matches.transfer_with_confidence(frame)
         # A prediction may leave the image by a cell: the nearest point of the image is never worse.
-        found = (_array(moved[0]).T * trg.scale).clip(0, trg.image.size)
+        found = (_array(moved[0]).T * trg.scale).clip(0, np.subtract(trg.image.size, 1))
         layers = matches.weights[0].nonzero()[:, 0].tolist()
         return Found(xy, found, _array(confidence[0]), tuple(layers), (src, trg), matches)
 
@@ -201,6 +201,8 @@ def as_rgb(image: Picture) -> Image.Image:
             return to_rgb(ImageOps.exif_transpose(file))
     if isinstance(image, Image.Image):
         return to_rgb(image.copy())
+    if not isinstance(image, np.ndarray):
+        raise UserError(f"{type(image).__name__} is no image: give a path, a PIL image or an array")
     if (
         image.dtype != np.uint8
         or image.shape[2:] not in ((), (3,))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from common.errors import UserError
+from common.processes import keep_freed_memory
 from common.released import resolve
 from data import BENCHMARKS
 from model.ablation import Ablation
@@ -14,7 +15,7 @@ from model.backbone import BACKBONES
 
 THRESHOLDS = """what PCK is relative to. img: the side of the frame; bbox: the larger side of the target's
 box, on PF-WILLOW the published max(x, y) + 1 over its key-points; bbox-kp: the true extent of the target's
-key-points; auto: the benchmark's own, img on PF-PASCAL, bbox elsewhere"""
+key-points; auto: the benchmark's own, img on PF-PASCAL, bbox elsewhere; Caltech-101 needs none"""
 
 
 class Parser(argparse.ArgumentParser):
@@ -239,6 +240,7 @@ def matching_parser() -> Parser:
 
 def program(main: Callable[[], None]) -> None:
     """Run a program; a user's mistake ends it with one sentence and exit code 2, Ctrl-C with 130."""
+    keep_freed_memory()
     try:
         main()
     except UserError as error:

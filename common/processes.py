@@ -29,7 +29,6 @@ def start(device: str) -> tuple[PartialState, torch.device]:
         if kind not in ("cpu", "cuda") or (kind == "cuda" and not cuda):
             raise UserError(f"--device {device}: this machine's PyTorch has no such device, use --device cpu")
         cuda = kind == "cuda"
-    _keep_freed_memory()
     state = PartialState(cpu=not cuda)
     chosen = torch.device(device) if ":" in device and state.num_processes == 1 else state.device
     if cuda and (chosen.index or 0) >= torch.cuda.device_count():
@@ -39,12 +38,15 @@ def start(device: str) -> tuple[PartialState, torch.device]:
     return state, chosen
 
 
-def _keep_freed_memory() -> None:
-    """Have glibc reuse freed memory instead of returning it: new pages took a seventh of an evaluation's time."""
+def keep_freed_memory() -> None:
+    """Have glibc reuse what this process frees, in blocks up to 32 MiB, instead of returning it to the system.
+
+    New pages took a seventh of an evaluation's time.
+    """
     with suppress(AttributeError, OSError, TypeError):  # another C library
         libc = ctypes.CDLL(None)
         libc.mallopt(M_TRIM_THRESHOLD, 2**30)
-        libc.mallopt(M_MMAP_THRESHOLD, 2**25)  # the largest that it takes
+        libc.mallopt(M_MMAP_THRESHOLD, 2**25)  # the largest block that it may say this of
 
 
 def synchronise(module: nn.Module, share: float) -> None:

@@ -96,7 +96,7 @@ def correlate(
 
     Args:
         src, trg: codes of B images each.
-        selection: B×K weights of the layers (0 or 1) in both maps.
+        selection: B×K weights of the layers in both maps: 0 or 1, in between with soft gates.
         layers: layer of every channel of the concatenated `maps`, ΣC.
         axis: the rows, and likewise the columns, of the target grid to restrict it to; all by default.
         floor: what a squared length of zero becomes (1e-4 in training).

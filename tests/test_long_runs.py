@@ -267,7 +267,7 @@ def test_a_full_disk_keeps_the_state(command: str, whole: Path, tmp_path: Path, 
     outcome = run(tmp_path, command)
     assert outcome.code == 2
     assert re.fullmatch(
-        r"train.py: error: .*state.pt: .*the previous file is kept .*No space left.*\n", outcome.err
+        r"train.py: error: .*state.pt: .*a previous file is kept .*No space left.*make room.*\n", outcome.err
     )
     state = torch.load(small_disk / "run" / "state.pt", weights_only=True)
     assert (state["epoch"], state["step"]) != (0, 0)

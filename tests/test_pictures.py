@@ -149,6 +149,15 @@ def test_extremes_shows_no_pair_twice_and_ranks_them(values, n):
         assert series[groups["median"]].min() <= known.quantile(0.5, "higher")
 
 
+def test_tied_pairs_are_not_the_first_of_the_list():
+    """The first would all be of one category."""
+    groups = pictures.extremes(pd.Series(100.0, index=range(90)))
+    shown = [label for labels in groups.values() for label in labels]
+    assert len(set(shown)) == 9
+    assert max(shown) - min(shown) > 45
+    assert groups == pictures.extremes(pd.Series(100.0, index=range(90)))
+
+
 def assert_readable(figure, axes, rows):
     """Every tick has its label inside the picture, and none touches the next."""
     canvas = FigureCanvasAgg(figure)
