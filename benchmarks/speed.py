@@ -21,14 +21,14 @@ import torchvision
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from common.processes import keep_freed_memory, start
-from common.training import STEPS, gate_noise, to_device
-from data import open_benchmark
-from data.loading import load
-from model.backbone import BACKBONES
-from model.correlation import correlate
-from model.dhpf import DHPF
-from model.hough import hough_matching
+from dhpf.common.processes import keep_freed_memory, start
+from dhpf.data import open_benchmark
+from dhpf.data.loading import load
+from dhpf.model.backbone import BACKBONES
+from dhpf.model.correlation import correlate
+from dhpf.model.dhpf import DHPF
+from dhpf.model.hough import hough_matching
+from dhpf.training.supervision import STEPS, gate_noise, to_device
 
 Modes = dict[str, tuple[Callable[[], object], int]]
 

@@ -1,1 +1,3 @@
-"""What the programs share: options, evaluation, checkpoints, logging and pictures."""
+"""The ground that all rooms stand on: errors, files, options, processes, weights, run folders."""
+
+__version__ = "2.0.0"

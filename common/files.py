@@ -5,7 +5,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from common.errors import UserError
+from dhpf.common.errors import UserError
 
 
 def replace_file(path: Path, content: bytes) -> None:

@@ -18,7 +18,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import masked_crc32c
 from tqdm import tqdm
 
-from common.errors import UserError
+from dhpf.common.errors import UserError
 
 OPTIONS, LOG, HISTORY, EVENTS = "options.json", "log.txt", "history.csv", "events.out.tfevents"
 GROWING = (LOG, HISTORY, EVENTS)

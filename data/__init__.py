@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from data.benchmark import Benchmark
-from data.caltech import Caltech
-from data.download import SOURCES, ensure
-from data.pfpascal import PFPascal
-from data.pfwillow import PFWillow
-from data.spair import SPair
-from data.synthetic import Synthetic
+from dhpf.data.benchmark import Benchmark
+from dhpf.data.caltech import Caltech
+from dhpf.data.download import SOURCES, ensure
+from dhpf.data.pfpascal import PFPascal
+from dhpf.data.pfwillow import PFWillow
+from dhpf.data.spair import SPair
+from dhpf.data.synthetic import Synthetic
 
 BENCHMARKS: dict[str, type[Benchmark]] = {b.name: b for b in (Synthetic, PFPascal, PFWillow, Caltech, SPair)}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from common.errors import UserError
+from dhpf.common.errors import UserError
 
 MAX_MEMBERS = 200_000  # SPair-71k, the largest benchmark, has some 77,000 files
 MAX_BYTES = 16 << 30  # unpacked

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from common.errors import UserError
-from data.benchmark import Array, Benchmark, Pair, numbers, path_parts, read_pair_table
+from dhpf.common.errors import UserError
+from dhpf.data.benchmark import Array, Benchmark, Pair, numbers, path_parts, read_pair_table
 
 COLUMNS = ("source_image", "target_image", "class", "XA", "YA", "XB", "YB")
 CATEGORIES = """

@@ -24,8 +24,8 @@ from filelock import FileLock
 from tqdm import tqdm
 from urllib3.exceptions import HTTPError as TransferError
 
-from common.errors import UserError
-from data.archive import is_markup, unpack
+from dhpf.common.errors import UserError
+from dhpf.data.archive import is_markup, unpack
 
 TIMEOUT = 30.0  # seconds without a byte
 PAUSES = (1.0, 2.0, 4.0)  # seconds before each further attempt; progress starts the row anew

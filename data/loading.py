@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from common.errors import UserError
+from dhpf.common.errors import UserError
 
 Batch = tuple[Any, list[str]]
 

@@ -8,8 +8,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from scipy.io import loadmat, whosmat
 
-from common.errors import UserError
-from data.benchmark import (
+from dhpf.common.errors import UserError
+from dhpf.data.benchmark import (
     MIB,
     Array,
     Benchmark,

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from data.benchmark import Benchmark, Pair, numbers, path_parts, read_pair_table
+from dhpf.data.benchmark import Benchmark, Pair, numbers, path_parts, read_pair_table
 
 POINTS = range(1, 11)
 COLUMNS = ("imageA", "imageB", *(f"{axis}{image}{n}" for image in "AB" for axis in "XY" for n in POINTS))

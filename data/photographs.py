@@ -13,8 +13,8 @@ from skimage.feature import corner_shi_tomasi, peak_local_max
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from data.benchmark import opened_image, to_rgb
-from data.warp import Points, Reals, Similarity, as_reals
+from dhpf.data.benchmark import opened_image, to_rgb
+from dhpf.data.warp import Points, Reals, Similarity, as_reals
 
 Mask = NDArray[np.bool_]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from common.errors import UserError
-from data.benchmark import MAX_LIST_BYTES, MIB, Array, Benchmark, Pair, naming, read_text
+from dhpf.common.errors import UserError
+from dhpf.data.benchmark import MAX_LIST_BYTES, MIB, Array, Benchmark, Pair, naming, read_text
 
 # 000001-<source>-<target>:<category>
 LINE = re.compile(r"\d+-([\w.]+)-([\w.]+):(\w+)")

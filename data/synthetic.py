@@ -23,8 +23,8 @@ from PIL import Image
 from scipy.ndimage import maximum_filter, minimum_filter
 from torch import Tensor
 
-from data.benchmark import Benchmark, Pair, normalised
-from data.photographs import (
+from dhpf.data.benchmark import Benchmark, Pair, normalised
+from dhpf.data.photographs import (
     PHOTOGRAPHS,
     as_image,
     corners,
@@ -34,7 +34,7 @@ from data.photographs import (
     sample,
     stereo_motorcycle,
 )
-from data.warp import RADIUS, Points, Reals, Similarity, as_reals, box_around, draw_warp, pixels
+from dhpf.data.warp import RADIUS, Points, Reals, Similarity, as_reals, box_around, draw_warp, pixels
 
 LENGTHS = {"trn": 160, "val": 24, "test": 48, "stereo": 8}
 OBJECTS = {

@@ -1,6 +1,6 @@
 """Checks a downloaded benchmark: every file that a split names is there, is readable and makes sense.
 
-    python -m data.verify --benchmark spair --datapath ../Datasets_DHPF
+    python -m dhpf.data.verify --benchmark spair --datapath ../Datasets_DHPF
 
 Prints what is wrong, a line each.  Exit code 0: nothing; 1: something is wrong; 2: the command was.
 """
@@ -13,12 +13,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from common.errors import UserError
-from data.benchmark import Benchmark, naming
-from data.caltech import Caltech
-from data.pfpascal import PFPascal
-from data.pfwillow import PFWillow
-from data.spair import SPair
+from dhpf.common.errors import UserError
+from dhpf.data.benchmark import Benchmark, naming
+from dhpf.data.caltech import Caltech
+from dhpf.data.pfpascal import PFPascal
+from dhpf.data.pfwillow import PFWillow
+from dhpf.data.spair import SPair
 
 BENCHMARKS: dict[str, type[Benchmark]] = {cls.name: cls for cls in (PFPascal, PFWillow, Caltech, SPair)}
 
@@ -75,7 +75,7 @@ def verify_pair(dataset: Benchmark, i: int, report: Report, broken: set[str]) ->
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m data.verify", description="Check a benchmark's folder.")
+    parser = argparse.ArgumentParser(prog="python -m dhpf.data.verify", description="Check a benchmark's folder.")
     parser.add_argument("--benchmark", required=True, choices=BENCHMARKS)
     parser.add_argument("--datapath", default="../Datasets_DHPF", help="folder of the benchmarks' folders")
     options = parser.parse_args(arguments)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model.correlation import Correlation
+from dhpf.model.correlation import Correlation
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.hypercolumn import ImageCode, interpolation
+from dhpf.model.hypercolumn import ImageCode, interpolation
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from model.ablation import Ablation, without_hough
-from model.backbone import Frozen
-from model.correlation import Correlation, correlate
-from model.gating import DynamicGating
-from model.hough import hough_matching, score_rows
-from model.hypercolumn import ImageCode, interpolated_norms, interpolation
-from model.objective import ENTROPY_SIDE, entropy, nearest_cells
-from model.transfer import best_targets, confident_targets, covering_cells, move_points
+from dhpf.model.ablation import Ablation, without_hough
+from dhpf.model.backbone import Frozen
+from dhpf.model.correlation import Correlation, correlate
+from dhpf.model.gating import DynamicGating
+from dhpf.model.hough import hough_matching, score_rows
+from dhpf.model.hypercolumn import ImageCode, interpolated_norms, interpolation
+from dhpf.model.losses import ENTROPY_SIDE, entropy, nearest_cells
+from dhpf.model.transfer import best_targets, confident_targets, covering_cells, move_points
 
 
 @dataclass(frozen=True)

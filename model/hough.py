@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.correlation import Correlation
+from dhpf.model.correlation import Correlation
 
 STRIDE = 4  # pixels between neighbouring cells of the correlation grid
 

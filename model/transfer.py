@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from model.hough import STRIDE
+from dhpf.model.hough import STRIDE
 
 REACH = 5  # half the side of a cell's receptive field, pixels
 NEAR = 0.1  # sides of the frame: what counts as the same place in a confidence

@@ -17,10 +17,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import reporting
+from places import ROOT
 
-ROOT = Path(__file__).parents[1]
-LIBRARIES = ["common.trainer", "common.inference", "common.reporting", "tensorboardX"]
+from dhpf.report import runs as reporting
+
+LIBRARIES = ["dhpf.training.trainer", "dhpf.evaluation.predict", "dhpf.report.runs", "tensorboardX"]
 TINY = "--img-side 64 --bsz 4 --workers 0 --device cpu --no-download"
 NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 SECONDS = 120  # longer than any command takes on a busy machine

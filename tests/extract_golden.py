@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.backbone import ResNet50
-from model.dhpf import DHPF
+from dhpf.model.backbone import ResNet50
+from dhpf.model.dhpf import DHPF
 
 PAIR, ROWS, GATES = 1, 2, 4
 

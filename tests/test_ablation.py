@@ -13,10 +13,10 @@ from commands import TINY, succeed
 from test_model import Bank
 from torch import Tensor
 
-from common import options
-from common.errors import UserError
-from model.ablation import Ablation
-from model.dhpf import DHPF
+from dhpf.common.errors import UserError
+from dhpf.model.ablation import Ablation
+from dhpf.model.dhpf import DHPF
+from dhpf.programs import options
 
 SIDES, CHANNELS = [16, 16, 8, 4], [16, 8, 24, 32]
 SCENES = {

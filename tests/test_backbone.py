@@ -9,8 +9,8 @@ from skimage.data import chelsea
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
-from model.backbone import BACKBONES, EfficientNetLite0
-from model.dhpf import DHPF
+from dhpf.model.backbone import BACKBONES, EfficientNetLite0
+from dhpf.model.dhpf import DHPF
 
 BLOCKS = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
 TABBY, EGYPTIAN = 281, 285  # ImageNet's five classes of domestic cats lie between

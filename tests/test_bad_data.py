@@ -13,11 +13,12 @@ import tiny
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from places import ROOT
 from scipy.io import loadmat, savemat
 
-from common.errors import UserError
-from data.benchmark import path_parts
-from data.verify import BENCHMARKS, main, verify
+from dhpf.common.errors import UserError
+from dhpf.data.benchmark import path_parts
+from dhpf.data.verify import BENCHMARKS, main, verify
 
 WILLOW = "PF-WILLOW/test_pairs.csv"
 PASCAL = "PF-PASCAL/test_pairs.csv"
@@ -268,8 +269,8 @@ def test_verify_lists_everything_that_is_wrong(datapath, capsys):
 
 
 def test_verify_is_a_command(tmp_path):
-    command = [sys.executable, "-m", "data.verify", "--benchmark", "spair", "--datapath", str(tmp_path)]
-    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "dhpf.data.verify", "--benchmark", "spair", "--datapath", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith(f"--datapath {tmp_path}: benchmark spair needs the folder 'SPair-71k'")
 

@@ -22,11 +22,11 @@ import requests
 from archive_server import ArchiveServer, Page, archive_server
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from places import ROOT
 
-from common.errors import UserError
-from data import archive, download
+from dhpf.common.errors import UserError
+from dhpf.data import archive, download
 
-ROOT = Path(__file__).parents[1]
 FOLDER = "PF-PASCAL"
 FILES = {
     "test_pairs.csv": b"source_image,target_image,class\n",
@@ -561,7 +561,7 @@ package = types.ModuleType("data")  # without the benchmarks, which are slow to 
 package.__path__ = [root + "/data"]
 sys.modules["data"] = package
 sys.path.insert(0, root)
-from data import download
+from dhpf.data import download
 download.SOURCES["pfpascal"] = download.Source("PF-PASCAL", "test_pairs.csv", (url,))
 steps = 0
 def count(event, arguments):

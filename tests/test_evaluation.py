@@ -1,7 +1,6 @@
 """Scoring: against a naive evaluator in exact arithmetic, the published program's values, and the edges."""
 
 from fractions import Fraction
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,17 +10,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from places import SHARED
 from torch.utils.data import default_collate
 
-from common.errors import UserError
-from common.evaluation import DIFFICULTY, keypoint_errors, measure, merge, score, tabulate
-from data.benchmark import Benchmark
-from data.caltech import Caltech
-from data.pfpascal import PFPascal
-from data.pfwillow import PFWillow
-from data.spair import SPair
+from dhpf.common.errors import UserError
+from dhpf.data.benchmark import Benchmark
+from dhpf.data.caltech import Caltech
+from dhpf.data.pfpascal import PFPascal
+from dhpf.data.pfwillow import PFWillow
+from dhpf.data.spair import SPair
+from dhpf.evaluation.score import DIFFICULTY, keypoint_errors, measure, merge, score, tabulate
 
-SHARED = Path(__file__).parents[1].parent / "shared"
 needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason="no benchmark data beside the repository")
 
 SIDE, MAX_PTS = 20, 8

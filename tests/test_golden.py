@@ -6,23 +6,23 @@
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from places import SHARED
 from torch import Tensor
 
-from common.training import STEPS
-from model.backbone import ResNet50
-from model.dhpf import DHPF, Matches
-from model.hypercolumn import ImageCode
-from model.objective import nearest_cells
-from model.transfer import best_targets
+from dhpf.model.backbone import ResNet50
+from dhpf.model.dhpf import DHPF, Matches
+from dhpf.model.hypercolumn import ImageCode
+from dhpf.model.losses import nearest_cells
+from dhpf.model.transfer import best_targets
+from dhpf.training.supervision import STEPS
 
-GOLDEN = Path(__file__).parents[1].parent / "shared" / "golden"
+GOLDEN = SHARED / "golden"
 pytestmark = pytest.mark.skipif(not GOLDEN.is_dir(), reason="no golden values beside the repository")
 
 # The reference was computed in float32: a float64 run is 1.0e-5 from its scores, ours is 1.6e-5 from them.

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from model.dhpf import DHPF, Matches
-from model.gating import DynamicGating
-from model.transfer import best_targets
+from dhpf.model.dhpf import DHPF, Matches
+from dhpf.model.gating import DynamicGating
+from dhpf.model.transfer import best_targets
 
 WAYS = ("src", "trg")
 ALL = torch.arange(60 * 60)[None]

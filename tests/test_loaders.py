@@ -15,15 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 from PIL import Image
+from places import SHARED
 from scipy.io import loadmat, savemat
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from common.errors import UserError
-from data.benchmark import Benchmark, Pair, mirrored_box, mirrored_points
-from data.verify import BENCHMARKS
+from dhpf.common.errors import UserError
+from dhpf.data.benchmark import Benchmark, Pair, mirrored_box, mirrored_points
+from dhpf.data.verify import BENCHMARKS
 
-SHARED = Path(__file__).parents[1].parent / "shared"
 SPLITS = [(name, split) for name, cls in BENCHMARKS.items() for split in cls.splits]
 needs_shared = pytest.mark.skipif(
     not (SHARED / "golden" / "datasets.npz").exists(), reason="no reference data"

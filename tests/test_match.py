@@ -12,11 +12,11 @@ from commands import run, succeed
 from numpy.typing import NDArray
 from PIL import Image
 
-from common import checkpoint
-from common.errors import UserError
-from common.matching import Matcher, grid_points, listed
-from data.photographs import PHOTOGRAPHS
-from model.transfer import confident_targets
+from dhpf.common.errors import UserError
+from dhpf.data.photographs import PHOTOGRAPHS
+from dhpf.evaluation.matcher import Matcher, grid_points, listed
+from dhpf.model import checkpoint
+from dhpf.model.transfer import confident_targets
 
 TINY = "--img-side 64 --device cpu"
 ROTATED_RIGHT, MIRRORED_AND_ROTATED = 6, 7  # EXIF orientations

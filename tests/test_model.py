@@ -14,15 +14,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from common.training import STEPS
-from model import hough
-from model.correlation import bilinear_taps, correlate
-from model.dhpf import DHPF
-from model.gating import DynamicGating
-from model.hough import diagonal_sums, geometric_scores, hough_matching, score_rows
-from model.hypercolumn import ImageCode, interpolated_norms
-from model.objective import nearest_cells
-from model.transfer import covering_cells
+from dhpf.model import hough
+from dhpf.model.correlation import bilinear_taps, correlate
+from dhpf.model.dhpf import DHPF
+from dhpf.model.gating import DynamicGating
+from dhpf.model.hough import diagonal_sums, geometric_scores, hough_matching, score_rows
+from dhpf.model.hypercolumn import ImageCode, interpolated_norms
+from dhpf.model.losses import nearest_cells
+from dhpf.model.transfer import covering_cells
+from dhpf.training.supervision import STEPS
 
 ALPHA, RATE = 0.1, 0.4
 MAX_PTS = 4

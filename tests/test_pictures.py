@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from common import pictures
-from common.errors import UserError
+from dhpf.common.errors import UserError
+from dhpf.report import pictures
 
 pytestmark = pytest.mark.filterwarnings("error")  # matplotlib's, of what cannot be laid out or drawn
 MATCHES = {"match", "correct", "incorrect", "no prediction"}

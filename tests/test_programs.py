@@ -17,13 +17,13 @@ import safetensors.torch
 import tiny
 import torch
 import torchvision
-from commands import ROOT, TINY, Command, refused, run, succeed
+from commands import TINY, Command, refused, run, succeed
+from places import ROOT, SHARED
 
-from data import BENCHMARKS
-from model.backbone import BACKBONES, ResNet50
-from model.gating import DynamicGating
+from dhpf.data import BENCHMARKS
+from dhpf.model.backbone import BACKBONES, ResNet50
+from dhpf.model.gating import DynamicGating
 
-SHARED = Path(__file__).parents[1].parent / "shared"
 RESULTS = ("results.json", "predictions.csv.gz")
 
 

@@ -16,11 +16,12 @@ import pytest
 import tiny
 import torch
 import torchvision
-from commands import ROOT, succeed
+from commands import succeed
+from places import ROOT
 
-from common import checkpoint, released
-from model.backbone import BACKBONES
-from model.gating import DynamicGating
+from dhpf.model import checkpoint, released
+from dhpf.model.backbone import BACKBONES
+from dhpf.model.gating import DynamicGating
 
 LITE = "efficientnet_lite0"
 SMALL = "--img-side 64 --device cpu"

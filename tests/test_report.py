@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from common import pictures, report
-from common.errors import UserError
-from common.evaluation import COLUMNS, score
+from dhpf.common.errors import UserError
+from dhpf.evaluation.score import COLUMNS, score
+from dhpf.report import page as report
+from dhpf.report import pictures
 
 pytestmark = pytest.mark.filterwarnings("error")
 VOID = {"meta", "img", "br"}

@@ -11,15 +11,16 @@ import pytest
 import tiny
 from PIL import Image
 
-import train
-from common import pictures, reporting
-from common.errors import UserError
-from common.evaluation import measure
-from common.options import testing_parser as parser_of_tests
-from common.results import read_predictions
-from common.run import Run
-from data import open_benchmark
-from test import evaluate
+from dhpf.common.errors import UserError
+from dhpf.common.run import Run
+from dhpf.data import open_benchmark
+from dhpf.evaluation.results import read_predictions
+from dhpf.evaluation.score import measure
+from dhpf.programs import train
+from dhpf.programs.options import testing_parser as parser_of_tests
+from dhpf.programs.test import evaluate
+from dhpf.report import pictures
+from dhpf.report import runs as reporting
 
 
 def report_of(folder: Path, benchmark: str, pairs: int, *more: str) -> tuple[Path, list[dict[str, Any]]]:

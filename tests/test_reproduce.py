@@ -14,13 +14,13 @@ import pytest
 import tiny
 import torch
 from archive_server import Page, archive_server
+from places import SHARED
 
-import reproduce
-from common import checkpoint, released
-from common.errors import UserError
-from model.backbone import BACKBONES
+from dhpf.common.errors import UserError
+from dhpf.model import checkpoint, released
+from dhpf.model.backbone import BACKBONES
+from dhpf.programs import reproduce
 
-SHARED = Path(__file__).parents[1].parent / "shared"
 TRAINED = ("pfpascal-strong", "pfpascal-weak", "spair-strong")
 LITE = "efficientnet_lite0"
 

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from test_evaluation import make_pair, random_pairs, table_of
 
-from common import results
-from common.errors import UserError
-from common.evaluation import merge, score
-from common.results import describe, read_predictions, rescore, save_results, write_predictions
+from dhpf.common.errors import UserError
+from dhpf.evaluation import results
+from dhpf.evaluation.results import describe, read_predictions, rescore, save_results, write_predictions
+from dhpf.evaluation.score import merge, score
 
 ONE_FOLDER = settings(
     deadline=None,

@@ -14,11 +14,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from common.errors import UserError
-from data import synthetic
-from data.photographs import corners, draw_crop, photograph, sample, stereo_motorcycle
-from data.synthetic import BACKGROUNDS, LENGTHS, MAX_PTS, MIN_PTS, OBJECTS, Scene, Synthetic
-from data.warp import Points, Warp, draw_warp, pixels
+from dhpf.common.errors import UserError
+from dhpf.data import synthetic
+from dhpf.data.photographs import corners, draw_crop, photograph, sample, stereo_motorcycle
+from dhpf.data.synthetic import BACKGROUNDS, LENGTHS, MAX_PTS, MIN_PTS, OBJECTS, Scene, Synthetic
+from dhpf.data.warp import Points, Warp, draw_warp, pixels
 
 SIDE = 240
 PATCH = pixels(9, 9) - 4 - 4j

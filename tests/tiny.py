@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.io import savemat
 
-from data import caltech, pfwillow, spair
-from data.caltech import Caltech
-from data.pfpascal import PFPascal
-from data.pfwillow import PFWillow
-from data.spair import SPair
+from dhpf.data import caltech, pfwillow, spair
+from dhpf.data.caltech import Caltech
+from dhpf.data.pfpascal import PFPascal
+from dhpf.data.pfwillow import PFWillow
+from dhpf.data.spair import SPair
 
 SPLITS = ("trn", "val", "test")
 IMAGES = 4  # of a category

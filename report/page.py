@@ -15,8 +15,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
-from common import pictures
-from common.files import replace_file
+from dhpf.common.files import replace_file
+from dhpf.report import pictures
 
 DPI = 160  # of embedded pictures: sharp on most screens, and a report of 101 categories stays below 3 MB
 # The policy makes the browser itself refuse whatever is not in the file.

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.evaluation import keypoint_errors
-from model.dhpf import DHPF
-from model.objective import keypoint_weights, selection_loss, strong_loss
+from dhpf.evaluation.score import keypoint_errors
+from dhpf.model.dhpf import DHPF
+from dhpf.model.losses import keypoint_weights, selection_loss, strong_loss
 
 Batch = dict[str, Any]
 

@@ -12,11 +12,12 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from common import pictures, report
-from common.evaluation import measure
-from common.files import replace_file
-from common.run import HISTORY, OPTIONS
-from data.benchmark import IMAGENET_MEAN, IMAGENET_STD, Benchmark
+from dhpf.common.files import replace_file
+from dhpf.common.run import HISTORY, OPTIONS
+from dhpf.data.benchmark import IMAGENET_MEAN, IMAGENET_STD, Benchmark
+from dhpf.evaluation.score import measure
+from dhpf.report import page as report
+from dhpf.report import pictures
 
 REPORT, PICTURES = "report.html", "pictures"
 CURVE = tuple(np.linspace(0.01, 0.2, 20).round(2).tolist())  # alphas of the curve

@@ -12,10 +12,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from common.errors import UserError
-from common.files import replace_file
-from model.backbone import BACKBONES
-from model.dhpf import DHPF
+from dhpf.common.errors import UserError
+from dhpf.common.files import replace_file
+from dhpf.model.backbone import BACKBONES
+from dhpf.model.dhpf import DHPF
 
 State = Mapping[str, Tensor]
 

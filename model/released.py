@@ -7,9 +7,9 @@ published program's README; it links the PF-PASCAL models as folders, whose file
 import os
 from pathlib import Path
 
-from common.checkpoint import backbone_of, read_tensors
-from common.errors import UserError
-from data.download import DRIVE, fetch
+from dhpf.common.errors import UserError
+from dhpf.data.download import DRIVE, fetch
+from dhpf.model.checkpoint import backbone_of, read_tensors
 
 PREFIX = "dhpf:"
 FILES = {  # ids on Google Drive

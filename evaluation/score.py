@@ -15,8 +15,8 @@ import pandas as pd
 import torch
 from skimage.draw import polygon
 
-from common.errors import UserError
-from data.benchmark import Benchmark
+from dhpf.common.errors import UserError
+from dhpf.data.benchmark import Benchmark
 
 COLUMNS: dict[str, str] = {
     "benchmark": "str", "split": "str", "img_side": "int64", "auto_thres": "str",

@@ -8,12 +8,12 @@ from typing import Any
 import pandas as pd
 import torch
 
-from common.errors import UserError
-from common.evaluation import tabulate
-from data.benchmark import Benchmark
-from data.loading import load
-from model.dhpf import DHPF
-from model.hypercolumn import ImageCode
+from dhpf.common.errors import UserError
+from dhpf.data.benchmark import Benchmark
+from dhpf.data.loading import load
+from dhpf.evaluation.score import tabulate
+from dhpf.model.dhpf import DHPF
+from dhpf.model.hypercolumn import ImageCode
 
 MEMORY = 2**29  # bytes of image codes that are kept
 Plan = list[tuple[list[int], list[str], list[str]]]

@@ -22,8 +22,8 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from common.errors import UserError
-from common.files import replace_file
+from dhpf.common.errors import UserError
+from dhpf.common.files import replace_file
 
 WIDTH = 4.5  # inches: so narrow that 9 pt text is still read where a phone shrinks the picture to its width
 MAX_SHOWN = 1000  # pixels of a photograph's longer side

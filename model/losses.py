@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from model.hough import STRIDE
+from dhpf.model.hough import STRIDE
 
 ENTROPY_SIDE = 15  # side of the grid that score maps are reduced to before their entropy is taken
 

@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from common import checkpoint
-from common.errors import UserError
-from common.processes import gather, start, synchronise, total
-from common.results import versions
-from common.run import HISTORY, Run, progress
-from common.training import STEPS, Batch, Step, epoch_batches, gate_noise, to_device
-from data import open_benchmark
-from data.loading import load
+from dhpf.common.errors import UserError
+from dhpf.common.processes import gather, start, synchronise, total
+from dhpf.common.run import HISTORY, Run, progress
+from dhpf.data import open_benchmark
+from dhpf.data.loading import load
+from dhpf.evaluation.results import versions
+from dhpf.model import checkpoint
+from dhpf.training.supervision import STEPS, Batch, Step, epoch_batches, gate_noise, to_device
 
 STATE, BEST, BEST_TWIN = "state.pt", "best_model.pt", "best_model.safetensors"
 NOT_FINITE = "not_finite.pt"

@@ -9,7 +9,6 @@ import io
 import json
 import platform
 import subprocess
-import tomllib
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,9 +18,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from common.errors import UserError
-from common.evaluation import COLUMNS, PAIR_COLUMNS, score
-from common.files import replace_file
+from dhpf.common import __version__
+from dhpf.common.errors import UserError
+from dhpf.common.files import replace_file
+from dhpf.evaluation.score import COLUMNS, PAIR_COLUMNS, score
 
 RESULTS, PREDICTIONS = "results.json", "predictions.csv.gz"
 MAX_BYTES = 256 * 2**20  # of an unpacked table: SPair-71k's whole test split takes a tenth of it
@@ -159,11 +159,10 @@ def versions() -> dict[str, str | None]:
         commit = subprocess.run(git, cwd=root, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         commit = None
-    program = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
     return {
         "python": platform.python_version(),
         "torch": str(torch.__version__),  # of a class of its own, which state files must not hold
-        "dhpf": program,
+        "dhpf": __version__,
         "commit": commit,
     }
 

@@ -1,6 +1,6 @@
 """Matching of one's own images, in their own pixels.
 
-    from common.matching import Matcher
+    from dhpf.evaluation.matcher import Matcher
     matcher = Matcher.load("best_model.pt")  # or the name of a backbone, whose raw features need no checkpoint
     found = matcher.match("a.jpg", "b.jpg", [(120, 80), (64.5, 200)])
     found.points, found.confidence, found.layers, found.warped()
@@ -21,15 +21,15 @@ from scipy.interpolate import RBFInterpolator
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from common import checkpoint
-from common.errors import UserError
-from common.processes import start
-from common.released import resolve
-from data.benchmark import normalised, opened_image, to_rgb
-from model.ablation import Ablation
-from model.backbone import BACKBONES
-from model.dhpf import DHPF, Matches
-from model.hypercolumn import ImageCode
+from dhpf.common.errors import UserError
+from dhpf.common.processes import start
+from dhpf.data.benchmark import normalised, opened_image, to_rgb
+from dhpf.model import checkpoint
+from dhpf.model.ablation import Ablation
+from dhpf.model.backbone import BACKBONES
+from dhpf.model.dhpf import DHPF, Matches
+from dhpf.model.hypercolumn import ImageCode
+from dhpf.model.released import resolve
 
 Reals = NDArray[np.float64]
 Picture = str | Path | Image.Image | NDArray[np.uint8]

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from common.errors import UserError
-from common.processes import keep_freed_memory
-from common.released import resolve
-from data import BENCHMARKS
-from model.ablation import Ablation
-from model.backbone import BACKBONES
+from dhpf.common.errors import UserError
+from dhpf.common.processes import keep_freed_memory
+from dhpf.data import BENCHMARKS
+from dhpf.model.ablation import Ablation
+from dhpf.model.backbone import BACKBONES
+from dhpf.model.released import resolve
 
 THRESHOLDS = """what PCK is relative to. img: the side of the frame; bbox: the larger side of the target's
 box, on PF-WILLOW the published max(x, y) + 1 over its key-points; bbox-kp: the true extent of the target's
