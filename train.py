@@ -1,7 +1,6 @@
 """Train DHPF; see `python train.py --help` and the README."""
 
-from dhpf.programs.options import program
 from dhpf.programs.train import main
 
 if __name__ == "__main__":
-    program(main)
+    main()

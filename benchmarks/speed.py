@@ -21,14 +21,16 @@ import torchvision
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from dhpf.common.processes import keep_freed_memory, start
+from dhpf.common.processes import start
+from dhpf.common.program import keep_freed_memory
 from dhpf.data import open_benchmark
 from dhpf.data.loading import load
-from dhpf.model.backbone import BACKBONES
+from dhpf.model import BACKBONES
 from dhpf.model.correlation import correlate
 from dhpf.model.dhpf import DHPF
 from dhpf.model.hough import hough_matching
-from dhpf.training.supervision import STEPS, gate_noise, to_device
+from dhpf.training import SUPERVISIONS
+from dhpf.training.supervision import gate_noise, to_device
 
 Modes = dict[str, tuple[Callable[[], object], int]]
 
@@ -83,7 +85,7 @@ def modes(backbone: str, device: torch.device, side: int, bf16: bool) -> Modes:
         model.train()
         noise = gate_noise(len(model.backbone.channels), 2 * len(batch["src_img"]), 0).to(device)
         model.learner.zero_grad()
-        STEPS[supervision](model, batch, 0.1, 0.5, noise).loss.backward()
+        SUPERVISIONS[supervision](model, batch, 0.1, 0.5, noise).loss.backward()
 
     cache: dict[int, dict[str, Tensor]] = {}
 

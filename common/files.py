@@ -1,11 +1,14 @@
-"""Files that are there as a whole or not at all."""
+"""Files: written as a whole or not at all, read up to a bound."""
 
 import errno
+import hashlib
 import os
 from contextlib import suppress
 from pathlib import Path
 
 from dhpf.common.errors import UserError
+
+MIB = 1024 * 1024
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -29,3 +32,29 @@ def replace_file(path: Path, content: bytes) -> None:
         raise UserError(
             f"{path}: cannot be written, a previous file is kept ({error.strerror}): {way}"
         ) from error
+
+
+def read_bytes(path: Path, limit: int) -> bytes:
+    """A file of at most `limit` bytes."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(limit + 1)
+    except OSError as error:
+        raise UserError(f"{path}: the file cannot be read ({error.strerror})") from error
+    if len(content) > limit:
+        raise UserError(f"{path}: the file is larger than {limit // MIB} MiB, which such a file never is")
+    return content
+
+
+def read_text(path: Path, limit: int) -> str:
+    """A text file of at most `limit` bytes in UTF-8."""
+    try:
+        return read_bytes(path, limit).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: the file is not text ({error.reason})") from error
+
+
+def sha256(path: Path) -> str:
+    """Hash of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,7 +1,5 @@
 """Where a program computes: one process or several, started by `torchrun` or `accelerate launch`."""
 
-import ctypes
-from contextlib import suppress
 from typing import Any
 
 import torch
@@ -11,42 +9,38 @@ from torch import Tensor, nn
 
 from dhpf.common.errors import UserError
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
-
-def start(device: str) -> tuple[PartialState, torch.device]:
-    """The state of the processes, and the device of this one.
+def choose_device(name: str) -> torch.device:
+    """The device of a name: auto, cpu, cuda or cuda:N.
 
     Raises:
         UserError: there is no such device.
     """
     cuda = torch.cuda.is_available()
-    if device != "auto":
-        try:
-            kind = torch.device(device).type
-        except RuntimeError:
-            raise UserError(f"--device {device}: no such device, use auto, cpu, cuda or cuda:N") from None
-        if kind not in ("cpu", "cuda") or (kind == "cuda" and not cuda):
-            raise UserError(f"--device {device}: this machine's PyTorch has no such device, use --device cpu")
-        cuda = kind == "cuda"
-    state = PartialState(cpu=not cuda)
-    chosen = torch.device(device) if ":" in device and state.num_processes == 1 else state.device
-    if cuda and (chosen.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"--device {device}: the GPUs are 0 to {torch.cuda.device_count() - 1}")
+    if name == "auto":
+        name = "cuda" if cuda else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"--device {name}: no such device, use auto, cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and not cuda):
+        raise UserError(f"--device {name}: this machine's PyTorch has no such device, use --device cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"--device {name}: the GPUs are 0 to {torch.cuda.device_count() - 1}")
     # TF32 rounds to ten bits, enough to flip gates.
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    return state, chosen
+    return device
 
 
-def keep_freed_memory() -> None:
-    """Have glibc reuse what this process frees, in blocks up to 32 MiB, instead of returning it to the system.
+def start(device: str) -> tuple[PartialState, torch.device]:
+    """The state of the processes, and the device of this one: the named one, or each process its own GPU.
 
-    New pages took a seventh of an evaluation's time.
+    Raises:
+        UserError: there is no such device.
     """
-    with suppress(AttributeError, OSError, TypeError):  # another C library
-        libc = ctypes.CDLL(None)
-        libc.mallopt(M_TRIM_THRESHOLD, 2**30)
-        libc.mallopt(M_MMAP_THRESHOLD, 2**25)  # the largest block that it may say this of
+    chosen = choose_device(device)
+    state = PartialState(cpu=chosen.type == "cpu")
+    return state, chosen if state.num_processes == 1 else state.device
 
 
 def synchronise(module: nn.Module, share: float) -> None:

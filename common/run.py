@@ -3,12 +3,15 @@
 import csv
 import json
 import os
+import platform
 import shutil
 import struct
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import masked_crc32c
 from tqdm import tqdm
 
+from dhpf.common import __version__
 from dhpf.common.errors import UserError
 
 OPTIONS, LOG, HISTORY, EVENTS = "options.json", "log.txt", "history.csv", "events.out.tfevents"
@@ -143,3 +147,23 @@ def progress(description: str, total: int, visible: bool = True) -> Iterator[Cal
             print(f"{description}: {done}/{total} pairs{values}, {speed}", flush=True)
 
     yield report
+
+
+@cache
+def versions() -> dict[str, str | None]:
+    """What computed the figures: Python, torch, this program and its git commit (None outside a clone)."""
+    import torch  # not needed to say which options there are
+
+    root = Path(__file__).parents[1]
+    git = ["git", "--no-optional-locks", "--git-dir=.git", "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        done = subprocess.run([*git, "--abbrev=40"], cwd=root, capture_output=True, text=True, check=True)
+        commit = done.stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = None
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),  # of a class of its own, which state files must not hold
+        "dhpf": __version__,
+        "commit": commit,
+    }

@@ -1,27 +1,38 @@
-"""The benchmarks as data sets of annotated image pairs, and their download. Files only, no model."""
+"""The benchmarks as data sets of annotated image pairs, and their download. Files only, no model.
+
+To add a benchmark: a class (see `data.benchmark.Benchmark`), entered in `BENCHMARKS`.
+"""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from dhpf.data.benchmark import Benchmark
-from dhpf.data.caltech import Caltech
-from dhpf.data.download import SOURCES, ensure
-from dhpf.data.pfpascal import PFPascal
-from dhpf.data.pfwillow import PFWillow
-from dhpf.data.spair import SPair
-from dhpf.data.synthetic import Synthetic
+from dhpf.common.registry import Registry
 
-BENCHMARKS: dict[str, type[Benchmark]] = {b.name: b for b in (Synthetic, PFPascal, PFWillow, Caltech, SPair)}
+if TYPE_CHECKING:
+    from dhpf.data.benchmark import Benchmark
+
+BENCHMARKS: "Registry[type[Benchmark]]" = Registry(
+    "benchmark",
+    {
+        "synthetic": "dhpf.data.synthetic:Synthetic",
+        "pfpascal": "dhpf.data.pfpascal:PFPascal",
+        "pfwillow": "dhpf.data.pfwillow:PFWillow",
+        "caltech": "dhpf.data.caltech:Caltech",
+        "spair": "dhpf.data.spair:SPair",
+    },
+)
 
 
 def open_benchmark(
     name: str, datapath: Path, split: str, thres: str = "auto", img_side: int = 240, download: bool = False
-) -> Benchmark:
+) -> "Benchmark":
     """A split of a benchmark, fetched into `datapath` first if it is missing and `download` allows.
 
     Raises:
         UserError: it is missing, cannot be fetched, or cannot be used.
     """
-    benchmark = BENCHMARKS[name]
+    from dhpf.data.download import SOURCES, ensure
+
     if name in SOURCES:
         ensure(name, datapath, download)
-    return benchmark(datapath, split, thres, img_side)
+    return BENCHMARKS[name](datapath, split, thres, img_side)

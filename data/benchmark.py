@@ -4,29 +4,23 @@ A benchmark reads its pair list when it is opened (`read_pairs`) and everything 
 share is here: decoding and scaling of images (spec section 1), thresholds (8), mirroring and padding (9).
 """
 
-import csv
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from io import StringIO
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dhpf.common.errors import UserError
+from dhpf.common.errors import UserError, naming
+from dhpf.data.images import normalised, opened_image, to_rgb
 
-IMAGENET_MEAN = np.array((0.485, 0.456, 0.406), dtype=np.float32)
-IMAGENET_STD = np.array((0.229, 0.224, 0.225), dtype=np.float32)
 PADDING = -1
-MIB = 1024 * 1024
-MAX_LIST_BYTES = 64 * MIB
 FARTHEST = 1e6  # pixels
 
 Array = NDArray[np.floating[Any]]
@@ -59,9 +53,12 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
     """Pairs of one split of a benchmark.  Frame of all coordinates: the square of img_side pixels.
 
     A sample (one pair) is a dict: `index`, `src_key`, `trg_key`, `category`, `category_id`, `n_pts`, `flip`;
-    `src_kps`, `trg_kps` float32 [2, max_pts] padded with -1; `src_bbox`, `trg_bbox` float32 [4] where the
-    benchmark has boxes; `pckthres` float32 []; `src_size`, `trg_size` int64 [2] (width, height of the stored
-    image); the pair's `labels`; `src_img`, `trg_img` float32 [3, img_side, img_side].
+    `n_trg_pts`; `src_kps`, `trg_kps` float32 [2, max_pts] padded with -1; `src_bbox`, `trg_bbox` float32 [4] where
+    the benchmark has boxes; `bbox_extent` float32 [2], NaN: none; `pckthres` float32 []; `src_size`, `trg_size`
+    int64 [2] (width, height of the stored image); the pair's `labels`; `src_img`, `trg_img` float32 [3, img_side,
+    img_side].
+
+    A subclass says everything about its benchmark in the attributes below and in `read_pairs` and `complete`.
 
     Args:
         datapath: folder that holds the folders of all benchmarks.
@@ -73,13 +70,19 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
     """
 
     name: str
-    folder: str  # inside --datapath; '' for a benchmark without files
+    folder: str  # inside --datapath
     list_name: str  # the pair list inside the folder, '{split}' stands for the split
     categories: tuple[str, ...]
     splits: tuple[str, ...]
     thresholds: tuple[str, ...]
     auto_thres: str
     max_pts: int = 40
+    bbox_words: str = "larger side of the target box"  # what the threshold 'bbox' is
+    metric: str = "pck"  # a key of `evaluation.METRICS`
+    # What pairs are labelled with: the names of 0, 1, ...; -1 is unknown.
+    labels: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    # Which figures are defined as the paper's: those whose definition has all of these; none where nothing is said.
+    paper: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, datapath: str | Path, split: str, thres: str = "auto", img_side: int = 240) -> None:
         if split not in self.splits:
@@ -163,7 +166,8 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
             points[end] = self._checked_points(points[end]) * scale[:, None]
             if end in boxes:
                 boxes[end] = checked_box(boxes[end]) * np.tile(scale, 2)
-        threshold = self._threshold(points["trg"], boxes.get("trg"))
+        extent = self.bbox_extent(points["trg"], boxes.get("trg"))
+        threshold = self._threshold(points["trg"], extent)
         if pair.flip:
             points = {end: mirrored_points(kps, self.img_side) for end, kps in points.items()}
             boxes = {end: mirrored_box(box, self.img_side) for end, box in boxes.items()}
@@ -174,6 +178,8 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
             "category": self.categories[pair.category_id],
             "category_id": pair.category_id,
             "n_pts": points["src"].shape[1],
+            "n_trg_pts": points["trg"].shape[1],
+            "bbox_extent": torch.from_numpy(extent),
             "pckthres": torch.tensor(threshold, dtype=torch.float32),
             "flip": pair.flip,
             **{f"{end}_kps": torch.from_numpy(padded(kps, self.max_pts)) for end, kps in points.items()},
@@ -189,15 +195,17 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
             raise UserError("a key-point is NaN, infinite or far outside any image")
         return kps.astype(np.float32)
 
-    def _threshold(self, trg_kps: Array, trg_bbox: Array | None) -> float:
+    def bbox_extent(self, trg_kps: Array, trg_bbox: Array | None) -> Array:
+        """Width and height of what the threshold 'bbox' is the larger side of, in pixels of the frame: float32 [2]."""
+        return np.full(2, np.nan, np.float32) if trg_bbox is None else trg_bbox[2:] - trg_bbox[:2]
+
+    def _threshold(self, trg_kps: Array, extent: Array) -> float:
         """What the PCK of a pair is relative to, in pixels of the frame (spec section 8)."""
         if self.thres == "img":
             return float(self.img_side)
-        if self.thres == "bbox" and trg_bbox is not None:
-            return float(max(trg_bbox[2] - trg_bbox[0], trg_bbox[3] - trg_bbox[1]))
-        # Without boxes 'bbox' is the published extent of the *padded* list: the padding counts as a point.
-        kps = padded(trg_kps, self.max_pts) if self.thres == "bbox" else trg_kps
-        return float(np.ptp(kps, axis=1).max()) if kps.size else 0.0
+        if self.thres == "bbox":
+            return float(extent.max())
+        return float(np.ptp(trg_kps, axis=1).max()) if trg_kps.size else 0.0
 
     def category_id(self, name: str) -> int:
         """Index of a category's name."""
@@ -231,115 +239,3 @@ def checked_box(box: Array) -> Array:
     if not (np.abs(box) <= FARTHEST).all() or box[2] < box[0] or box[3] < box[1]:
         raise UserError(f"the box {box.tolist()} is not x1 y1 x2 y2 with x1 <= x2 and y1 <= y2")
     return box.astype(np.float32)
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Any image as 8-bit RGB in stored orientation; 16-bit gray is scaled, where PIL itself would clip."""
-    if image.mode.startswith("I"):
-        gray = np.asarray(image).astype(np.int64).clip(0, 65535) // 257
-        return Image.fromarray(gray.astype(np.uint8)).convert("RGB")
-    image.load()
-    image.info.pop("transparency", None)  # opaque palette colours, without PIL's warning
-    return image.convert("RGB")
-
-
-def normalised(image: Image.Image, side: int) -> Tensor:
-    """An RGB image as the network's input, float32 [3, side, side] (spec section 1).
-
-    Bilinear resizing of the PIL image is what torchvision's `Resize((side, side))` does.  In NumPy: torch
-    would start threads for so little.
-    """
-    pixels = np.asarray(image.resize((side, side), Image.Resampling.BILINEAR), dtype=np.float32)
-    scaled = (pixels / np.float32(255) - IMAGENET_MEAN) / IMAGENET_STD
-    return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))
-
-
-@contextmanager
-def opened_image(path: Path) -> Iterator[Image.Image]:
-    """An image file; whatever goes wrong with it, also while it is decoded inside, names the file."""
-    try:
-        with Image.open(path) as image:
-            if min(image.size) < 1:
-                raise UserError(f"{path}: the image has no pixels")
-            yield image
-    except FileNotFoundError:
-        raise UserError(f"{path}: the image is missing") from None
-    except UserError:
-        raise
-    except Exception as error:  # PIL's readers raise almost anything on damaged files
-        raise UserError(f"{path}: the image cannot be decoded ({error})") from error
-
-
-@contextmanager
-def naming(place: str) -> Iterator[None]:
-    """Puts the place of the fault before the message of a UserError raised inside."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"{place}: {error}") from error
-
-
-def read_bytes(path: Path, limit: int) -> bytes:
-    """A file of at most `limit` bytes."""
-    try:
-        with path.open("rb") as file:
-            content = file.read(limit + 1)
-    except OSError as error:
-        raise UserError(f"{path}: the file cannot be read ({error.strerror})") from error
-    if len(content) > limit:
-        raise UserError(f"{path}: the file is larger than {limit // MIB} MiB, which such a file never is")
-    return content
-
-
-def read_text(path: Path, limit: int) -> str:
-    """A text file of at most `limit` bytes in UTF-8."""
-    try:
-        return read_bytes(path, limit).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: the file is not text ({error.reason})") from error
-
-
-def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, Mapping[str, str]]]:
-    """Rows of a CSV file as (line, {column: value}); it must have `columns` and may have more."""
-    reader = csv.DictReader(StringIO(read_text(path, MAX_LIST_BYTES), newline=""))
-    try:
-        missing = [column for column in columns if column not in (reader.fieldnames or ())]
-        if missing:
-            raise UserError(f"{path}, line 1: the list has no column {', '.join(missing)}")
-        for row in reader:
-            if any(row[column] is None for column in columns):
-                raise UserError(f"{path}, line {reader.line_num}: the line has too few columns")
-            yield reader.line_num, row
-    except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: not a line of a CSV file ({error})") from error
-
-
-def read_pair_table(
-    path: Path, columns: Sequence[str], to_pair: Callable[[int, Mapping[str, str]], Pair]
-) -> list[Pair]:
-    """The pairs of a CSV list; a UserError of `to_pair` names the line."""
-    pairs = []
-    for line, row in read_table(path, columns):
-        with naming(f"{path}, line {line}"):
-            pairs.append(to_pair(line, row))
-    return pairs
-
-
-def path_parts(name: str, count: int) -> tuple[str, ...]:
-    """The last `count` parts of a relative path that a pair list gives.
-
-    Lists of different publications prefix the path with different folders, hence the last parts.  A path that
-    would leave the benchmark's folder is an error.
-    """
-    parts = PurePosixPath(name).parts
-    if len(parts) < count or ".." in parts or name.startswith("/") or "\\" in name or "\0" in name:
-        raise UserError(f"'{name}' is not a path inside the benchmark's folder")
-    return parts[-count:]
-
-
-def numbers(text: str) -> Array:
-    """The numbers of a comma-separated (older lists: semicolon-separated) list: [n]."""
-    try:
-        return np.array([float(value) for value in text.replace(";", ",").split(",")])
-    except ValueError:
-        raise UserError(f"'{text[:40]}' is not a list of numbers") from None

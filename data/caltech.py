@@ -1,11 +1,13 @@
 """Caltech-101: outlines of objects, compared as masks after the transfer (spec sections 8 and 9)."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 
 from dhpf.common.errors import UserError
-from dhpf.data.benchmark import Array, Benchmark, Pair, numbers, path_parts, read_pair_table
+from dhpf.data.benchmark import Array, Benchmark, Pair
+from dhpf.data.lists import numbers, path_parts, read_pair_table
 
 COLUMNS = ("source_image", "target_image", "class", "XA", "YA", "XB", "YB")
 CATEGORIES = """
@@ -35,6 +37,8 @@ class Caltech(Benchmark):
     splits = ("test",)
     thresholds = ("img",)
     auto_thres = "img"
+    metric = "outlines"
+    paper = MappingProxyType({"frame": "240x240 frame", "corners": "as published"})
     max_pts = 400
 
     def read_pairs(self) -> list[Pair]:

@@ -46,19 +46,37 @@ def _await_end() -> None:
     os._exit(0)
 
 
+class Loader:
+    """Loads batches of items in worker processes, which stay, with their caches, from one call to the next.
+
+    Args:
+        get: reads an item.
+        pin: put tensors into page-locked memory for a GPU.
+    """
+
+    def __init__(self, get: Callable[[Any], Any], workers: int, pin: bool = False) -> None:
+        self._batches: list[Sequence[Any]] = []
+        self._loader = DataLoader(
+            _Reporting(get),
+            batch_sampler=self._batches,  # type: ignore[arg-type]
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            collate_fn=_collate,
+            worker_init_fn=_obey_parent_alone,
+            pin_memory=pin,
+        )
+
+    def __call__(self, batches: Sequence[Sequence[Any]]) -> Iterator[Batch]:
+        """For every batch of items the collated `get(item)`s (None if there is none) and what could not be read.
+
+        The result does not depend on the number of workers.
+        """
+        self._batches[:] = batches
+        return iter(self._loader)
+
+
 def load(
     get: Callable[[Any], Any], batches: Sequence[Sequence[Any]], workers: int, pin: bool = False
 ) -> Iterator[Batch]:
-    """For every batch of items the collated `get(item)`s (None if there is none) and what could not be read.
-
-    The result does not depend on the number of workers; `pin` puts tensors into page-locked memory for a GPU.
-    """
-    loader = DataLoader(
-        _Reporting(get),
-        batch_sampler=batches,  # type: ignore[arg-type]
-        num_workers=min(workers, len(batches)),
-        collate_fn=_collate,
-        worker_init_fn=_obey_parent_alone,
-        pin_memory=pin,
-    )
-    return iter(loader)
+    """What a `Loader` gives, once."""
+    return Loader(get, min(workers, len(batches)), pin)(batches)

@@ -4,22 +4,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 
 import numpy as np
 from scipy.io import loadmat, whosmat
 
-from dhpf.common.errors import UserError
-from dhpf.data.benchmark import (
-    MIB,
-    Array,
-    Benchmark,
-    Pair,
-    naming,
-    path_parts,
-    read_bytes,
-    read_pair_table,
-    read_table,
-)
+from dhpf.common.errors import UserError, naming
+from dhpf.common.files import MIB, read_bytes
+from dhpf.data.benchmark import Array, Benchmark, Pair
+from dhpf.data.lists import path_parts, read_pair_table, read_table
 
 COLUMNS = ("source_image", "target_image", "class")
 CATEGORIES = """
@@ -38,6 +31,8 @@ class PFPascal(Benchmark):
     splits = ("trn", "val", "test")
     thresholds = ("img", "bbox", "bbox-kp")
     auto_thres = "img"
+    labels = MappingProxyType({"leaked": ("no", "yes")})
+    paper = MappingProxyType({"average": "pairs", "frame": "240x240 frame", "thres": "img"})
 
     def read_pairs(self) -> list[Pair]:
         training = self._training_pairs()

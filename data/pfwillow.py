@@ -1,10 +1,12 @@
 """PF-WILLOW: 10 classes, 10 key-points per image, all of them in the pair list (spec section 9)."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 
-from dhpf.data.benchmark import Benchmark, Pair, numbers, path_parts, read_pair_table
+from dhpf.data.benchmark import Array, Benchmark, Pair, padded
+from dhpf.data.lists import numbers, path_parts, read_pair_table
 
 POINTS = range(1, 11)
 COLUMNS = ("imageA", "imageB", *(f"{axis}{image}{n}" for image in "AB" for axis in "XY" for n in POINTS))
@@ -28,6 +30,8 @@ class PFWillow(Benchmark):
     splits = ("test",)
     thresholds = ("img", "bbox", "bbox-kp")
     auto_thres = "bbox"
+    bbox_words = "max(x, y) + 1 over the target key-points, as published"
+    paper = MappingProxyType({"average": "pairs", "frame": "240x240 frame", "thres": "bbox"})
 
     def read_pairs(self) -> list[Pair]:
         def to_pair(line: int, row: Mapping[str, str]) -> Pair:
@@ -46,3 +50,7 @@ class PFWillow(Benchmark):
             )
 
         return read_pair_table(self.list_path, COLUMNS, to_pair)
+
+    def bbox_extent(self, trg_kps: Array, trg_bbox: Array | None) -> Array:
+        """The extent of the *padded* list, as published: the padding counts as a point."""
+        return np.ptp(padded(trg_kps, self.max_pts), axis=1)

@@ -13,7 +13,7 @@ from skimage.feature import corner_shi_tomasi, peak_local_max
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from dhpf.data.benchmark import opened_image, to_rgb
+from dhpf.data.images import opened_image, to_rgb
 from dhpf.data.warp import Points, Reals, Similarity, as_reals
 
 Mask = NDArray[np.bool_]

@@ -4,16 +4,26 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from dhpf.common.errors import UserError
-from dhpf.data.benchmark import MAX_LIST_BYTES, MIB, Array, Benchmark, Pair, naming, read_text
+from dhpf.common.errors import UserError, naming
+from dhpf.common.files import MIB, read_text
+from dhpf.data.benchmark import Array, Benchmark, Pair
+from dhpf.data.lists import MAX_LIST_BYTES
 
 # 000001-<source>-<target>:<category>
 LINE = re.compile(r"\d+-([\w.]+)-([\w.]+):(\w+)")
-DIFFICULTIES = ("viewpoint_variation", "scale_variation", "truncation", "occlusion")
+DIFFICULTY = MappingProxyType(
+    {
+        "viewpoint_variation": ("easy", "medium", "hard"),
+        "scale_variation": ("easy", "medium", "hard"),
+        "truncation": ("none", "source", "target", "both"),
+        "occlusion": ("none", "source", "target", "both"),
+    }
+)
 UNKNOWN = -1
 CATEGORIES = """
     aeroplane bicycle bird boat bottle bus car cat chair cow dog horse motorbike person pottedplant sheep
@@ -31,6 +41,8 @@ class SPair(Benchmark):
     splits = ("trn", "val", "test")
     thresholds = ("img", "bbox", "bbox-kp")
     auto_thres = "bbox"
+    labels = DIFFICULTY
+    paper = MappingProxyType({"average": "pairs", "frame": "240x240 frame", "thres": "bbox"})
 
     def read_pairs(self) -> list[Pair]:
         """All pairs of the list; their key-points stay in 53,340 files until they are needed."""
@@ -61,7 +73,7 @@ def read_annotation(path: Path) -> dict[str, Any]:
         boxes = {
             f"{end}_bbox": np.array(content[f"{end}_bndbox"], dtype=np.float64) for end in ("src", "trg")
         }
-        labels = {name: int(content.get(name, UNKNOWN)) for name in DIFFICULTIES}
+        labels = {name: int(content.get(name, UNKNOWN)) for name in DIFFICULTY}
     except (KeyError, AttributeError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise UserError(f"{path}: not the annotation of a pair ({error!r})") from error
     counts = [kps.shape[1] for kps in annotation.values()]

@@ -23,7 +23,8 @@ from PIL import Image
 from scipy.ndimage import maximum_filter, minimum_filter
 from torch import Tensor
 
-from dhpf.data.benchmark import Benchmark, Pair, normalised
+from dhpf.data.benchmark import Benchmark, Pair
+from dhpf.data.images import normalised
 from dhpf.data.photographs import (
     PHOTOGRAPHS,
     as_image,

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from dhpf.common.errors import UserError
-from dhpf.data.benchmark import Benchmark, naming
+from dhpf.common.errors import UserError, naming
+from dhpf.data.benchmark import Benchmark
 from dhpf.data.caltech import Caltech
 from dhpf.data.pfpascal import PFPascal
 from dhpf.data.pfwillow import PFWillow
@@ -75,7 +75,9 @@ def verify_pair(dataset: Benchmark, i: int, report: Report, broken: set[str]) ->
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m dhpf.data.verify", description="Check a benchmark's folder.")
+    parser = argparse.ArgumentParser(
+        prog="python -m dhpf.data.verify", description="Check a benchmark's folder."
+    )
     parser.add_argument("--benchmark", required=True, choices=BENCHMARKS)
     parser.add_argument("--datapath", default="../Datasets_DHPF", help="folder of the benchmarks' folders")
     options = parser.parse_args(arguments)

@@ -22,18 +22,21 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from dhpf.common.errors import UserError
-from dhpf.common.processes import start
-from dhpf.data.benchmark import normalised, opened_image, to_rgb
-from dhpf.model import checkpoint
+from dhpf.common.processes import choose_device
+from dhpf.data.images import normalised, opened_image, to_rgb
+from dhpf.model import BACKBONES
 from dhpf.model.ablation import Ablation
-from dhpf.model.backbone import BACKBONES
+from dhpf.model.checkpoint import build_model, load_model
 from dhpf.model.dhpf import DHPF, Matches
+from dhpf.model.grid import check_frame
 from dhpf.model.hypercolumn import ImageCode
+from dhpf.model.options import DEFAULT_VOTING
 from dhpf.model.released import resolve
 
 Reals = NDArray[np.float64]
 Picture = str | Path | Image.Image | NDArray[np.uint8]
 
+VOTED = {"hough": "Hough matching", "none": "no Hough matching"}
 # The thin plate of the dense flow:
 KNOTS = 20  # a side; each is the mean of some cells
 STIFFNESS = 1.0  # of the plate, where sides are 1
@@ -102,10 +105,13 @@ class Matcher:
     Args:
         model: in evaluation mode, on its device.
         name: what it is, in words.
-        img_side: side of the square frame that images are resized to, a multiple of 4.
+        img_side: side of the square frame that images are resized to, a multiple of 4, at least 64.
+    Raises:
+        UserError: another side.
     """
 
     def __init__(self, model: DHPF, name: str, img_side: int = 240) -> None:
+        check_frame(img_side, img_side)
         self.model = model.eval()
         self.name = name
         self.img_side = img_side
@@ -116,7 +122,8 @@ class Matcher:
         model: str | Path = "efficientnet_lite0",
         *,
         backbone: str | None = None,
-        backbone_weights: Path | None = None,
+        backbone_weights: str | Path | None = None,
+        voting: str | None = None,
         img_side: int = 240,
         device: str = "auto",
     ) -> "Matcher":
@@ -126,26 +133,27 @@ class Matcher:
         matching, with no transformation and no gates.
 
         Args:
-            model: file of a checkpoint, a released one (`common.released`), or one of `BACKBONES`.
+            model: file of a checkpoint, a released one (`model.released`), or one of `BACKBONES`.
             backbone: what the checkpoint belongs to, read from it if not given.
             backbone_weights: file of the backbone's ImageNet weights, fetched if not given.
+            voting: one of `VOTINGS`; that of the checkpoint if not given, else Hough matching.
         Raises:
             UserError: unusable checkpoint or weights, no such device.
         """
         if str(model) in BACKBONES:
-            net = checkpoint.build_model(str(model), backbone_weights)
+            net = build_model(str(model), backbone_weights, voting or DEFAULT_VOTING)
             net.ablate(Ablation(layers=tuple(range(len(net.backbone.channels))), raw=True))
             name = str(model)
         else:
-            net, owner = checkpoint.load_model(resolve(str(model)), backbone, backbone_weights)
-            name = f"{owner} with {model}"
-        return cls(net.to(start(device)[1]), name, img_side)
+            net, known = load_model(resolve(str(model)), backbone, backbone_weights, voting)
+            name = "; ".join(filter(None, [f"{known.backbone} with {model}", known.note]))
+        return cls(net.to(choose_device(device)), name, img_side)
 
     def __str__(self) -> str:
         """What matches, in words."""
         ablation, K = self.model.ablation, len(self.model.backbone.channels)
         if not ablation.unlearned:
-            return "; ".join(filter(None, [self.name, str(ablation)]))
+            return "; ".join(filter(None, [self.name, self.model.differences]))
         layers = (
             f"all {K} layers"
             if len(ablation.layers or ()) == K
@@ -153,7 +161,7 @@ class Matcher:
         )
         return (
             f"{self.name}, raw features: nothing here was learned for matching; no transformation, no gates, "
-            f"{layers} for every pair, {'Hough matching' if ablation.hough else 'no Hough matching'}"
+            f"{layers} for every pair, {VOTED.get(self.model.voting, f'voting {self.model.voting}')}"
         )
 
     @torch.no_grad()
@@ -185,7 +193,7 @@ class Matcher:
         src, trg = self.encode(source), self.encode(target)
         xy = checked_points(points, src.image.size)
         matches = self.model.compare(src.code, trg.code)
-        frame = torch.from_numpy((xy / src.scale).T).to(matches.geometric)[None]
+        frame = torch.from_numpy((xy / src.scale).T).to(matches.scores.column_max)[None]
         moved, confidence = matches.transfer_with_confidence(frame)
         # A prediction may leave the image by a cell: the nearest point of the image is never worse.
         found = (_array(moved[0]).T * trg.scale).clip(0, np.subtract(trg.image.size, 1))
@@ -250,7 +258,7 @@ def _array(x: Tensor) -> Reals:
 def _plate(matches: Matches) -> Reals:
     """Where the corners of the source's S×S cells go, both in sides of the frame: (S+1)×(S+1)×2 (x, y)."""
     S = matches.side
-    cells = torch.arange(S * S, device=matches.geometric.device)[None]
+    cells = torch.arange(S * S, device=matches.scores.column_max.device)[None]
     targets, confidence = matches.confident(cells)
     y, x = np.divmod(np.arange(S * S), S)
     starts, ends = (_array(torch.stack([c % S, c // S], -1)[0]) / S for c in (cells, targets))

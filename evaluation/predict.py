@@ -5,13 +5,12 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
-import pandas as pd
 import torch
 
 from dhpf.common.errors import UserError
 from dhpf.data.benchmark import Benchmark
 from dhpf.data.loading import load
-from dhpf.evaluation.score import tabulate
+from dhpf.evaluation.table import Rows, rows_of
 from dhpf.model.dhpf import DHPF
 from dhpf.model.hypercolumn import ImageCode
 
@@ -65,7 +64,7 @@ def predict(
     workers: int,
     on_bad_pair: str,
     progress: Callable[[int], None],
-) -> tuple[list[pd.DataFrame], list[str]]:
+) -> tuple[Rows, list[str]]:
     """Predicted key-points of some pairs of a benchmark.
 
     Args:
@@ -73,7 +72,7 @@ def predict(
         on_bad_pair: 'stop', or 'skip' what cannot be read.
         progress: called with the number of pairs done since the last call.
     Returns:
-        Tables of predictions (see `tabulate`), none if all was skipped, and what could not be read and why.
+        The rows of the pairs that were not skipped (see `table_of`), and what could not be read and why.
     Raises:
         UserError: a pair cannot be read and may not be skipped.
     """
@@ -88,7 +87,8 @@ def predict(
     images = load(partial(_image, benchmark), [missing for _, missing, _ in steps if missing], workers, pin)
     annotations = load(benchmark.annotation, batches, min(workers, 1))
     codes = Codes(model)
-    tables, skipped = [], []
+    rows: Rows = {}
+    skipped: list[str] = []
 
     for (_, missing, dropped), (batch, unread) in zip(steps, annotations, strict=True):
         problems = list(unread)
@@ -101,14 +101,12 @@ def predict(
             raise UserError(problems[0])
         skipped += problems
         if batch is not None:
-            tables += [
-                _compare(model, codes, benchmark, part)
-                for part in _parts(batch, codes, device.type != "cuda")
-            ]
+            for part in _parts(batch, codes, device.type != "cuda"):
+                rows |= _compare(model, codes, benchmark, part)
         for key in dropped:
             codes.codes.pop(key, None)
         progress(len(batch["index"]) if batch is not None else 0)
-    return tables, skipped
+    return rows, skipped
 
 
 def _image(benchmark: Benchmark, key: str) -> tuple[str, torch.Tensor]:
@@ -129,8 +127,8 @@ def _parts(batch: dict[str, Any], codes: Codes, single: bool) -> list[dict[str, 
     ]
 
 
-def _compare(model: DHPF, codes: Codes, benchmark: Benchmark, batch: dict[str, Any]) -> pd.DataFrame:
+def _compare(model: DHPF, codes: Codes, benchmark: Benchmark, batch: dict[str, Any]) -> Rows:
     matches = model.compare(codes(batch["src_key"]), codes(batch["trg_key"]))
     points = batch["src_kps"][:, :, : max(1, int(batch["n_pts"].max()))]
     predicted = matches.transfer(points.to(model.device, non_blocking=True))
-    return tabulate(batch, predicted.cpu(), benchmark, matches.selection.cpu())
+    return rows_of(batch, predicted.cpu(), benchmark, matches.selection.cpu())

@@ -2,10 +2,8 @@
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
-from dhpf.model.correlation import Correlation
+from dhpf.common.errors import UserError
+from dhpf.model.options import AblationOptions
 
 
 @dataclass(frozen=True)
@@ -15,13 +13,11 @@ class Ablation:
     layers: the layers that every pair selects, the static hyperpixels of HPF (ICCV 2019); None: the gates choose.
     raw: the backbone's own maps instead of transformed ones, as they are: longer vectors count more.
     soft: gates weigh a layer with its probability of selection, instead of 0 or 1.
-    hough: False: appearance alone is the match score.
     """
 
     layers: tuple[int, ...] | None = None
     raw: bool = False
     soft: bool = False
-    hough: bool = True
 
     @property
     def unlearned(self) -> bool:
@@ -34,17 +30,22 @@ class Ablation:
             "raw features without transformation": self.raw,
             f"fixed layers {','.join(map(str, self.layers or ()))}": self.layers is not None,
             "soft gates": self.soft,
-            "no Hough matching": not self.hough,
         }
         return ", ".join(part for part, holds in parts.items() if holds)
 
 
-@torch.no_grad()
-def without_hough(correlation: Correlation) -> tuple[Tensor, Tensor]:
-    """In place of `hough_matching`: every displacement scores 1, and the column maxima that follow."""
-    B, N = correlation.src_length.shape
-    S = round(N**0.5)
-    cells = torch.arange(N, device=correlation.src_length.device).expand(B, -1)
-    rows = max(1, 2**22 // (B * N))  # a block of the matrix at a time
-    maxima = [correlation.appearance(c).amax(1) for c in cells.split(rows, dim=1)]
-    return maxima[0].new_ones(B, 2 * S - 1, 2 * S - 1), torch.stack(maxima).amax(0)
+def ablation(options: AblationOptions, layers: int, learned: bool) -> Ablation:
+    """What the options say about a model of so many layers.
+
+    Raw features without a learner use all layers where none are given: no gate has learned to choose.
+    Raises:
+        UserError: they contradict each other, or there is no such layer.
+    """
+    chosen = options.layers
+    if chosen is None and options.raw and not learned:
+        chosen = tuple(range(layers))
+    if chosen is not None and options.soft_gates:
+        raise UserError("--soft-gates: no gate is asked with --layers, or with --raw and no --load")
+    if chosen is not None and chosen[-1] >= layers:
+        raise UserError(f"--layers {chosen[-1]}: the backbone's hyperpixel layers are 0 to {layers - 1}")
+    return Ablation(chosen, options.raw, options.soft_gates)

@@ -5,13 +5,15 @@ layers, the native h²×h² product interpolated along its four axes. What is le
 four taps along the source axes and one product with an h×S matrix along the target's last axis.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dhpf.model.hypercolumn import ImageCode, interpolation
+from dhpf.model.grid import bilinear_taps, interpolation
+from dhpf.model.hypercolumn import ImageCode
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class Correlation:
     taps: for every smaller side the four native cells of each source cell and their weights, S²×4.
     widen: for every smaller side the interpolation along the target's columns, h×T.
     src_length, trg_length: B×S² and B×T² lengths of the hypercolumns.
+    towards: makes the factors of the same pairs for the rows and columns `axis` of the target grid alone; with
+        `reverse`, of target with source.
     """
 
     fine: tuple[Tensor, Tensor]
@@ -31,6 +35,7 @@ class Correlation:
     widen: tuple[Tensor, ...]
     src_length: Tensor
     trg_length: Tensor
+    towards: Callable[[Tensor, bool], "Correlation"]
 
     def __len__(self) -> int:
         return len(self.src_length)
@@ -44,6 +49,7 @@ class Correlation:
             self.widen,
             self.src_length[pairs],
             self.trg_length[pairs],
+            lambda axis, reverse: self.towards(axis, reverse)[pairs],
         )
 
     def appearance(self, cells: Tensor) -> Tensor:
@@ -69,18 +75,6 @@ def _gather(rows: Tensor, index: Tensor, weight: Tensor) -> Tensor:
     """Weighted sums of rows: B×R×M, indices into B·R and weights both ...×4 -> (...)×M."""
     flat = rows.flatten(0, 1)
     return F.embedding_bag(index.view(-1, 4), flat, per_sample_weights=weight.view(-1, 4), mode="sum")
-
-
-def bilinear_taps(size: int, side: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """For every cell of the side×side grid its four cells of the size×size grid and their weights, each side²×4."""
-    position = torch.arange(side, device=like.device, dtype=like.dtype) * ((size - 1) / (side - 1))
-    low = position.floor().clamp(max=max(size - 2, 0))
-    index = torch.stack(
-        [low, (low + 1).clamp(max=size - 1)], -1
-    ).long()  # side×2, the same for rows and columns
-    weight = torch.stack([1 - (position - low), position - low], -1)
-    taps = index[:, None, :, None] * size + index[None, :, None, :]
-    return taps.reshape(-1, 4), (weight[:, None, :, None] * weight[None, :, None, :]).reshape(-1, 4)
 
 
 def correlate(
@@ -128,6 +122,10 @@ def correlate(
     if axis is not None:
         trg_length = trg_length[:, axis][:, :, axis]
     assert fine is not None, "the first layer's map has the side of the correlation grid"
-    return Correlation(
-        fine, tuple(coarse), tuple(taps), tuple(widen), src_length.flatten(1), trg_length.flatten(1)
-    )
+
+    def towards(axis: Tensor, reverse: bool) -> Correlation:
+        ends = (trg, src) if reverse else (src, trg)
+        return correlate(*ends, selection, layers, axis=axis, floor=floor)
+
+    factors = tuple(coarse), tuple(taps), tuple(widen)
+    return Correlation(fine, *factors, src_length.flatten(1), trg_length.flatten(1), towards)

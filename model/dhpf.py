@@ -6,16 +6,17 @@ from itertools import groupby
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from dhpf.model.ablation import Ablation, without_hough
+from dhpf.common.errors import UserError
+from dhpf.model import VOTINGS
+from dhpf.model.ablation import Ablation
 from dhpf.model.backbone import Frozen
-from dhpf.model.correlation import Correlation, correlate
+from dhpf.model.correlation import correlate
 from dhpf.model.gating import DynamicGating
-from dhpf.model.hough import hough_matching, score_rows
-from dhpf.model.hypercolumn import ImageCode, interpolated_norms, interpolation
-from dhpf.model.losses import ENTROPY_SIDE, entropy, nearest_cells
-from dhpf.model.transfer import best_targets, confident_targets, covering_cells, move_points
+from dhpf.model.grid import STRIDE, covering_cells
+from dhpf.model.hypercolumn import ImageCode, interpolated_norms
+from dhpf.model.transfer import best_targets, confident_targets, move_points
+from dhpf.model.voting import Scores
 
 
 @dataclass(frozen=True)
@@ -24,49 +25,39 @@ class Matches:
 
     selection: B×K, 1 where a pair selected a layer (with gradient in training; in between with soft gates).
     weights: B×K, the selection with layer 0 standing in where a pair selected none.
-    correlation, geometric, column_max: see `Correlation` and `hough_matching`; the match score is the
-        appearance times the geometric score.
+    scores: the match scores that the voting gave.
     """
 
     selection: Tensor
     weights: Tensor
-    correlation: Correlation
-    geometric: Tensor
-    column_max: Tensor
+    scores: Scores
 
     def __getitem__(self, pairs: slice) -> "Matches":
         """The matches of some of the pairs."""
-        return Matches(
-            self.selection[pairs],
-            self.weights[pairs],
-            self.correlation[pairs],
-            self.geometric[pairs],
-            self.column_max[pairs],
-        )
+        return Matches(self.selection[pairs], self.weights[pairs], self.scores[pairs])
 
     @property
     def side(self) -> int:
-        return (self.geometric.shape[-1] + 1) // 2
-
-    def scores(self, cells: Tensor) -> Tensor:
-        """Match scores of some source cells (B×n) with all target cells, B×n×N."""
-        return self.correlation.appearance(cells) * score_rows(self.geometric, cells)
+        """S, the side of the correlation grid."""
+        return round(self.scores.column_max.shape[1] ** 0.5)
 
     @torch.no_grad()
     def best(self, cells: Tensor) -> Tensor:
         """Best target cell of some source cells after the mutual nearest-neighbour filter, both B×n."""
-        return torch.cat([best_targets(self.scores(c), self.column_max) for c in self._split(cells)], 1)
+        return torch.cat(
+            [best_targets(self.scores.rows(c), self.scores.column_max) for c in self._split(cells)], 1
+        )
 
     @torch.no_grad()
     def confident(self, cells: Tensor) -> tuple[Tensor, Tensor]:
         """`best` and, likewise B×n, the confidence of each (see `confident_targets`)."""
-        parts = [confident_targets(self.scores(c), self.column_max) for c in self._split(cells)]
+        parts = [confident_targets(self.scores.rows(c), self.scores.column_max) for c in self._split(cells)]
         targets, confidence = zip(*parts, strict=True)
         return torch.cat(targets, 1), torch.cat(confidence, 1)
 
     def _split(self, cells: Tensor) -> tuple[Tensor, ...]:
         """Cells in parts whose rows take little memory."""
-        chunk = max(1, 2**22 // self.column_max.numel())
+        chunk = max(1, 2**22 // self.scores.column_max.numel())
         return cells.split(chunk if cells.device.type == "cpu" else 16 * chunk, dim=1)
 
     @torch.no_grad()
@@ -94,9 +85,14 @@ class DHPF(nn.Module):
     """
 
     layer_of_channel: Tensor
+    count = 0  # of models in this process
 
-    def __init__(self, backbone: Frozen) -> None:
+    def __init__(self, backbone: Frozen, voting: str = "hough") -> None:
+        """Args: voting: a key of `VOTINGS`; it may be changed at any time."""
         super().__init__()
+        DHPF.count += 1
+        self.number = DHPF.count
+        self.voting = voting
         self.backbone = backbone
         self.learner = DynamicGating(backbone.channels, backbone.widths)
         self.register_buffer("layer_of_channel", _owners(backbone.widths), persistent=False)
@@ -108,6 +104,12 @@ class DHPF(nn.Module):
         self.ablation = ablation
         widths = self.backbone.channels if ablation.raw else self.backbone.widths
         self.layer_of_channel = _owners(widths).to(self.device)
+
+    @property
+    def differences(self) -> str:
+        """What it does otherwise than the paper, in words; empty if nothing."""
+        voting = {"hough": "", "none": "no Hough matching"}.get(self.voting, f"voting {self.voting}")
+        return ", ".join(filter(None, [str(self.ablation), voting]))
 
     @property
     def device(self) -> torch.device:
@@ -145,19 +147,32 @@ class DHPF(nn.Module):
             layers = torch.block_diag(*(x.new_ones(m.shape[1], 1) for m in group))
             joined.append(x)
             norms.append(interpolated_norms(x, layers, side))
-        return ImageCode(
-            tuple(joined), torch.cat(norms, 1), tuple(p if index is None else p[index] for p in pooled)
-        )
+        pools = tuple(p if index is None else p[index] for p in pooled)
+        return ImageCode(tuple(joined), torch.cat(norms, 1), pools, self.origin(side))
+
+    def origin(self, grid: int) -> str:
+        """What tells this model's codes on a grid×grid correlation grid from others, in words."""
+        kind = "raw" if self.ablation.raw else "transformed"
+        return f"side {STRIDE * grid}, {kind} features, model {self.number} of this process"
 
     def compare(self, src: ImageCode, trg: ImageCode, noise: Tensor | None = None) -> Matches:
-        """Match B source images with B target images, given as codes; `noise` as in `DynamicGating`."""
+        """Match B source images with B target images, given as codes; `noise` as in `DynamicGating`.
+
+        Raises:
+            UserError: the codes do not belong together, or to this model as it is now.
+        """
+        if not src.origin == trg.origin == self.origin(src.norms.shape[-1]):
+            raise UserError(
+                f"codes that do not belong together: the source has {src.origin}; the target has {trg.origin}; this "
+                f"is model {self.number}, made for {'raw' if self.ablation.raw else 'transformed'} features: encode "
+                "both images with it"
+            )
         selection = self._select(src, trg, noise)
         none = selection.detach().sum(1, keepdim=True) == 0
         first = torch.arange(selection.shape[1], device=self.device) == 0
         weights = selection.masked_fill(none & first, 1)
         correlation = correlate(src, trg, weights, self.layer_of_channel, floor=self._floor)
-        voting = hough_matching if self.ablation.hough else without_hough
-        return Matches(selection, weights, correlation, *voting(correlation))
+        return Matches(selection, weights, VOTINGS[self.voting](correlation))
 
     def _select(self, src: ImageCode, trg: ImageCode, noise: Tensor | None) -> Tensor:
         """Selection of each pair, B×K."""
@@ -172,29 +187,21 @@ class DHPF(nn.Module):
     def _floor(self) -> float:
         return 1e-4 if self.training else 0.0
 
-    def forward(
-        self,
-        src: Tensor,
-        trg: Tensor,
-        pairs: tuple[Tensor, Tensor] | None = None,
-        noise: Tensor | None = None,
-    ) -> Matches:
-        """Match source images with target images.
-
-        Args:
-            src, trg: B×3×s×s.
-            pairs: B' indices of source images and of target images; by default image b with image b.
-            noise: see `DynamicGating`.
-        """
+    def forward(self, src: Tensor, trg: Tensor, noise: Tensor | None = None) -> Matches:
+        """Match source image b with target image b, both B×3×s×s; `noise` as in `DynamicGating`."""
         if self.training:
-            return self.compare(*self.codes(src, trg, pairs), noise)
+            return self.compare(*self.codes(src, trg), noise)
         code = self.encode(torch.cat([src, trg]))
         return self.compare(code[: len(src)], code[len(src) :])
 
     def codes(
         self, src: Tensor, trg: Tensor, pairs: tuple[Tensor, Tensor] | None = None
     ) -> tuple[ImageCode, ImageCode]:
-        """Source and target codes of B' pairs; in training each side's batch has its own batch statistics."""
+        """Source and target codes of B' pairs; in training each side's batch has its own batch statistics.
+
+        Args:
+            pairs: B' indices of source images and of target images; by default image b with image b.
+        """
         src_index, trg_index = pairs or (None, None)
         with self._precision():
             src_maps, trg_maps = list(self._layers(src)), list(self._layers(trg))
@@ -205,38 +212,6 @@ class DHPF(nn.Module):
                 self.learner.transform(0, src_maps[0], src_index)
                 self.learner.transform(0, trg_maps[0], trg_index)
         return codes
-
-    def keypoint_scores(self, matches: Matches, src_kps: Tensor, trg_kps: Tensor) -> tuple[Tensor, Tensor]:
-        """Match scores of the rows of the key-points' nearest cells, B×P×N, and the true target cells, B×P."""
-        cells = nearest_cells(src_kps, matches.side)
-        return matches.scores(cells), nearest_cells(trg_kps, matches.side)
-
-    def entropies(self, src: ImageCode, trg: ImageCode, matches: Matches) -> Tensor:
-        """Entropy of each pair's match scores, the mean of both directions (spec section 7), B.
-
-        Only the target cells that the reduction reads are scored; scores are recomputed in the backward pass.
-        """
-        side = matches.side
-        reduce = interpolation(side, ENTROPY_SIDE, matches.geometric)
-        axis = (reduce != 0).any(0).nonzero()[:, 0]
-        every = torch.arange(side**2, device=axis.device)
-
-        def direction(correlation: Correlation, geometric: Tensor) -> Tensor:
-            cells = every.expand(len(geometric), -1)
-            scores = correlation.appearance(cells) * score_rows(geometric, cells, axis)
-            return entropy(scores, reduce[:, axis])
-
-        total = torch.zeros(len(src), device=self.device)
-        ways = ((src, trg, matches.geometric), (trg, src, matches.geometric.flip(1, 2)))
-        for a, b, geometric in ways:
-            corr = correlate(a, b, matches.weights, self.layer_of_channel, axis=axis, floor=self._floor)
-            some = len(corr) if corr.src_length.is_cuda else 1  # bounds the memory, fills a GPU
-            each = [
-                checkpoint(direction, corr[p : p + some], geometric[p : p + some], use_reentrant=False)
-                for p in range(0, len(corr), some)
-            ]
-            total = total + torch.cat(each)
-        return total / 2
 
 
 def _owners(widths: tuple[int, ...]) -> Tensor:

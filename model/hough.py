@@ -5,14 +5,15 @@ into a (2S-1)×(2S-1) table, and the geometric score is such a table, too.
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from dhpf.model.correlation import Correlation
-
-STRIDE = 4  # pixels between neighbouring cells of the correlation grid
+from dhpf.model.grid import STRIDE
+from dhpf.model.voting import Scores
 
 
 def skewed(L: int, S: int, M: int, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,6 +66,34 @@ def score_rows(geometric: Tensor, cells: Tensor, axis: Tensor | None = None) -> 
     if axis is not None:
         rows = rows[:, :, axis][..., axis]
     return rows.flatten(2)
+
+
+@dataclass(frozen=True)
+class HoughRows:
+    """Rows of match scores: appearance times the geometric score of the displacement.
+
+    geometric: the B×(2S-1)×(2S-1) table of `geometric_scores`; axis: as in `score_rows`.
+    """
+
+    correlation: Correlation
+    geometric: Tensor
+    axis: Tensor | None = None
+
+    def __call__(self, cells: Tensor) -> Tensor:
+        return self.correlation.appearance(cells) * score_rows(self.geometric, cells, self.axis)
+
+    def __getitem__(self, pairs: slice) -> "HoughRows":
+        return HoughRows(self.correlation[pairs], self.geometric[pairs], self.axis)
+
+    def towards(self, axis: Tensor, reverse: bool) -> "HoughRows":
+        geometric = self.geometric.flip(1, 2) if reverse else self.geometric
+        return HoughRows(self.correlation.towards(axis, reverse), geometric, axis)
+
+
+def hough_voting(correlation: Correlation) -> Scores:
+    """Regularized Hough matching as a voting; no gradient goes through the geometric scores."""
+    geometric, column_max = hough_matching(correlation)
+    return Scores(HoughRows(correlation, geometric), column_max)
 
 
 @torch.no_grad()

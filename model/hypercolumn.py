@@ -3,14 +3,9 @@
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-
-def interpolation(size: int, side: int, like: Tensor) -> Tensor:
-    """side×size matrix of linear interpolation with align_corners=True along one axis."""
-    eye = torch.eye(size, device=like.device, dtype=like.dtype)
-    return F.interpolate(eye[None], size=side, mode="linear", align_corners=True)[0].T
+from dhpf.model.grid import interpolation
 
 
 def interpolated_norms(maps: Tensor, layers: Tensor, side: int) -> Tensor:
@@ -49,11 +44,13 @@ class ImageCode:
     maps: for every side h of layers, the transformed maps of those layers, concatenated: B×h×h×C.
     norms: B×K×S×S, squared norms of every layer's vectors on the correlation grid.
     pooled: for every layer the global average of its untransformed map, B×C.
+    origin: side of the frame, kind of features and model that the code is of, in words.
     """
 
     maps: tuple[Tensor, ...]
     norms: Tensor
     pooled: tuple[Tensor, ...]
+    origin: str
 
     def __len__(self) -> int:
         return len(self.norms)
@@ -61,7 +58,10 @@ class ImageCode:
     def __getitem__(self, index: Tensor | slice) -> "ImageCode":
         """The codes of some of the images."""
         return ImageCode(
-            tuple(m[index] for m in self.maps), self.norms[index], tuple(p[index] for p in self.pooled)
+            tuple(m[index] for m in self.maps),
+            self.norms[index],
+            tuple(p[index] for p in self.pooled),
+            self.origin,
         )
 
     @staticmethod
@@ -73,6 +73,7 @@ class ImageCode:
             tuple(torch.cat(m) for m in zip(*(c.maps for c in codes), strict=True)),
             torch.cat([c.norms for c in codes]),
             tuple(torch.cat(p) for p in zip(*(c.pooled for c in codes), strict=True)),
+            codes[0].origin,
         )
 
     def tensors(self) -> tuple[Tensor, ...]:

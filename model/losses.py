@@ -2,16 +2,12 @@
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
-from dhpf.model.hough import STRIDE
+from dhpf.model.grid import interpolation
+from dhpf.model.voting import Rows, Scores
 
 ENTROPY_SIDE = 15  # side of the grid that score maps are reduced to before their entropy is taken
-
-
-def nearest_cells(points: Tensor, side: int) -> Tensor:
-    """Grid cells y·S + x whose centres (4x, 4y) are nearest to the points, B×2×P -> B×P; the first of equals."""
-    x, y = (points / STRIDE - 0.5).ceil().clamp(0, side - 1).long().unbind(1)
-    return y * side + x
 
 
 def strong_loss(scores: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
@@ -66,6 +62,31 @@ def entropy(scores: Tensor, reduce: Tensor) -> Tensor:
     p = p / torch.where(total == 0, 1, total)
     p = torch.where(p == 0, 1e-30, p)
     return -(p * torch.log2(p)).sum(2).mean(1)
+
+
+def entropies(scores: Scores, side: int) -> Tensor:
+    """Entropy of each pair's match scores, the mean of both directions, B.
+
+    Only the target cells that the reduction reads are scored; scores are recomputed in the backward pass.
+
+    Args:
+        side: S, of the correlation grid.
+    """
+    reduce = interpolation(side, ENTROPY_SIDE, scores.column_max)
+    axis = (reduce != 0).any(0).nonzero()[:, 0]
+    every = torch.arange(side**2, device=axis.device)
+    B = len(scores.column_max)
+    some = B if scores.column_max.is_cuda else 1  # bounds the memory, fills a GPU
+
+    def direction(rows: Rows) -> Tensor:
+        return entropy(rows(every.expand(min(some, B), -1)), reduce[:, axis])
+
+    total = scores.column_max.new_zeros(B)
+    for reverse in (False, True):
+        rows = scores.rows.towards(axis, reverse)
+        each = [checkpoint(direction, rows[p : p + some], use_reentrant=False) for p in range(0, B, some)]
+        total = total + torch.cat(each)
+    return total / 2
 
 
 def selection_loss(selection: Tensor, rate: float) -> Tensor:

@@ -8,8 +8,9 @@ import os
 from pathlib import Path
 
 from dhpf.common.errors import UserError
+from dhpf.common.weights import read_tensors
 from dhpf.data.download import DRIVE, fetch
-from dhpf.model.checkpoint import backbone_of, read_tensors
+from dhpf.model.checkpoint import fitting
 
 PREFIX = "dhpf:"
 FILES = {  # ids on Google Drive
@@ -58,7 +59,7 @@ def resolve(name: str) -> Path:
     if fetched:
         fetch(DRIVE + FILES[file], path)
     try:
-        belongs = backbone_of(path, read_tensors(path))
+        belongs = fitting(path, read_tensors(path))
         if not model.endswith(f"-{belongs}"):
             raise UserError(f"{path}: a checkpoint of {belongs}, not {name}: remove it")
     except UserError:

@@ -3,30 +3,10 @@
 import torch
 from torch import Tensor
 
-from dhpf.model.hough import STRIDE
+from dhpf.model.grid import STRIDE
 
 REACH = 5  # half the side of a cell's receptive field, pixels
 NEAR = 0.1  # sides of the frame: what counts as the same place in a confidence
-
-
-def covering_cells(points: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """The source cells whose receptive field contains a point, borders included.
-
-    Args:
-        points: B×2×P (x, y).
-        side: S.
-    Returns:
-        cells: B×P×9 candidate indices y·S + x, and a B×P×9 mask of those that do contain the point.
-    """
-    around = torch.arange(-1, 2, device=points.device)
-    cell = (points / STRIDE).round().clamp(-2, side + 1)[..., None] + around  # B×2×P×3
-    # Compared with the box's corners, which are exact numbers; a difference may round onto the border.
-    low, high = STRIDE * cell - REACH, STRIDE * cell + REACH
-    inside = (cell >= 0) & (cell < side) & (points[..., None] >= low) & (points[..., None] <= high)
-    x, y = cell.clamp(0, side - 1).long().unbind(1)
-    cells = y[..., :, None] * side + x[..., None, :]
-    covers = inside[:, 1, :, :, None] & inside[:, 0, :, None, :]
-    return cells.flatten(2), covers.flatten(2)
 
 
 def mutual_filter(scores: Tensor, column_max: Tensor) -> Tensor:

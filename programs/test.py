@@ -1,89 +1,51 @@
 """Measure DHPF on a benchmark; see `python test.py --help` and the README."""
 
-import time
-from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
+from dhpf.common.options import OutputOptions, Parser, existing, number, option
+from dhpf.common.program import program
+from dhpf.data.options import DataOptions
+from dhpf.model.options import AblationOptions, LoadOptions, ModelOptions
 
-from dhpf.common.processes import gather, start
-from dhpf.common.run import Run, progress
-from dhpf.data import open_benchmark
-from dhpf.evaluation.predict import predict
-from dhpf.evaluation.results import describe, rescore, save_results, versions
-from dhpf.evaluation.score import merge
-from dhpf.model import checkpoint
-from dhpf.programs.options import ablation, testing_parser
-from dhpf.report.runs import report_test, resources
+EXAMPLES = (
+    "python test.py --benchmark pfpascal --load logs/strong/best_model.pt",
+    "python test.py --benchmark spair --load dhpf:spair-strong-resnet101 --alpha 0.05 0.1 0.15",
+)
 
 
-def main() -> None:
-    options = testing_parser().parse_args()
+@dataclass(frozen=True)
+class TestingOptions:
+    alpha: tuple[float, ...] = option(
+        (0.1,), "PCK's alpha, one or several", type=number(float, 0, 1, above=True), nargs="+", metavar="A"
+    )
+    bsz: int = option(8, "pairs compared together on a GPU", type=number(int, 1), metavar="N")
+    precision: str = option("fp32", "of the backbone and the transformation", choices=("fp32", "bf16"))
+    seed: int = option(0, "draws the untrained learner", type=number(int, 0, 2**32 - 1), metavar="N")
+    from_predictions: Path | None = option(
+        None, "score predictions.csv.gz of an earlier test anew", type=existing, metavar="FILE"
+    )
+
+
+@dataclass(frozen=True)
+class TestOptions(OutputOptions, AblationOptions, ModelOptions, LoadOptions, DataOptions, TestingOptions):
+    """All options of `test.py`."""
+
+
+def parser() -> Parser:
+    return Parser(TestOptions, "Measure a trained DHPF on a benchmark's test split.", EXAMPLES)
+
+
+@program
+def main(arguments: Sequence[str] | None = None) -> None:
+    options: TestOptions = parser().parse(arguments)
     if options.from_predictions:
+        # What needs torch or pandas is imported when the options are known to be good.
+        from dhpf.evaluation.results import describe, rescore
+
         print(describe(rescore(options.from_predictions, options.alpha, options.thres)))
     else:
+        from dhpf.programs.testing import evaluate
+
         evaluate(options)
-
-
-def evaluate(options: Namespace) -> dict[str, Any]:
-    """Evaluate into a new run folder; returns what its `results.json` holds, nothing but in the main process."""
-    processes, device = start(options.device)
-    rank, count = processes.process_index, processes.num_processes
-    benchmark = open_benchmark(
-        options.benchmark, options.datapath, "test", options.thres, options.img_side, not options.no_download
-    )
-    torch.manual_seed(options.seed)
-    if options.load:
-        model, options.backbone = checkpoint.load_model(
-            options.load, options.backbone, options.backbone_weights
-        )
-    else:
-        options.backbone = options.backbone or "efficientnet_lite0"
-        model = checkpoint.build_model(options.backbone, options.backbone_weights)
-    model.ablate(ablation(options, len(model.backbone.channels)))
-    ablated = str(model.ablation)
-    model.bf16 = options.precision == "bf16"
-    model.to(device)
-
-    run = None
-    if processes.is_main_process:
-        name = (
-            options.logpath or f"test-{options.benchmark}-{options.backbone}-{time.strftime('%Y%m%d-%H%M%S')}"
-        )
-        run = Run.create(Path("logs") / name, vars(options) | {"versions": versions()})
-        learner = options.load or f"untrained, drawn from seed {options.seed}"
-        learner = "none" if model.ablation.unlearned else learner
-        words = f"{options.backbone}, learner: {learner}" + (f"; {ablated}" if ablated else "")
-        run.log(words)
-    share = range(len(benchmark) * rank // count, len(benchmark) * (rank + 1) // count)
-    begin = time.monotonic()
-    with progress("testing", len(share), run is not None) as advance:
-        tables, unread = predict(
-            model, benchmark, share, options.bsz, options.workers, options.on_bad_pair, advance
-        )
-    seconds = time.monotonic() - begin
-    tables, unread = gather([merge(tables)] if tables else []), gather(unread)
-    results: dict[str, Any] = {}
-    if run:
-        whole = merge(tables)
-        left = sorted(set(range(len(benchmark))) - set(whole.pair))
-        skipped = [f"{benchmark.pairs[i].src_key} - {benchmark.pairs[i].trg_key}" for i in left]
-        decisive = {
-            k: str(v)
-            for k, v in vars(options).items()
-            if k in ("benchmark", "backbone", "img_side", "precision")
-        }
-        decisive |= {"ablation": ablated} if ablated else {}
-        results = save_results(
-            run.folder, whole, options.alpha, options.thres, decisive | {"skipped": skipped}, options.load
-        )
-        for message in dict.fromkeys(unread):  # an image may have been tried more than once
-            run.log(f"not readable: {message}")
-        if skipped:
-            run.log(f"{len(skipped)} of {len(benchmark)} pairs skipped: {', '.join(skipped)}")
-        run.log(describe(results["figures"]))
-        run.log(f"{len(benchmark)} pairs in {seconds:.0f} s; results: {run.folder}")
-        used = resources(seconds, len(benchmark), device)
-        report_test(run.folder, words, benchmark, whole, results, vars(options), used)
-    return results

@@ -2,45 +2,61 @@
 
 import json
 import time
-from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from dhpf.common.errors import UserError
-from dhpf.common.run import OPTIONS
-from dhpf.programs.options import training_parser
-from dhpf.report.runs import report_training
-from dhpf.training.trainer import FREE, Trainer
+from dhpf.common.options import Parser
+from dhpf.common.program import program
+from dhpf.training.options import TrainOptions
+
+# What may differ when a run is resumed: it does not change what the run computes.
+FREE = {"resume", "logpath", "datapath", "device", "workers", "save_every", "no_download", "niter"}
+FREE |= {"backbone_weights", "on_bad_pair"}
+EXAMPLES = (
+    "python train.py --benchmark pfpascal --supervision strong --backbone resnet101 --logpath strong",
+    "python train.py --resume logs/strong",
+)
 
 
-def read_options() -> Namespace:
-    """The options given, or those of the run to resume.
+def read_options(arguments: Sequence[str] | None) -> TrainOptions:
+    """The options given, or those of the run to resume; what an older run does not know has its default.
 
     Raises:
         UserError: there is no such run, or an option given changes what it computes.
     """
-    parser = training_parser()
-    options = parser.parse_args()
+    parser = Parser(
+        TrainOptions,
+        "Train DHPF. An epoch is one pass over the training pairs and one over the validation pairs.",
+        EXAMPLES,
+    )
+    options: TrainOptions = parser.parse(arguments)
     if options.resume is None:
         return options
     try:
-        saved = dict(json.loads((options.resume / OPTIONS).read_text()))
+        content = dict(json.loads((options.resume / "options.json").read_text()))
     except (OSError, ValueError, TypeError) as error:
         raise UserError(
-            f"--resume {options.resume}: not the folder of a run, {OPTIONS} cannot be read"
+            f"--resume {options.resume}: not the folder of a run, options.json cannot be read"
         ) from error
-    parser.set_defaults(**{k: v for k, v in saved.items() if k in vars(options)})
-    resumed = parser.parse_args()
-    changed = [k for k, v in vars(resumed).items() if k not in FREE and str(v) != str(saved.get(k))]
+    saved = {k: content.get(k, parser.get_default(k)) for k in asdict(options)}
+    resumed: TrainOptions = parser.parse(arguments, saved)
+    changed = [k for k, v in asdict(resumed).items() if k not in FREE and str(v) != str(saved[k])]
     if changed:
-        names = ", ".join(f"--{k.replace('_', '-')} (it was {saved.get(k)})" for k in changed)
+        names = ", ".join(f"--{k.replace('_', '-')} (it was {saved[k]})" for k in changed)
         raise UserError(f"--resume {options.resume}: it would be another run with a different {names}")
     return resumed
 
 
-def main() -> None:
-    options = read_options()
+@program
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = read_options(arguments)
     name = f"{options.benchmark}-{options.supervision}-{options.backbone}-{time.strftime('%Y%m%d-%H%M%S')}"
-    folder = options.resume or Path("logs") / (options.logpath or name)
+    folder = options.resume or options.run_folder or Path("logs") / name
+    from dhpf.report.runs import report_training  # torch: not needed to refuse an option
+    from dhpf.training.trainer import Trainer
+
     trainer = Trainer(options)
     trainer.train(folder)
     if trainer.processes.is_main_process:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from dhpf.common.files import replace_file
 from dhpf.common.run import HISTORY, OPTIONS
-from dhpf.data.benchmark import IMAGENET_MEAN, IMAGENET_STD, Benchmark
+from dhpf.data.benchmark import Benchmark
+from dhpf.data.images import IMAGENET_MEAN, IMAGENET_STD
 from dhpf.evaluation.score import measure
 from dhpf.report import page as report
 from dhpf.report import pictures

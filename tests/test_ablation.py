@@ -25,7 +25,7 @@ SCENES = {
     "raw, one coarse layer": Ablation(layers=(2,), raw=True),
     "soft": Ablation(soft=True),
     "no hough": Ablation(hough=False),
-    "everything": Ablation(layers=(0, 2), raw=True, hough=False),
+    "everything": Ablation(layers=(0, 2), raw=True),
 }
 
 

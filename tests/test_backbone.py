@@ -9,7 +9,8 @@ from skimage.data import chelsea
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
-from dhpf.model.backbone import BACKBONES, EfficientNetLite0
+from dhpf.model import BACKBONES
+from dhpf.model.backbone import EfficientNetLite0
 from dhpf.model.dhpf import DHPF
 
 BLOCKS = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}

@@ -17,7 +17,7 @@ from places import ROOT
 from scipy.io import loadmat, savemat
 
 from dhpf.common.errors import UserError
-from dhpf.data.benchmark import path_parts
+from dhpf.data.lists import path_parts
 from dhpf.data.verify import BENCHMARKS, main, verify
 
 WILLOW = "PF-WILLOW/test_pairs.csv"

@@ -19,7 +19,9 @@ from dhpf.data.caltech import Caltech
 from dhpf.data.pfpascal import PFPascal
 from dhpf.data.pfwillow import PFWillow
 from dhpf.data.spair import SPair
-from dhpf.evaluation.score import DIFFICULTY, keypoint_errors, measure, merge, score, tabulate
+from dhpf.evaluation.metrics import keypoint_errors
+from dhpf.evaluation.score import DIFFICULTY, measure, score
+from dhpf.evaluation.table import table_of
 
 needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason="no benchmark data beside the repository")
 

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from dhpf.model.backbone import ResNet50
 from dhpf.model.dhpf import DHPF, Matches
+from dhpf.model.grid import nearest_cells
 from dhpf.model.hypercolumn import ImageCode
-from dhpf.model.losses import nearest_cells
 from dhpf.model.transfer import best_targets
-from dhpf.training.supervision import STEPS
+from dhpf.training import SUPERVISIONS
 
 GOLDEN = SHARED / "golden"
 pytestmark = pytest.mark.skipif(not GOLDEN.is_dir(), reason="no golden values beside the repository")
@@ -200,7 +200,7 @@ def run(request: pytest.FixtureRequest, backbone: ResNet50, batch: dict[str, Any
     run = Run(kind, model, golden(f"train_{kind}_resnet50"))
     optimizer = torch.optim.SGD(model.learner.parameters(), lr=LR[kind], momentum=0.5)
     for k in range(STEPS_TAKEN):
-        step = STEPS[kind](model, batch, 0.1, 0.5, torch.from_numpy(run.reference[f"noise_{k}"]))
+        step = SUPERVISIONS[kind](model, batch, 0.1, 0.5, torch.from_numpy(run.reference[f"noise_{k}"]))
         optimizer.zero_grad()
         step.loss.backward()
         if k == 0:
@@ -215,7 +215,7 @@ def run(request: pytest.FixtureRequest, backbone: ResNet50, batch: dict[str, Any
         run.selections.append(step.selection)
         optimizer.step()
     with torch.no_grad():
-        run.losses.append(STEPS[kind](model.eval(), batch, 0.1, 0.5, None).loss.item())
+        run.losses.append(SUPERVISIONS[kind](model.eval(), batch, 0.1, 0.5, None).loss.item())
     return run
 
 
@@ -270,5 +270,5 @@ def test_gradients_in_float64(kind: str, exact_backbone: ResNet50, batch: dict[s
     reference, model = golden(f"train_{kind}_resnet50"), trained(exact_backbone).train()
     images = {way: batch[way].double() for way in ("src_img", "trg_img")}
     noise = torch.from_numpy(reference["noise_0"]).double()
-    STEPS[kind](model.double(), batch | images, 0.1, 0.5, noise).loss.backward()
+    SUPERVISIONS[kind](model.double(), batch | images, 0.1, 0.5, noise).loss.backward()
     gradients_agree({n: p.grad for n, p in model.learner.named_parameters()}, reference, EXACT)

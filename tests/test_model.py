@@ -15,14 +15,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from dhpf.model import hough
-from dhpf.model.correlation import bilinear_taps, correlate
+from dhpf.model.correlation import correlate
 from dhpf.model.dhpf import DHPF
 from dhpf.model.gating import DynamicGating
+from dhpf.model.grid import bilinear_taps, covering_cells, nearest_cells
 from dhpf.model.hough import diagonal_sums, geometric_scores, hough_matching, score_rows
 from dhpf.model.hypercolumn import ImageCode, interpolated_norms
-from dhpf.model.losses import nearest_cells
-from dhpf.model.transfer import covering_cells
-from dhpf.training.supervision import STEPS
+from dhpf.training import SUPERVISIONS
 
 ALPHA, RATE = 0.1, 0.4
 MAX_PTS = 4
@@ -143,7 +142,7 @@ def test_training_step_and_its_gradients_equal_the_oracle(kind: str, problem: Pr
     model, batch = problem.model.train(), problem.batch
     learner, B = deepcopy(model.learner), len(batch["n_pts"])
 
-    step = STEPS[kind](model, batch, ALPHA, RATE, problem.noise)
+    step = SUPERVISIONS[kind](model, batch, ALPHA, RATE, problem.noise)
     step.loss.backward()
 
     src, trg = (
@@ -184,7 +183,7 @@ def test_validation_loss_equals_the_oracle(problem: Problem) -> None:
             "weak": oracle.weak_loss(pairs, len(pairs)),
         }
         for kind, loss in losses.items():
-            step = STEPS[kind](model, batch, ALPHA, RATE, None)
+            step = SUPERVISIONS[kind](model, batch, ALPHA, RATE, None)
             close(step.loss, loss + oracle.selection_loss(pairs, RATE), 1e-6)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
@@ -192,11 +191,11 @@ def test_validation_loss_equals_the_oracle(problem: Problem) -> None:
 def test_training_counts_layer_zero_twice_and_gates_once() -> None:
     torch.manual_seed(0)
     problem = make_problem([12, 6, 3], [4, 5, 6], [2, 3, 4], 3)
-    for kind in STEPS:
+    for kind in SUPERVISIONS:
         learner = deepcopy(problem.model.learner)
         model = DHPF(problem.model.backbone)
         model.learner = learner
-        STEPS[kind](model.double().train(), problem.batch, ALPHA, RATE, problem.noise)
+        SUPERVISIONS[kind](model.double().train(), problem.batch, ALPHA, RATE, problem.noise)
         assert [int(ffn[1].num_batches_tracked) for ffn in learner.reduction_ffns] == [4, 2, 2]
         assert [int(gate[1].num_batches_tracked) for gate in learner.gumbel_ffns] == [1, 1, 1]
 

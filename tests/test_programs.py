@@ -21,7 +21,8 @@ from commands import TINY, Command, refused, run, succeed
 from places import ROOT, SHARED
 
 from dhpf.data import BENCHMARKS
-from dhpf.model.backbone import BACKBONES, ResNet50
+from dhpf.model import BACKBONES
+from dhpf.model.backbone import ResNet50
 from dhpf.model.gating import DynamicGating
 
 RESULTS = ("results.json", "predictions.csv.gz")

@@ -19,8 +19,7 @@ import torchvision
 from commands import succeed
 from places import ROOT
 
-from dhpf.model import checkpoint, released
-from dhpf.model.backbone import BACKBONES
+from dhpf.model import BACKBONES, checkpoint, released
 from dhpf.model.gating import DynamicGating
 
 LITE = "efficientnet_lite0"

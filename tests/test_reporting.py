@@ -14,8 +14,8 @@ from PIL import Image
 from dhpf.common.errors import UserError
 from dhpf.common.run import Run
 from dhpf.data import open_benchmark
-from dhpf.evaluation.results import read_predictions
 from dhpf.evaluation.score import measure
+from dhpf.evaluation.table import read_predictions
 from dhpf.programs import train
 from dhpf.programs.options import testing_parser as parser_of_tests
 from dhpf.programs.test import evaluate

@@ -17,8 +17,7 @@ from archive_server import Page, archive_server
 from places import SHARED
 
 from dhpf.common.errors import UserError
-from dhpf.model import checkpoint, released
-from dhpf.model.backbone import BACKBONES
+from dhpf.model import BACKBONES, checkpoint, released
 from dhpf.programs import reproduce
 
 TRAINED = ("pfpascal-strong", "pfpascal-weak", "spair-strong")

@@ -17,8 +17,9 @@ from test_evaluation import make_pair, random_pairs, table_of
 
 from dhpf.common.errors import UserError
 from dhpf.evaluation import results
-from dhpf.evaluation.results import describe, read_predictions, rescore, save_results, write_predictions
-from dhpf.evaluation.score import merge, score
+from dhpf.evaluation.results import describe, rescore, save_results
+from dhpf.evaluation.score import score
+from dhpf.evaluation.table import read_predictions, table_of, write_predictions
 
 ONE_FOLDER = settings(
     deadline=None,

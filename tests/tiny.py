@@ -145,7 +145,7 @@ def make_spair(root: Path, pairs: int = 8, categories: tuple[str, ...] = ("cat",
             lines.append(f"{n:06d}-{source.name}-{target.name}:{category}")
             content = {"src_kps": source.points.tolist(), "trg_kps": target.points.tolist()}
             content |= {"src_bndbox": source.box, "trg_bndbox": target.box, "category": category}
-            content |= dict.fromkeys(spair.DIFFICULTIES, n % 3)
+            content |= dict.fromkeys(spair.DIFFICULTY, n % 3)
             path = folder / "PairAnnotation" / split / f"{lines[-1]}.json"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(content))

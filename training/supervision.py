@@ -1,15 +1,16 @@
 """Training with strong or weak supervision (spec section 7)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dhpf.evaluation.score import keypoint_errors
+from dhpf.evaluation.metrics import keypoint_errors
 from dhpf.model.dhpf import DHPF
-from dhpf.model.losses import keypoint_weights, selection_loss, strong_loss
+from dhpf.model.grid import nearest_cells
+from dhpf.model.losses import entropies, keypoint_weights, selection_loss, strong_loss
 
 Batch = dict[str, Any]
 
@@ -29,7 +30,8 @@ def strong_step(model: DHPF, batch: Batch, alpha: float, rate: float, noise: Ten
     src_kps, trg_kps, n_pts, threshold = _keypoints(batch)
     correct, distance = keypoint_errors(matches.transfer(src_kps), trg_kps, n_pts, threshold, alpha)
     weights = keypoint_weights(distance, alpha * threshold, n_pts)
-    loss = strong_loss(*model.keypoint_scores(matches, src_kps, trg_kps), weights)
+    source, target = (nearest_cells(kps, matches.side) for kps in (src_kps, trg_kps))
+    loss = strong_loss(matches.scores.rows(source), target, weights)
     return Step(
         loss + selection_loss(matches.selection, rate), _pck(correct, n_pts), matches.selection.detach()
     )
@@ -49,8 +51,8 @@ def weak_step(model: DHPF, batch: Batch, alpha: float, rate: float, noise: Tenso
         )
     src, trg = model.codes(batch["src_img"], batch["trg_img"], (src_index, trg_index))
     matches = model.compare(src, trg, noise)
-    entropies = model.entropies(src, trg, matches)
-    loss = entropies[:B].mean() / (entropies[B:].mean() if len(entropies) > B else 1)
+    entropy = entropies(matches.scores, matches.side)
+    loss = entropy[:B].mean() / (entropy[B:].mean() if len(entropy) > B else 1)
     src_kps, trg_kps, n_pts, threshold = _keypoints(batch)
     correct, _ = keypoint_errors(matches[:B].transfer(src_kps), trg_kps, n_pts, threshold, alpha)
     return Step(
@@ -58,7 +60,7 @@ def weak_step(model: DHPF, batch: Batch, alpha: float, rate: float, noise: Tenso
     )
 
 
-STEPS = {"strong": strong_step, "weak": weak_step}
+Supervision = Callable[[DHPF, Batch, float, float, Tensor | None], Step]
 
 
 def _keypoints(batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -3,28 +3,29 @@
 import math
 import signal
 import time
-from argparse import Namespace
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from dhpf.common import weights
 from dhpf.common.errors import UserError
 from dhpf.common.processes import gather, start, synchronise, total
-from dhpf.common.run import HISTORY, Run, progress
+from dhpf.common.run import HISTORY, Run, progress, versions
 from dhpf.data import open_benchmark
-from dhpf.data.loading import load
-from dhpf.evaluation.results import versions
-from dhpf.model import checkpoint
-from dhpf.training.supervision import STEPS, Batch, Step, epoch_batches, gate_noise, to_device
+from dhpf.data.benchmark import Benchmark
+from dhpf.data.loading import Loader
+from dhpf.model.checkpoint import build_model, load_learner
+from dhpf.training import SUPERVISIONS
+from dhpf.training.options import TrainOptions
+from dhpf.training.supervision import Batch, Step, epoch_batches, gate_noise, to_device
 
 STATE, BEST, BEST_TWIN = "state.pt", "best_model.pt", "best_model.safetensors"
 NOT_FINITE = "not_finite.pt"
 STOPS = (signal.SIGTERM, signal.SIGINT)
-# What may differ when a run is resumed: it does not change what the run computes.
-FREE = {"resume", "logpath", "datapath", "device", "workers", "save_every", "no_download", "niter"}
-FREE |= {"backbone_weights", "on_bad_pair"}
 
 
 class Trainer:
@@ -34,7 +35,7 @@ class Trainer:
     the state of all generators.
     """
 
-    def __init__(self, options: Namespace) -> None:
+    def __init__(self, options: TrainOptions) -> None:
         """Opens data and model.
 
         Raises:
@@ -61,7 +62,7 @@ class Trainer:
         if len(self.sets["trn"]) < 2 * count:
             raise UserError(f"{self.sets['trn'].list_path}: one pair makes no training batch, two are needed")
         torch.manual_seed(options.seed)
-        self.model = checkpoint.build_model(options.backbone, options.backbone_weights)
+        self.model = build_model(options.backbone, options.backbone_weights, options.voting)
         self.model.bf16 = options.precision == "bf16"
         if count > 1 and self.device.type == "cuda":
             self.model.learner = nn.SyncBatchNorm.convert_sync_batchnorm(self.model.learner)
@@ -73,7 +74,9 @@ class Trainer:
         self.epoch = self.step = 0
         self.best = -1.0
         self.sums = self._no_sums()
-        self.skipped: list[str] = []  # pairs of this epoch, and why
+        self.skipped: list[str] = []  # training pairs of this epoch, and why
+        # One set of workers reads both splits: (split, index).
+        self.load = Loader(partial(_item, self.sets), options.workers, self.device.type == "cuda")
         self.run: Run | None = None
         self.asked: set[int] = set()  # signals that came
 
@@ -84,13 +87,17 @@ class Trainer:
             UserError: a pair cannot be read, the loss is not finite, a file cannot be written.
             SystemExit: a signal asked to stop; the state is saved.
         """
-        for number in (*STOPS, signal.SIGUSR1):
-            signal.signal(number, lambda number, _: self.asked.add(number))
-        self._open_run(folder)
-        while self.epoch < self.options.niter:
-            begin = time.monotonic()
-            self._training_pass()
-            self._finish_epoch(self._validation_pass(), begin)
+        numbers = (*STOPS, signal.SIGUSR1)
+        before = [signal.signal(number, lambda number, _: self.asked.add(number)) for number in numbers]
+        try:
+            self._open_run(folder)
+            while self.epoch < self.options.niter:
+                begin = time.monotonic()
+                self._training_pass()
+                self._finish_epoch(*self._validation_pass(), begin)
+        finally:
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, handler)
         self.log(f"best validation PCK {self.best:.2f} %: {folder / BEST}")
 
     def log(self, text: str) -> None:
@@ -99,10 +106,11 @@ class Trainer:
 
     def _open_run(self, folder: Path) -> None:
         """The run folder in the main process: a new one, or the one to resume with the state that it holds."""
+        threads = torch.get_num_threads()
         main = self.processes.is_main_process
         if not self.options.resume:
             if main:
-                self.run = Run.create(folder, vars(self.options) | {"versions": versions()})
+                self.run = Run.create(folder, asdict(self.options) | {"versions": versions()})
             self._save()
             return
         sizes: dict[str, int] = {}
@@ -110,6 +118,10 @@ class Trainer:
             sizes = self._restore(folder / STATE)
         if main:
             self.run = Run.rewind(folder, sizes)
+        if torch.get_num_threads() != threads:
+            self.log(
+                f"resumed with the run's {torch.get_num_threads()} threads, where this machine has {threads}"
+            )
 
     def _state(self) -> dict[str, Any]:
         """The whole state of the run; a list has an entry for each process."""
@@ -124,6 +136,7 @@ class Trainer:
             "files": self.run.sizes() if self.run else {},
             "material": self.material,
             "threads": torch.get_num_threads(),
+            "about": self.about,
             "versions": versions(),
         }
 
@@ -139,20 +152,23 @@ class Trainer:
         Raises:
             UserError: it cannot be read, or is another run's.
         """
-        state, rank = checkpoint.read(path), self.processes.process_index
+        state, rank = weights.read(path), self.processes.process_index
         try:
             count = len(state["sums"])
             if count != self.processes.num_processes:
                 raise UserError(
                     f"--resume {path.parent}: the run has {count} processes, not {self.processes.num_processes}"
                 )
+            for kind, other in state.get("about", {}).items():  # runs of earlier versions do not say it
+                if other != self.about[kind]:
+                    raise UserError(f"{path}: the run's {kind} is {other}, not {self.about[kind]}")
             for name, now in self.material.items():
                 if not math.isclose(now, state["material"][name], rel_tol=1e-5):
                     raise UserError(
                         f"--resume {path.parent}: the run began with other data or weights, "
                         f"{name}: {state['material'][name]:g} then, {now:g} now"
                     )
-            checkpoint.load_learner(self.model, path, checkpoint.checked(path, state["learner"]))
+            load_learner(self.model, path, weights.checked(path, state["learner"]))
             self.optimizer.load_state_dict(state["optimizer"])
             self.epoch, self.step, self.best = (state[k] for k in ("epoch", "step", "best"))
             self.sums, self.skipped = state["sums"][rank], state["skipped"][rank]
@@ -165,7 +181,7 @@ class Trainer:
         """Write the state of the run: the main process writes, all take part."""
         state = self._state()
         if self.run:
-            checkpoint.write(self.run.folder / STATE, state)
+            weights.write(self.run.folder / STATE, state)
 
     def _obey(self) -> None:
         """Save the state if a signal came to any process, and stop unless it was SIGUSR1."""
@@ -191,14 +207,12 @@ class Trainer:
             )
         self.model.train()
         todo = batches[self.step :]
-        loaded = load(
-            data.__getitem__, [b[rank::count] for b in todo], options.workers, self.device.type == "cuda"
-        )
+        loaded = self.load([[("trn", i) for i in b[rank::count]] for b in todo])
         with progress(
             f"epoch {self.epoch + 1} training", sum(map(len, todo)), self.run is not None
         ) as advance:
             for whole, (batch, errors) in zip(todo, loaded, strict=True):
-                self._check_errors(errors)
+                self.skipped += self._allowed(errors)
                 self._training_step(batch)
                 self.step += 1
                 if options.save_every and self.step % options.save_every == 0:
@@ -232,20 +246,21 @@ class Trainer:
     def _forward(self, batch: Batch, noise: Tensor | None) -> Step:
         options = self.options
         batch = to_device(batch, self.device)
-        return STEPS[options.supervision](self.model, batch, options.alpha, options.selection, noise)
+        return SUPERVISIONS[options.supervision](self.model, batch, options.alpha, options.selection, noise)
 
     @torch.no_grad()
-    def _validation_pass(self) -> Tensor:
+    def _validation_pass(self) -> tuple[Tensor, list[str]]:
+        """Sums over the validation pairs, and which of this process's could not be read and why."""
         options, rank, count = self.options, self.processes.process_index, self.processes.num_processes
         data = self.sets["val"]
         self.model.eval()
-        sums, bad = self._no_sums(), []
+        sums, bad, skipped = self._no_sums(), [], []
         batches = [list(range(len(data)))[b : b + options.bsz] for b in range(0, len(data), options.bsz)]
         mine = batches[rank::count]
-        loaded = load(data.__getitem__, mine, options.workers, self.device.type == "cuda")
+        loaded = self.load([[("val", i) for i in b] for b in mine])
         with progress(f"epoch {self.epoch + 1} validation", len(data), self.run is not None) as advance:
             for indices, (batch, errors) in zip(mine, loaded, strict=True):
-                self._check_errors(errors)
+                skipped += self._allowed(errors)
                 if batch is not None:
                     step = self._forward(batch, None)
                     sums += self._sums_of(step)
@@ -256,15 +271,15 @@ class Trainer:
         if len(mine) < math.ceil(len(batches) / count):
             self._obey()  # as often as the processes that had a batch more
         self._check_finite(bad)
-        return self._total(sums)
+        return self._total(sums), skipped
 
-    def _finish_epoch(self, validation: Tensor, begin: float) -> None:
+    def _finish_epoch(self, validation: Tensor, unread: list[str], begin: float) -> None:
         training = self._total(self.sums)
         figures = {f"trn_{k}": v for k, v in self._means(training).items()}
         figures |= {f"val_{k}": v for k, v in self._means(validation).items()}
         rates = (training[4:] / training[1].clamp(min=1)).tolist()
         seconds = time.monotonic() - begin
-        skipped = gather(self.skipped)
+        skipped = gather(self.skipped + unread)
         self.epoch, self.step, self.sums, self.skipped = self.epoch + 1, 0, self._no_sums(), []
         better = figures["val_pck"] > self.best
         if better:
@@ -273,7 +288,7 @@ class Trainer:
             if better:
                 learner = {k: v.cpu() for k, v in self.model.learner.state_dict().items()}
                 for name in (BEST, BEST_TWIN):
-                    checkpoint.write(self.run.folder / name, learner)
+                    weights.write(self.run.folder / name, learner, self.about)
             for error in skipped:
                 self.log(f"skipped: {error}")
             if skipped:
@@ -290,11 +305,16 @@ class Trainer:
         self._save()
         self._obey()
 
-    def _check_errors(self, errors: list[str]) -> None:
-        """Stop at an unreadable pair, or remember it for the log."""
+    def _allowed(self, errors: list[str]) -> list[str]:
+        """What could not be read, for the log; stops if that may not be skipped."""
         if errors and self.options.on_bad_pair == "stop":
             raise UserError(errors[0])
-        self.skipped += errors
+        return errors
+
+    @property
+    def about(self) -> dict[str, str]:
+        """What state and checkpoints say of themselves."""
+        return {"backbone": self.model.backbone.name, "voting": self.model.voting}
 
     def _check_finite(self, bad: list[str]) -> None:
         """Stop all processes, with the state saved beside the run's, if any names pairs."""
@@ -302,7 +322,7 @@ class Trainer:
             return
         bad, state = gather(bad), self._state()
         if self.run:
-            checkpoint.write(self.run.folder / NOT_FINITE, state)
+            weights.write(self.run.folder / NOT_FINITE, state)
         raise UserError(
             f"epoch {self.epoch + 1}, step {self.step + 1}: the loss or a gradient is not finite at "
             f"{', '.join(bad)}; lower --lr or look at these images (the state is in {NOT_FINITE} of the run folder)"
@@ -332,3 +352,8 @@ class Trainer:
 def names(batch: Batch) -> list[str]:
     """The pairs of a batch, each as the names of its images."""
     return [f"{s} - {t}" for s, t in zip(batch["src_key"], batch["trg_key"], strict=True)]
+
+
+def _item(sets: dict[str, Benchmark], item: tuple[str, int]) -> dict[str, Any]:
+    split, index = item
+    return sets[split][index]

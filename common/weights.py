@@ -1,0 +1,97 @@
+"""Reading and writing of weights: nothing is believed before it is checked, nothing half written is left."""
+
+import pickle
+import re
+import warnings
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from dhpf.common.errors import UserError
+from dhpf.common.files import replace_file
+
+State = Mapping[str, Tensor]
+
+
+def read(path: Path) -> Any:
+    """What a .pt or .safetensors file holds, read without executing code.
+
+    Raises:
+        UserError: it cannot be read so.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file")
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        with warnings.catch_warnings(action="ignore"):  # about files that are refused below
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        raise UserError(
+            f"{path}: not a file of tensors alone{f', it names {found[1]}' if found else ''}; "
+            "loading anything else could run code in it"
+        ) from error
+    except Exception as error:  # torch raises almost anything on damaged files
+        raise UserError(
+            f"{path}: the file is damaged or no file of weights ({type(error).__name__})"
+        ) from error
+
+
+def read_tensors(path: Path) -> State:
+    """A file's state dict of finite tensors.
+
+    Raises:
+        UserError: the file holds something else.
+    """
+    return checked(path, read(path))
+
+
+def checked(path: Path, state: Any) -> State:
+    """What a file held, if that is a state dict of finite tensors.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise UserError(f"{path}: the file holds no state dict (names with tensors)")
+    size = path.stat().st_size
+    for name, tensor in state.items():
+        # A few bytes can describe a tensor of any size, all of whose values are one.
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.nbytes > size:
+            raise UserError(f"{path}: '{name}' is no plain tensor")
+        if not bool(torch.isfinite(tensor).all()):
+            raise UserError(f"{path}: '{name}' has values that are not finite")
+    return state
+
+
+def metadata(path: Path) -> dict[str, str]:
+    """What a .safetensors file that can be read says of itself; nothing for other files."""
+    if path.suffix != ".safetensors":
+        return {}
+    with safetensors.safe_open(path, "pt") as file:
+        return file.metadata() or {}
+
+
+def write(path: Path, content: Any, about: Mapping[str, str] | None = None) -> None:
+    """Write content, a state dict if the suffix is .safetensors, beside `path` and rename it.
+
+    Args: about: the metadata of a .safetensors file.
+
+    Raises:
+        UserError: the disk is full or the folder not writable; what was there stays.
+    """
+    if path.suffix == ".safetensors":
+        tensors = {k: v.contiguous() for k, v in content.items()}
+        packed = safetensors.torch.save(tensors, dict(about or {}))
+    else:
+        buffer = BytesIO()  # torch hides why it cannot write to a file
+        torch.save(content, buffer)
+        packed = buffer.getvalue()
+    replace_file(path, packed)

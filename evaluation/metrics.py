@@ -1,0 +1,132 @@
+"""Metrics: functions from the table of predictions to values by pair or by key-point (spec section 8).
+
+A metric is called as `metric(table, benchmark, alphas, thres)` with the rows of all pairs that have key-points, indexed
+by pair, and returns what is averaged: each figure's definition {name, unit, definition (in words), basis (how it is
+taken, in words), average ('pairs' or 'key-points'), frame, ...} with a series of values indexed by pair. A benchmark
+names its metric; which of the figures are the paper's, it says, too.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from skimage.draw import polygon
+
+from dhpf.common.errors import UserError
+from dhpf.data.benchmark import Benchmark
+
+Figure = dict[str, Any]
+Measure = tuple[Figure, pd.Series]  # a definition; its values by pair or by key-point, indexed by pair
+Metric = Callable[[pd.DataFrame, type[Benchmark], Sequence[float], str], list[Measure]]
+
+
+def keypoint_errors(
+    predicted: torch.Tensor, target: torch.Tensor, n_pts: torch.Tensor, pckthres: torch.Tensor, alpha: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which key-points are predicted within alpha * pckthres (`<=`), and how far off each is.
+
+    Both sides of the comparison are computed in float64 and rounded to float32, the precision of the
+    coordinates: a point exactly on the limit counts, whatever the binary fraction of alpha.
+
+    Args: predicted, target [B, 2, P] in one frame, padded beyond n_pts [B]; pckthres [B] in that frame.
+    Returns: correct [B, P] bool; distance [B, P] float32, infinite for padding and without prediction (NaN).
+    """
+    distance = (predicted.double() - target.double()).square().sum(1).sqrt().float()
+    present = torch.arange(distance.shape[1], device=distance.device) < n_pts[:, None]
+    distance = distance.where(present & ~distance.isnan(), torch.inf)
+    return distance <= (pckthres.double() * alpha).float()[:, None], distance
+
+
+def pck(
+    table: pd.DataFrame, benchmark: type[Benchmark], alphas: Sequence[float], thres: str
+) -> list[Measure]:
+    """PCK for every alpha, in the frame and in original pixels, by pair and by key-point.
+
+    Raises: UserError: the benchmark cannot give the threshold.
+    """
+    side = int(table.img_side.iloc[0]) if len(table) else 0
+    kind = benchmark.auto_thres if thres == "auto" else thres
+    target, predicted = (table[[f"{name}_x", f"{name}_y"]].to_numpy() for name in ("target", "predicted"))
+    by_pair = table[["target_x", "target_y"]].groupby(level=0)
+    rectangles = {  # the threshold in words; the rectangle, in the frame, that it is the larger side of
+        "img": ("larger side of the target image", np.full_like(target, side)),
+        "bbox": (benchmark.bbox_words, table[["bbox_width", "bbox_height"]].to_numpy()),
+        "bbox-kp": (
+            "larger side of the target key-points' extent",
+            (by_pair.transform("max") - by_pair.transform("min")).to_numpy(),
+        ),
+    }
+    possible = [name for name, (_, extent) in rectangles.items() if not np.isnan(extent).any()]
+    if kind not in possible:
+        choice = ", ".join(["auto", *possible])
+        raise UserError(f"--thres {thres}: {benchmark.name} does not give it, choose one of {choice}")
+    threshold, extent = rectangles[kind]
+    frames = {  # pixels per pixel of the img_side x img_side frame
+        f"{side}x{side} frame": np.ones(target.shape),
+        "original pixels": table[["target_width", "target_height"]].to_numpy() / side,
+    }
+
+    measures: list[Measure] = []
+    for alpha, (frame, scale) in product(alphas, frames.items()):
+        there, found = (torch.from_numpy(xy * scale)[:, :, None] for xy in (target, predicted))
+        limit = torch.from_numpy((extent * scale).max(1))
+        correct, _ = keypoint_errors(found, there, torch.ones(len(limit)), limit, alpha)
+        percent = pd.Series(correct[:, 0].numpy() * 100.0, table.index)
+        for average, values in (("pairs", percent.groupby(level=0).mean()), ("key-points", percent)):
+            share = "mean over pairs of the share of" if average == "pairs" else "share of all"
+            what = {
+                "name": f"PCK@{alpha:g}", "unit": "%", "alpha": alpha, "thres": kind,
+                "definition": f"{share} key-points predicted within {alpha:g} x threshold (<=)",
+                "basis": f"threshold {kind} = {threshold}, {frame}", "average": average, "frame": frame,
+            }  # fmt: skip
+            measures.append((what, values))
+    return measures
+
+
+CORNERS = {  # what becomes of a predicted corner that has no prediction: the name's ending, and in words
+    "as published": ("", "one corner without prediction leaves nothing of an outline, as published"),
+    "left out": (" (corners left out)", "corners without prediction left out"),
+}
+
+
+def outlines(
+    table: pd.DataFrame, benchmark: type[Benchmark], alphas: Sequence[float], thres: str
+) -> list[Measure]:
+    """How the transferred outline agrees with the target's own, both filled, by pair; no alpha, no threshold."""
+    side = int(table.img_side.iloc[0]) if len(table) else 0
+    frame = f"{side}x{side} frame"
+
+    def filled(outline: np.ndarray) -> np.ndarray:
+        mask = np.zeros((side, side), dtype=bool)
+        if len(outline) and not np.isnan(outline).any():
+            x, y = outline.astype(np.float64).T
+            mask[polygon(y, x, mask.shape)] = True
+        return mask
+
+    measured: dict[str, dict[str, dict[Any, float]]] = {c: {"LT-ACC": {}, "IoU": {}} for c in CORNERS}
+    for pair, rows in table.groupby(level=0):
+        # The published program takes as many points as have x > 0: one at x = 0 drops the last.
+        annotated = filled(rows[["target_x", "target_y"]].to_numpy()[: (rows.target_x > 0).sum()])
+        # Rows beyond n_pts are the target's alone, if its outline has more corners.
+        predicted = rows[["predicted_x", "predicted_y"]].to_numpy()[: rows.n_pts.iloc[0]]
+        for corners, values in measured.items():
+            kept = predicted if corners == "as published" else predicted[~np.isnan(predicted).any(1)]
+            found = filled(kept)
+            union = (found | annotated).sum()
+            values["LT-ACC"][pair] = (found == annotated).mean()
+            values["IoU"][pair] = (found & annotated).sum() / union if union else np.nan
+
+    definitions = {
+        "LT-ACC": "mean over pairs of the share of pixels with equal labels",
+        "IoU": "mean over pairs of intersection over union",
+    }
+    measures = []
+    for (corners, (ending, words)), (name, definition) in product(CORNERS.items(), definitions.items()):
+        basis = f"filled outlines, transferred and annotated, {frame}; {words}"
+        what = {"name": name + ending, "unit": "", "definition": definition, "basis": basis}
+        what |= {"average": "pairs", "frame": frame, "corners": corners}
+        measures.append((what, pd.Series(measured[corners][name], dtype="float64")))
+    return measures

@@ -1,0 +1,176 @@
+"""The table of predictions, from which every figure of every benchmark is computed.
+
+It has one row per key-point; what belongs to the pair is repeated on its rows: `PAIR_COLUMNS`, the benchmark's own
+labels (-1: unknown), `layer_sel`, then `POINT_COLUMNS`. A pair without key-points keeps one row, with `point` = -1: it
+has no PCK, is left out of every mean and counted. Coordinates are pixels of the img_side x img_side frame; a prediction
+of NaN means there is none.
+"""
+
+import gzip
+import io
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from dhpf.common.errors import UserError
+from dhpf.common.files import MIB, replace_file
+from dhpf.data import BENCHMARKS
+from dhpf.data.benchmark import Benchmark
+
+PAIR_COLUMNS: dict[str, str] = {
+    "benchmark": "str", "split": "str", "img_side": "int64", "auto_thres": "str",
+    "pair": "int64", "source": "str", "target": "str", "category": "str", "n_pts": "int64",
+    "target_width": "int64", "target_height": "int64",  # of the stored image, in pixels
+    "bbox_width": "float32", "bbox_height": "float32",  # of --thres bbox, in the frame; NaN: there is none
+}  # fmt: skip
+SELECTION = "layer_sel"  # the pair's selection of each layer, separated by spaces
+ENDS = ("source_x", "source_y", "target_x", "target_y", "predicted_x", "predicted_y")
+POINT_COLUMNS = {SELECTION: "str", "point": "int64", **dict.fromkeys(ENDS, "float32")}
+MAX_BYTES = 256 * MIB  # of an unpacked table: SPair-71k's whole test split takes a tenth of it
+MAX_SIDE = 4096  # pixels of the frame
+SHARE = r"(0|1|0\.\d+|\d(\.\d+)?e-\d+)"  # a number from 0 to 1 as '%.9g' writes it
+
+# By pair: its columns up to `layer_sel`, and the points [n, 6] of its rows in the order of ENDS.
+Rows = dict[int, tuple[tuple[Any, ...], NDArray[np.float32]]]
+
+
+def columns(labels: Sequence[str]) -> dict[str, str]:
+    """The columns of a table and their types."""
+    return PAIR_COLUMNS | dict.fromkeys(labels, "int64") | POINT_COLUMNS
+
+
+def rows_of(
+    batch: Mapping[str, Any],
+    predicted: torch.Tensor | Sequence[torch.Tensor],
+    benchmark: Benchmark,
+    selection: torch.Tensor | None = None,
+) -> Rows:
+    """The rows of the pairs of one batch, small: a benchmark's are kept until `table_of` joins them.
+
+    Args: batch: B collated samples of the benchmark; predicted: for each pair [2, >= n_pts] in the img_side frame
+    (NaN: no prediction); selection [B, K]: what each pair selected, for the layer-selection picture.
+    """
+    kept: Rows = {}
+    sizes, extents = _array(batch["trg_size"]).tolist(), _array(batch["bbox_extent"]).tolist()
+    source, target = _array(batch["src_kps"]), _array(batch["trg_kps"])
+    chosen = [""] * len(sizes) if selection is None else [_words(row) for row in _array(selection)]
+    for i, pair in enumerate(_array(batch["index"]).tolist()):
+        # Outlines do not correspond: the target's length is its own.
+        n_pts, n_target = int(batch["n_pts"][i]), int(batch["n_trg_pts"][i])
+        points = np.full((max(n_pts, n_target), 6), np.nan, dtype=np.float32)
+        points[:n_pts, :2], points[:n_target, 2:4] = source[i, :, :n_pts].T, target[i, :, :n_target].T
+        points[:n_pts, 4:] = _array(predicted[i])[:, :n_pts].T
+        about = (
+            benchmark.name, benchmark.split, benchmark.img_side, benchmark.auto_thres, pair,
+            batch["src_key"][i], batch["trg_key"][i], batch["category"][i], n_pts, *sizes[i], *extents[i],
+            *(int(batch[label][i]) for label in benchmark.labels), chosen[i],
+        )  # fmt: skip
+        kept[pair] = about, points
+    return kept
+
+
+def table_of(rows: Rows, labels: Sequence[str]) -> pd.DataFrame:
+    """The table of all rows in the order of the pairs: the same for any batches and processes.
+
+    Raises: UserError: there is not one.
+    """
+    if not rows:
+        raise UserError("there is nothing to score: not one pair was evaluated")
+    names = list(columns(labels))
+    about, points = zip(*(rows[pair] for pair in sorted(rows)), strict=True)
+    counts = np.array([len(p) for p in points])
+    pairs = pd.DataFrame(list(about), columns=names[: names.index("point")])
+    table = pairs.loc[pairs.index.repeat(np.maximum(counts, 1))].reset_index(drop=True)
+    table["point"] = np.concatenate([np.arange(n) if n else [-1] for n in counts])
+    values = np.concatenate([p if len(p) else np.full((1, 6), np.nan) for p in points])
+    table[list(ENDS)] = values
+    return table.astype(columns(labels))
+
+
+def write_predictions(path: Path, table: pd.DataFrame) -> None:
+    """A table as gzipped CSV, from which `read_predictions` makes the same table to the last bit."""
+    text = table.to_csv(index=False, float_format="%.9g", lineterminator="\n")
+    replace_file(path, gzip.compress(text.encode(), mtime=0))
+
+
+def read_predictions(path: Path) -> pd.DataFrame:
+    """The table of a predictions file, gzipped or plain CSV, checked.
+
+    Raises: UserError: the file is missing, too large, cut off, something else, or contradicts itself.
+    """
+    try:
+        with path.open("rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+            content = (gzip.GzipFile(fileobj=file) if packed else file).read(MAX_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path}: the table of predictions cannot be read ({error})") from error
+    if len(content) > MAX_BYTES:
+        raise UserError(f"{path}: no table of predictions is larger than {MAX_BYTES // MIB} MiB")
+
+    header = content.partition(b"\n")[0].decode(errors="replace").removesuffix("\r").split(",")
+    labels = header[len(PAIR_COLUMNS) : -len(POINT_COLUMNS)]
+    types = columns(labels)
+    if header != list(types) or not all(label.isidentifier() for label in labels):
+        missing = (
+            ", ".join(name for name in columns(()) if name not in header) or "none, but the order differs"
+        )
+        raise UserError(
+            f"{path}: not a table of predictions as test.py writes it (missing columns: {missing})"
+        )
+    empty = {name: [""] for name, dtype in types.items() if dtype == "float32"}
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):  # what does not fit becomes infinite or negative
+            table = pd.read_csv(io.BytesIO(content), dtype=types, keep_default_na=False, na_values=empty)
+    except (ValueError, OverflowError) as error:
+        raise UserError(f"{path}: the table of predictions is damaged ({error})") from error
+    if table.empty:
+        raise UserError(f"{path}: the table of predictions has no rows")
+    for problem, rows in _problems(table, labels):
+        if rows.any():
+            raise UserError(f"{path}, line {int(rows.to_numpy().argmax()) + 2}: {problem}")
+    return table
+
+
+def _problems(table: pd.DataFrame, labels: Sequence[str]) -> list[tuple[str, pd.Series]]:
+    """What a table of predictions cannot be, and in which rows it is."""
+    about = table[list(PAIR_COLUMNS)[:4]]
+    rows = table.groupby("pair")["pair"].transform("size")
+    position = table.groupby("pair").cumcount()
+    # Of outlines the target may have more points than the source.
+    unequal = BENCHMARKS[table.benchmark[0]].metric == "outlines"
+    empty = (table.point == -1) & (table.n_pts == 0) & (rows == 1)
+    ends = table[["source_x", "source_y", "target_x", "target_y"]]
+    positive = table[["img_side", "target_width", "target_height"]]
+    layers = table[SELECTION].str.count(" ")
+    whole = table[SELECTION].str.fullmatch(f"({SHARE}( {SHARE})*)?") & (layers == layers[0])
+    return [
+        ("another evaluation than the first line's", about.ne(about.iloc[0]).any(axis=1)),
+        ("the pairs are not in order", table.pair.diff() < 0),
+        (
+            "contradicts its pair's first line",
+            (position > 0) & ~table.duplicated([*PAIR_COLUMNS, *labels, SELECTION]),
+        ),
+        ("a line is missing", (rows < table.n_pts) | ((rows > table.n_pts) & (not unequal) & ~empty)),
+        ("the points are not in order", (position != table.point) & ~empty),
+        ("an impossible size", (positive < 1).any(axis=1) | (about.img_side > MAX_SIDE) | (table.n_pts < 0)),
+        ("an impossible box", (table[["bbox_width", "bbox_height"]] < 0).any(axis=1)),
+        ("a key-point without a place", ends.isna().any(axis=1) & (not unequal) & ~empty),
+        ("an infinite coordinate", np.isinf(table.select_dtypes("float32")).any(axis=1)),
+        ("not a selection of as many layers as before", ~whole),
+    ]
+
+
+def _words(selection: Any) -> str:
+    return " ".join(f"{value:.9g}" for value in selection)
+
+
+def _array(values: Any) -> np.ndarray:
+    """A NumPy array of a tensor on any device."""
+    return torch.as_tensor(values).detach().cpu().numpy()

@@ -1,0 +1,68 @@
+"""The correlation grid: S×S cells, S = side of the frame / 4, and how maps of other sides lie on it.
+
+Cell (x, y) has the number y·S + x, its centre at (4x, 4y) pixels of the frame, and around it a receptive field of side
+10.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dhpf.common.errors import UserError
+
+STRIDE = 4  # pixels between neighbouring cells
+REACH = 5  # half the side of a cell's receptive field, pixels
+SMALLEST = 64  # side of the frame, pixels
+
+
+def check_frame(height: int, width: int) -> None:
+    """Raises: UserError: no frame of these pixels can be matched."""
+    if height != width or width % STRIDE or width < SMALLEST:
+        raise UserError(
+            f"a frame of {width}×{height} pixels: it must be a square whose side is a multiple of {STRIDE} and at "
+            f"least {SMALLEST}: choose another --img-side"
+        )
+
+
+def interpolation(size: int, side: int, like: Tensor) -> Tensor:
+    """side×size matrix of linear interpolation with align_corners=True along one axis."""
+    eye = torch.eye(size, device=like.device, dtype=like.dtype)
+    return F.interpolate(eye[None], size=side, mode="linear", align_corners=True)[0].T
+
+
+def bilinear_taps(size: int, side: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """For every cell of the side×side grid its four cells of the size×size grid and their weights, each side²×4."""
+    position = torch.arange(side, device=like.device, dtype=like.dtype) * ((size - 1) / (side - 1))
+    low = position.floor().clamp(max=max(size - 2, 0))
+    index = torch.stack(
+        [low, (low + 1).clamp(max=size - 1)], -1
+    ).long()  # side×2, the same for rows and columns
+    weight = torch.stack([1 - (position - low), position - low], -1)
+    taps = index[:, None, :, None] * size + index[None, :, None, :]
+    return taps.reshape(-1, 4), (weight[:, None, :, None] * weight[None, :, None, :]).reshape(-1, 4)
+
+
+def nearest_cells(points: Tensor, side: int) -> Tensor:
+    """Grid cells y·S + x whose centres (4x, 4y) are nearest to the points, B×2×P -> B×P; the first of equals."""
+    x, y = (points / STRIDE - 0.5).ceil().clamp(0, side - 1).long().unbind(1)
+    return y * side + x
+
+
+def covering_cells(points: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """The source cells whose receptive field contains a point, borders included.
+
+    Args:
+        points: B×2×P (x, y).
+        side: S.
+    Returns:
+        cells: B×P×9 candidate indices y·S + x, and a B×P×9 mask of those that do contain the point.
+    """
+    around = torch.arange(-1, 2, device=points.device)
+    cell = (points / STRIDE).round().clamp(-2, side + 1)[..., None] + around  # B×2×P×3
+    # Compared with the box's corners, which are exact numbers; a difference may round onto the border.
+    low, high = STRIDE * cell - REACH, STRIDE * cell + REACH
+    inside = (cell >= 0) & (cell < side) & (points[..., None] >= low) & (points[..., None] <= high)
+    x, y = cell.clamp(0, side - 1).long().unbind(1)
+    cells = y[..., :, None] * side + x[..., None, :]
+    covers = inside[:, 1, :, :, None] & inside[:, 0, :, None, :]
+    return cells.flatten(2), covers.flatten(2)

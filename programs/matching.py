@@ -1,0 +1,130 @@
+"""What `match.py` reads and writes: images of folders, points, results with pictures."""
+
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from dhpf.common.errors import UserError, naming
+from dhpf.common.files import read_text, replace_file
+from dhpf.common.run import versions
+from dhpf.evaluation.matcher import Found, Matcher, Reals, as_rgb, checked_points, grid_points, listed
+from dhpf.model.ablation import ablation
+from dhpf.model.options import DEFAULT_BACKBONE
+from dhpf.programs.match import MatchOptions
+from dhpf.report import pictures
+
+MAX_POINTS_FILE = 2**20  # bytes
+COLUMNS = ["source_x", "source_y", "target_x", "target_y", "confidence"]
+
+
+def match(options: MatchOptions) -> None:
+    """Match the source with every target; what can be refused without a model is refused first. Raises: UserError."""
+    targets = image_files(options.targets)
+    source = as_rgb(options.source)
+    points = chosen_points(options, source.size)
+    matcher = Matcher.load(
+        options.load or options.backbone or DEFAULT_BACKBONE,
+        backbone=options.backbone,
+        backbone_weights=options.backbone_weights,
+        voting=options.voting,
+        img_side=options.img_side,
+        device=options.device,
+    )
+    raw = replace(options, raw=options.raw or not options.load)
+    matcher.model.ablate(ablation(raw, len(matcher.model.backbone.channels), bool(options.load)))
+    print(matcher)
+
+    code = matcher.encode(source)
+    about = {"model": str(matcher), "img_side": options.img_side, "versions": versions()}
+    for target, name in zip(targets, names(options.source, targets), strict=True):
+        found = matcher.match(code, target, points)
+        path = options.output / name
+        save(path, found, (options.source, target), about)
+        print(
+            f"{target}: {summary(found)}\n  written: {path}.json, .csv, -matches.png, -warped.png", flush=True
+        )
+
+
+def image_files(places: Sequence[Path]) -> list[Path]:
+    """Image files, those of folders in order of their names. Raises: UserError: a folder without an image."""
+    Image.init()
+    files: list[Path] = []
+    for place in places:
+        inside = sorted(p for p in place.glob("*") if p.suffix.lower() in Image.EXTENSION and p.is_file())
+        if place.is_dir() and not inside:
+            raise UserError(f"{place}: the folder holds no image")
+        files += inside if place.is_dir() else [place]
+    return files
+
+
+def names(source: Path, targets: Sequence[Path]) -> Iterator[str]:
+    """A name for what is written about each target; equal ones are counted."""
+    given: set[str] = set()
+    for target in targets:
+        first = name = f"{source.stem}-{target.stem}"
+        count = 1
+        while name in given:
+            count += 1
+            name = f"{first}-{count}"
+        given.add(name)
+        yield name
+
+
+def chosen_points(options: MatchOptions, size: tuple[int, int]) -> Reals:
+    """The points that the options ask for, in pixels of a source of this size. Raises: UserError."""
+    if options.points is not None:
+        place, fields = "--points", {f"'{field}'": field for field in options.points.split()}
+    elif options.points_file:
+        place, lines = str(options.points_file), read_text(options.points_file, MAX_POINTS_FILE).splitlines()
+        fields = {f"line {n}": line.strip() for n, line in enumerate(lines, 1) if line.strip()}
+        if fields.get("line 1", "").replace(" ", "").lower() == "x,y":  # the heads of a table
+            del fields["line 1"]
+    else:
+        return grid_points(options.grid, size)
+    points = []
+    for name, field in fields.items():
+        try:
+            x, y = map(float, re.split(r"\s*,\s*|\s+", field))
+        except ValueError:
+            raise UserError(f"{place}: {name} is not a point x,y in pixels") from None
+        points.append((x, y))
+    with naming(place):
+        return checked_points(points, size)
+
+
+def summary(found: Found) -> str:
+    """What was found, in a line."""
+    confidence = f"mean confidence {found.confidence.mean():.2f}"
+    layers = f"layers {listed(found.layers)} ({len(found.layers)} of {found.matches.weights.shape[1]})"
+    return f"{len(found.points)} points, {confidence}, {layers}"
+
+
+def save(path: Path, found: Found, files: tuple[Path, Path], about: Mapping[str, Any]) -> None:
+    """Writes what was found as `path`.json, .csv, -matches.png and -warped.png. Raises: UserError."""
+    ends = {
+        end: {"file": str(file), "width": of.image.width, "height": of.image.height}
+        for end, file, of in zip(("source", "target"), files, found.images, strict=True)
+    }
+    rows = np.column_stack([found.source, found.points, found.confidence]).round(4).tolist()
+    matches = [{"source": row[:2], "target": row[2:4], "confidence": row[4]} for row in rows]
+    content = {**about, **ends, "layers": found.layers, "matches": matches}
+    table = pd.DataFrame(rows, columns=COLUMNS).to_csv(index=False, lineterminator="\n")
+    warped = io.BytesIO()
+    found.warped().save(warped, "png")
+    src, trg = (of.image for of in found.images)
+    picture = pictures.matches(src, trg, found.source.T, found.points.T, title=summary(found))
+    for ending, data in {
+        ".json": (json.dumps(content, indent=2) + "\n").encode(),
+        ".csv": table.encode(),
+        "-matches.png": pictures.render(picture, "png"),
+        "-warped.png": warped.getvalue(),
+    }.items():
+        replace_file(path.with_name(path.name + ending), data)

@@ -1,0 +1,85 @@
+"""Evaluating a model on a benchmark into a run folder."""
+
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dhpf.common.processes import gather, start
+from dhpf.common.run import Run, progress, versions
+from dhpf.data import open_benchmark
+from dhpf.evaluation.predict import predict
+from dhpf.evaluation.results import describe, save_results
+from dhpf.evaluation.table import table_of
+from dhpf.model.ablation import ablation
+from dhpf.model.checkpoint import build_model, load_model
+from dhpf.model.options import DEFAULT_BACKBONE, DEFAULT_VOTING
+from dhpf.model.released import resolve
+from dhpf.programs.test import TestOptions
+from dhpf.report.runs import report_test, resources
+
+
+def evaluate(options: TestOptions) -> dict[str, Any]:
+    """Evaluate into a new run folder; returns what its `results.json` holds, nothing but in the main process."""
+    folder = options.run_folder
+
+    processes, device = start(options.device)
+    rank, count = processes.process_index, processes.num_processes
+    checkpoint = resolve(options.load) if options.load else None
+    benchmark = open_benchmark(
+        options.benchmark, options.datapath, "test", options.thres, options.img_side, not options.no_download
+    )
+    torch.manual_seed(options.seed)
+    note = ""
+    if checkpoint:
+        model, known = load_model(checkpoint, options.backbone, options.backbone_weights, options.voting)
+        note = known.note
+    else:
+        backbone, voting = options.backbone or DEFAULT_BACKBONE, options.voting or DEFAULT_VOTING
+        model = build_model(backbone, options.backbone_weights, voting)
+    options = replace(options, backbone=model.backbone.name, voting=model.voting)
+    model.ablate(ablation(options, len(model.backbone.channels), bool(options.load)))
+    model.bf16 = options.precision == "bf16"
+    model.to(device)
+
+    run = None
+    if processes.is_main_process:
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        name = Path("logs") / f"test-{options.benchmark}-{options.backbone}-{stamp}"
+        run = Run.create(folder or name, asdict(options) | {"versions": versions()})
+        learner = options.load or f"untrained, drawn from seed {options.seed}"
+        learner = "none" if model.ablation.unlearned else learner
+        words = "; ".join(filter(None, [f"{options.backbone}, learner: {learner}", model.differences]))
+        run.log("\n".join(filter(None, [words, note])))
+    share = range(len(benchmark) * rank // count, len(benchmark) * (rank + 1) // count)
+    begin = time.monotonic()
+    with progress("testing", len(share), run is not None) as advance:
+        rows, unread = predict(
+            model, benchmark, share, options.bsz, options.workers, options.on_bad_pair, advance
+        )
+    seconds = time.monotonic() - begin
+    every, unread = gather([rows]), gather(unread)
+    if not run:
+        return {}
+    table = table_of({pair: row for part in every for pair, row in part.items()}, list(benchmark.labels))
+    left = sorted(set(range(len(benchmark))) - set(table.pair))
+    skipped = [f"{benchmark.pairs[i].src_key} - {benchmark.pairs[i].trg_key}" for i in left]
+    decisive: dict[str, Any] = {
+        k: str(getattr(options, k)) for k in ("benchmark", "backbone", "img_side", "precision")
+    }
+    decisive |= {"ablation": model.differences} if model.differences else {}
+    decisive |= {} if options.load else {"seed": options.seed}
+    results = save_results(
+        run.folder, table, options.alpha, options.thres, decisive | {"skipped": skipped}, checkpoint
+    )
+    for message in dict.fromkeys(unread):  # an image may have been tried more than once
+        run.log(f"not readable: {message}")
+    if skipped:
+        run.log(f"{len(skipped)} of {len(benchmark)} pairs skipped: {', '.join(skipped)}")
+    run.log(describe(results["figures"]))
+    run.log(f"{len(benchmark)} pairs in {seconds:.0f} s; results: {run.folder}")
+    used = resources(seconds, len(benchmark), device)
+    report_test(run.folder, words, benchmark, table, results, asdict(options), used)
+    return results
