@@ -1,9 +1,8 @@
 """Metrics: functions from the table of predictions to values by pair or by key-point (spec section 8).
 
-A metric is called as `metric(table, benchmark, alphas, thres)` with the rows of all pairs that have key-points, indexed
-by pair, and returns what is averaged: each figure's definition {name, unit, definition (in words), basis (how it is
-taken, in words), average ('pairs' or 'key-points'), frame, ...} with a series of values indexed by pair. A benchmark
-names its metric; which of the figures are the paper's, it says, too.
+A metric is called as `metric(table, benchmark, alphas, thres)` and returns what is averaged: each figure's definition
+{name, unit, definition (in words), basis (how it is taken, in words), average ('pairs' or 'key-points'), frame, ...} with
+a series of values indexed by pair. A benchmark names its metric; which of the figures are the paper's, it says, too.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,6 +39,11 @@ def keypoint_errors(
     return distance <= (pckthres.double() * alpha).float()[:, None], distance
 
 
+def with_points(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the pairs that have key-points, indexed by pair."""
+    return table[table.n_pts > 0].set_index("pair")
+
+
 def pck(
     table: pd.DataFrame, benchmark: type[Benchmark], alphas: Sequence[float], thres: str
 ) -> list[Measure]:
@@ -47,7 +51,7 @@ def pck(
 
     Raises: UserError: the benchmark cannot give the threshold.
     """
-    side = int(table.img_side.iloc[0]) if len(table) else 0
+    side, table = int(table.img_side.iloc[0]), with_points(table)
     kind = benchmark.auto_thres if thres == "auto" else thres
     target, predicted = (table[[f"{name}_x", f"{name}_y"]].to_numpy() for name in ("target", "predicted"))
     by_pair = table[["target_x", "target_y"]].groupby(level=0)
@@ -96,7 +100,7 @@ def outlines(
     table: pd.DataFrame, benchmark: type[Benchmark], alphas: Sequence[float], thres: str
 ) -> list[Measure]:
     """How the transferred outline agrees with the target's own, both filled, by pair; no alpha, no threshold."""
-    side = int(table.img_side.iloc[0]) if len(table) else 0
+    side, table = int(table.img_side.iloc[0]), with_points(table)
     frame = f"{side}x{side} frame"
 
     def filled(outline: np.ndarray) -> np.ndarray:

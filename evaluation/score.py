@@ -21,7 +21,7 @@ def measure(table: pd.DataFrame, alphas: Sequence[float], thres: str = "auto") -
     Raises: UserError: an unknown benchmark; one that cannot give the threshold.
     """
     benchmark = BENCHMARKS[table.benchmark.iloc[0]]
-    measured = METRICS[benchmark.metric](table[table.n_pts > 0].set_index("pair"), benchmark, alphas, thres)
+    measured = METRICS[benchmark.metric](table, benchmark, alphas, thres)
     paper = benchmark.paper.items()
     return [
         (what | {"paper": bool(paper) and all(what.get(k) == v for k, v in paper)}, values)

@@ -1,6 +1,6 @@
-"""The programs as commands: own processes with own exit codes and streams, but their imports are paid once.
+"""The programs as commands: in this process, or in own ones whose imports are paid once.
 
-A server that has imported the libraries, and computed nothing, forks every process.
+A server that has imported the libraries, and computed nothing, forks every own process.
 """
 
 import multiprocessing
@@ -13,15 +13,20 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
+from importlib import import_module
+from io import StringIO
 from pathlib import Path
 
+import pytest
+import torch
 from places import ROOT
 
-from dhpf.report import runs as reporting
+from dhpf.programs import testing
+from dhpf.report import runs
 
-LIBRARIES = ["dhpf.training.trainer", "dhpf.evaluation.predict", "dhpf.report.runs", "tensorboardX"]
+LIBRARIES = ["dhpf.training.trainer", "dhpf.programs.testing", "dhpf.programs.tables", "tensorboardX"]
 TINY = "--img-side 64 --bsz 4 --workers 0 --device cpu --no-download"
 NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 SECONDS = 120  # longer than any command takes on a busy machine
@@ -65,7 +70,26 @@ class Command:
 
 
 def run(folder: Path, arguments: str, environment: Mapping[str, str] = NO_GPU) -> Outcome:
-    return Command(folder, arguments, environment).end()
+    """The program in this process: as a command would end, without what a process costs."""
+    program, *rest = shlex.split(arguments)
+    streams = StringIO(), StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(streams[0]), redirect_stderr(streams[1]):
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", [program, *rest])
+        # Reports take longer than all the rest and have tests of their own.
+        patch.setattr(runs, "report_training", lambda *_: None)
+        patch.setattr(testing, "report_test", lambda *_: None)
+        for name, value in {"TORCH_HOME": str(folder), **NO_GPU, **environment}.items():
+            patch.setenv(name, value)
+        threads = torch.get_num_threads()
+        try:
+            import_module(f"dhpf.programs.{program.removesuffix('.py')}").main(rest)
+            code = 0
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 1
+        finally:
+            torch.set_num_threads(threads)
+    return Outcome(code, *(stream.getvalue() for stream in streams))
 
 
 def run_processes(folder: Path, arguments: str, count: int) -> list[Command]:
@@ -101,8 +125,7 @@ def _run(folder: Path, arguments: list[str], streams: list[Path], environment: M
     os.chdir(folder)
     multiprocessing.set_start_method("fork", force=True)
     os.environ |= {"TORCH_HOME": str(folder), **environment}
-    # Reports take longer than all the rest and have tests of their own.
-    reporting.report_test = reporting.report_training = lambda *_: None
+    runs.report_training = testing.report_test = lambda *_: None
     if arguments[0] == "-m":
         sys.argv = arguments[1:]
         runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)

@@ -1,7 +1,6 @@
 """The method with parts replaced equals the dense oracle with the same parts replaced; options, and test.py."""
 
 import json
-from argparse import Namespace
 from pathlib import Path
 
 import oracle
@@ -14,9 +13,10 @@ from test_model import Bank
 from torch import Tensor
 
 from dhpf.common.errors import UserError
-from dhpf.model.ablation import Ablation
+from dhpf.common.options import layer_set
+from dhpf.model.ablation import Ablation, ablation
 from dhpf.model.dhpf import DHPF
-from dhpf.programs import options
+from dhpf.programs.test import TestOptions, parser
 
 SIDES, CHANNELS = [16, 16, 8, 4], [16, 8, 24, 32]
 SCENES = {
@@ -24,7 +24,6 @@ SCENES = {
     "raw": Ablation(raw=True),
     "raw, one coarse layer": Ablation(layers=(2,), raw=True),
     "soft": Ablation(soft=True),
-    "no hough": Ablation(hough=False),
     "everything": Ablation(layers=(0, 2), raw=True),
 }
 
@@ -41,7 +40,7 @@ def images(*numbers: int) -> Tensor:
     return torch.tensor(numbers).view(-1, 1, 1, 1)
 
 
-def dense(model: DHPF, changed: Ablation) -> tuple[Tensor, Tensor]:
+def dense(model: DHPF, changed: Ablation, voting: str) -> tuple[Tensor, Tensor]:
     """Selection K and match scores N×N of image 0 with image 1, layer by layer and cell by cell."""
     maps = [[m[i : i + 1] for m in model.backbone.maps] for i in (0, 1)]
     learner = model.learner
@@ -61,19 +60,21 @@ def dense(model: DHPF, changed: Ablation) -> tuple[Tensor, Tensor]:
             layers.append(m[0].flatten(1) * selection[k])
         ways.append(torch.cat(layers))
     appearance = oracle.appearance(*ways, floor=False)
-    return selection, appearance * oracle.hough(appearance) if changed.hough else appearance
+    return selection, appearance * oracle.hough(appearance) if voting == "hough" else appearance
 
 
+@pytest.mark.parametrize("voting", ["hough", "none"])
 @pytest.mark.parametrize("changed", SCENES.values(), ids=list(SCENES))
-def test_ablations_equal_the_dense_oracle(model: DHPF, changed: Ablation) -> None:
+def test_ablations_equal_the_dense_oracle(model: DHPF, changed: Ablation, voting: str) -> None:
     with torch.no_grad():
         model.ablate(changed)
+        model.voting = voting
         matches = model(images(0), images(1))
-        selection, scores = dense(model, changed)
+        selection, scores = dense(model, changed, voting)
         assert selection.sum() > 0
         torch.testing.assert_close(matches.selection[0], selection)
         cells = torch.arange(SIDES[0] ** 2)[None]
-        torch.testing.assert_close(matches.scores(cells)[0], scores)
+        torch.testing.assert_close(matches.scores.rows(cells)[0], scores)
         points = torch.rand(2, 30, dtype=torch.float64) * 4 * SIDES[0]
         torch.testing.assert_close(matches.transfer(points[None])[0], oracle.transfer(scores, points))
 
@@ -90,32 +91,33 @@ def test_ablating_nothing_is_the_method_again(model: DHPF) -> None:
 
 @pytest.mark.parametrize(("text", "layers"), [("2", (2,)), ("17, 2,21", (2, 17, 21)), ("3,3", (3,))])
 def test_layer_sets(text: str, layers: tuple[int, ...]) -> None:
-    assert options.layer_set(text) == layers
+    assert layer_set(text) == layers
 
 
 @pytest.mark.parametrize("text", ["", "a", "1,", "-1", "1.5", "1 2", "²"])
 def test_what_is_no_layer_set_ends_with_exit_code_2(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
-        options.testing_parser().parse_args([f"--layers={text}"])
+        parser().parse([f"--layers={text}"])
     assert end.value.code == 2
     assert f"'{text}' is not a list of layer numbers" in capsys.readouterr().err
 
 
-def parsed(arguments: str) -> Namespace:
-    return options.testing_parser().parse_args(arguments.split())
+def parsed(arguments: str) -> TestOptions:
+    return parser().parse(arguments.split())
 
 
 def test_options_name_the_ablation() -> None:
-    assert options.ablation(parsed(""), 15) == Ablation()
-    assert options.ablation(parsed("--raw"), 3) == Ablation(layers=(0, 1, 2), raw=True)
-    assert options.ablation(parsed("--raw --load some.pt"), 3) == Ablation(raw=True)
-    assert options.ablation(parsed("--soft-gates --no-hough"), 3) == Ablation(soft=True, hough=False)
+    assert ablation(parsed(""), 15, learned=False) == Ablation()
+    assert ablation(parsed("--raw"), 3, learned=False) == Ablation(layers=(0, 1, 2), raw=True)
+    assert ablation(parsed("--raw"), 3, learned=True) == Ablation(raw=True)
+    assert ablation(parsed("--soft-gates"), 3, learned=False) == Ablation(soft=True)
+    assert [parsed(text).voting for text in ("", "--no-hough", "--voting none")] == [None, "none", "none"]
 
 
 @pytest.mark.parametrize("arguments", ["--layers 1 --soft-gates", "--raw --soft-gates", "--layers 0,3"])
 def test_contradictions_are_the_users_mistake(arguments: str) -> None:
     with pytest.raises(UserError, match=r"--(soft-gates|layers)"):
-        options.ablation(parsed(arguments), 3)
+        ablation(parsed(arguments), 3, learned=False)
 
 
 def test_a_study_runs_through_the_test_program(tmp_path: Path) -> None:

@@ -134,8 +134,8 @@ def test_evaluation_of_a_batch(evaluation: Matches, batch: dict[str, Any]) -> No
     assert np.array_equal(evaluation.selection, reference["layer_sel"])
     cells = torch.from_numpy(reference["rows"]).expand(4, -1)
     assert error(evaluation.correlation.appearance(cells), reference["appearance_rows"]) < SCORES
-    assert error(evaluation.scores(cells), reference["corr_rows"]) < SCORES
-    assert error(evaluation.column_max, reference["col_max"]) < SCORES
+    assert error(evaluation.scores.rows(cells), reference["corr_rows"]) < SCORES
+    assert error(evaluation.scores.column_max, reference["col_max"]) < SCORES
     predicted = evaluation.transfer(batch["src_kps"])
     points_agree(predicted, reference["predicted_kps"], batch["n_pts"])
     distance = (predicted - batch["trg_kps"]).norm(dim=1)
@@ -147,10 +147,10 @@ def test_evaluation_of_a_batch(evaluation: Matches, batch: dict[str, Any]) -> No
 def test_every_row_of_evaluation(evaluation: Matches, b: int) -> None:
     reference = golden("eval_batch_resnet50")
     pair = evaluation[b : b + 1]
-    scores = pair.scores(torch.arange(3600)[None])
+    scores = pair.scores.rows(torch.arange(3600)[None])
     assert error(scores.sum(2)[0], reference["row_sum"][b]) < SCORES
     assert error(scores.amax(2)[0], reference["row_max"][b]) < SCORES
-    best = best_targets(scores, pair.column_max)[0]
+    best = best_targets(scores, pair.scores.column_max)[0]
     # A row whose two best cells tie to within rounding may take the other: none on one CPU, one on a GPU.
     assert (best.numpy() != reference["mutual_argmax"][b]).sum() <= 1
 
@@ -162,7 +162,7 @@ def test_evaluation_of_single_pairs(backbone: ResNet50, batch: dict[str, Any]) -
         with torch.no_grad():
             matches = model(batch["src_img"][b : b + 1], batch["trg_img"][b : b + 1])
         assert np.array_equal(matches.selection[0], reference["layer_sel"][b])
-        assert error(matches.scores(cells)[0], reference["corr_rows"][b]) < SCORES
+        assert error(matches.scores.rows(cells)[0], reference["corr_rows"][b]) < SCORES
         predicted = matches.transfer(batch["src_kps"][b : b + 1])
         points_agree(predicted, reference["predicted_kps"][b : b + 1], batch["n_pts"][b : b + 1])
 
@@ -206,7 +206,7 @@ def run(request: pytest.FixtureRequest, backbone: ResNet50, batch: dict[str, Any
         if k == 0:
             cells = torch.from_numpy(run.reference["rows"]).expand(len(step.selection), -1)
             with torch.no_grad():
-                run.rows = model.matches.scores(cells)
+                run.rows = model.matches.scores.rows(cells)
             run.predicted = model.matches[:4].transfer(batch["src_kps"])
             run.first_gradients = {n: p.grad.clone() for n, p in model.learner.named_parameters()}
         run.gradient_norms.append([p.grad.norm().item() for p in model.learner.parameters()])

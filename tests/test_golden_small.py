@@ -64,16 +64,16 @@ def error(actual: Tensor, expected: NDArray[Any]) -> float:
 
 
 def test_scores(matches: Matches, golden: Golden) -> None:
-    cells, scores = torch.from_numpy(golden["rows"])[None], matches.scores(ALL)[0]
-    assert error(matches.correlation.appearance(cells)[0], golden["appearance_rows"]) < 3e-5
-    assert error(matches.scores(cells)[0], golden["corr_rows"]) < 3e-5
+    cells, scores = torch.from_numpy(golden["rows"])[None], matches.scores.rows(ALL)[0]
+    assert error(matches.scores.rows.correlation.appearance(cells)[0], golden["appearance_rows"]) < 3e-5
+    assert error(matches.scores.rows(cells)[0], golden["corr_rows"]) < 3e-5
     assert error(scores.sum(1), golden["row_sum"]) < 3e-5
     assert error(scores.amax(1), golden["row_max"]) < 3e-5
-    assert error(matches.column_max[0], golden["col_max"]) < 3e-5
+    assert error(matches.scores.column_max[0], golden["col_max"]) < 3e-5
 
 
 def test_best_targets_and_predictions(matches: Matches, golden: Golden) -> None:
-    best = best_targets(matches.scores(ALL), matches.column_max)[0]
+    best = best_targets(matches.scores.rows(ALL), matches.scores.column_max)[0]
     assert np.array_equal(best, golden["mutual_argmax"])
     n = golden["n_pts"]
     predicted = matches.transfer(torch.from_numpy(golden["src_kps"])[None])[0, :, :n].numpy()

@@ -124,13 +124,13 @@ def test_evaluation_equals_the_oracle(problem: Problem) -> None:
         matches = model(batch["src_img"], batch["trg_img"])
         pairs = oracle.match(model.learner, problem.maps("src_img"), problem.maps("trg_img"))
     cells = all_cells(len(pairs), matches.side)
-    appearance, scores = matches.correlation.appearance(cells), matches.scores(cells)
+    appearance, scores = matches.scores.rows.correlation.appearance(cells), matches.scores.rows(cells)
     predicted = matches.transfer(batch["src_kps"])
     for b, pair in enumerate(pairs):
         assert torch.equal(matches.selection[b], pair.selection)
         close(appearance[b], pair.appearance)
         close(scores[b], pair.scores)
-        close(matches.column_max[b], pair.scores.amax(0))
+        close(matches.scores.column_max[b], pair.scores.amax(0))
         n = batch["n_pts"][b]
         close(predicted[b, :, :n], oracle.transfer(pair.scores, problem.points(b)))
 
@@ -215,12 +215,12 @@ def test_comparing_codes_equals_forward_however_they_were_kept(problem: Problem)
         last = torch.tensor([len(trg) - 1])
         actual = model.compare(ImageCode.cat(src), ImageCode.cat([trg[last]] * len(src)))
         assert torch.equal(actual.selection, expected.selection)
-        close(actual.geometric, expected.geometric)
-        close(actual.column_max, expected.column_max)
+        close(actual.scores.rows.geometric, expected.scores.rows.geometric)
+        close(actual.scores.column_max, expected.scores.column_max)
         cells = all_cells(len(src), expected.side)
-        close(actual.scores(cells), expected.scores(cells))
+        close(actual.scores.rows(cells), expected.scores.rows(cells))
         some = slice(1, 2)
-        close(expected[some].scores(cells[some]), expected.scores(cells)[some])
+        close(expected[some].scores.rows(cells[some]), expected.scores.rows(cells)[some])
         close(expected[some].transfer(batch["src_kps"][some]), expected.transfer(batch["src_kps"])[some])
 
 
@@ -228,7 +228,8 @@ def test_comparing_codes_equals_forward_however_they_were_kept(problem: Problem)
 @settings(deadline=None, max_examples=10)
 def test_voting_does_not_depend_on_the_block(problem: Problem, block: int) -> None:
     with torch.no_grad():
-        correlation = problem.model.eval()(problem.batch["src_img"], problem.batch["trg_img"]).correlation
+        matches = problem.model.eval()(problem.batch["src_img"], problem.batch["trg_img"])
+        correlation = matches.scores.rows.correlation
         for actual, expected in zip(
             hough._match(correlation, block), hough_matching(correlation), strict=True
         ):
@@ -238,7 +239,7 @@ def test_voting_does_not_depend_on_the_block(problem: Problem, block: int) -> No
 def test_scores_too_many_to_keep_are_computed_again() -> None:
     torch.manual_seed(1)
     side = 92  # N² is above what is kept
-    src, trg = (ImageCode((x,), x.square().sum(-1)[:, None], ()) for x in torch.rand(2, 1, side, side, 3))
+    src, trg = (ImageCode((x,), x.square().sum(-1)[:, None], (), "") for x in torch.rand(2, 1, side, side, 3))
     correlation = correlate(src, trg, torch.ones(1, 1), torch.zeros(3, dtype=torch.long))
     actual, expected = (hough._match(correlation, block) for block in (2**22, side**4))
     for a, e in zip(actual, expected, strict=True):

@@ -13,13 +13,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from test_evaluation import make_pair, random_pairs, table_of
+from test_evaluation import Toy, make_pair, random_pairs, rows_of, table_of
 
 from dhpf.common.errors import UserError
 from dhpf.evaluation import results
+from dhpf.evaluation import table as predictions
 from dhpf.evaluation.results import describe, rescore, save_results
 from dhpf.evaluation.score import score
-from dhpf.evaluation.table import read_predictions, table_of, write_predictions
+from dhpf.evaluation.table import Rows, read_predictions, write_predictions
+from dhpf.evaluation.table import table_of as join
 
 ONE_FOLDER = settings(
     deadline=None,
@@ -87,8 +89,10 @@ def test_files_are_the_same_bytes_for_any_batches(tmp_path: Path, order: list[in
     pairs = random_pairs(6, 10)
     contents = []
     for batches in ([range(10)], [order[i : i + size] for i in range(0, 10, size)]):
-        merged = merge([table_of([pairs[i] for i in batch]) for batch in batches])
-        save_results(tmp_path, merged, (0.1,), "auto", {})
+        rows: Rows = {}
+        for batch in batches:
+            rows |= rows_of([pairs[i] for i in batch])
+        save_results(tmp_path, join(rows, list(Toy.labels)), (0.1,), "auto", {})
         contents.append([(tmp_path / name).read_bytes() for name in (results.RESULTS, results.PREDICTIONS)])
     assert contents[0] == contents[1]
 
@@ -171,7 +175,7 @@ def test_what_is_no_table_is_refused(
     for missing in (tmp_path, tmp_path / "none.csv"):
         with pytest.raises(UserError, match="cannot be read"):
             read_predictions(missing)
-    monkeypatch.setattr(results, "MAX_BYTES", 2**20)
+    monkeypatch.setattr(predictions, "MAX_BYTES", 2**20)
     bad.write_bytes(gzip.compress(bytes(2**24)))  # a small file that unpacks to a large one
     with pytest.raises(UserError, match="larger than 1 MiB"):
         read_predictions(bad)
@@ -198,7 +202,7 @@ def test_no_edit_of_a_table_makes_anything_but_a_clear_error(
 
 def test_the_totals_as_text(table: pd.DataFrame) -> None:
     lines = describe(score(table, (0.1,))).splitlines()
-    assert lines[0] == "spair test: 10 pairs, of which 2 without key-points are in no figure"
+    assert lines[0] == "toy test: 10 pairs, of which 2 without key-points are in no figure"
     assert len(lines) == 5
     assert "mean over      8 pairs," in lines[1]
     assert "threshold bbox = larger side of the target box, 20x20 frame" in lines[1]
