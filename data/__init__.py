@@ -4,8 +4,9 @@ To add a benchmark: a class (see `data.benchmark.Benchmark`), entered in `BENCHM
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from dhpf.common.errors import UserError
 from dhpf.common.registry import Registry
 
 if TYPE_CHECKING:
@@ -19,15 +20,27 @@ BENCHMARKS: "Registry[type[Benchmark]]" = Registry(
         "pfwillow": "dhpf.data.pfwillow:PFWillow",
         "caltech": "dhpf.data.caltech:Caltech",
         "spair": "dhpf.data.spair:SPair",
+        "spairu": "dhpf.data.spairu:SPairU",
+        "ap10k": "dhpf.data.ap10k:AP10K",
+        "coco": "dhpf.data.coco:Coco",
+        "table": "dhpf.data.pairs:PairTable",
     },
 )
 
 
 def open_benchmark(
-    name: str, datapath: Path, split: str, thres: str = "auto", img_side: int = 240, download: bool = False
+    name: str,
+    datapath: Path,
+    split: str | None,
+    thres: str = "auto",
+    img_side: int = 240,
+    download: bool = False,
+    **given: Any,
 ) -> "Benchmark":
-    """A split of a benchmark, fetched into `datapath` first if it is missing and `download` allows.
+    """A split of a benchmark (None: the one that is tested), fetched into `datapath` first if it is missing and
+    `download` allows.
 
+    Args: given: options that only some benchmarks understand.
     Raises:
         UserError: it is missing, cannot be fetched, or cannot be used.
     """
@@ -35,4 +48,8 @@ def open_benchmark(
 
     if name in SOURCES:
         ensure(name, datapath, download)
-    return BENCHMARKS[name](datapath, split, thres, img_side)
+    benchmark = BENCHMARKS[name]
+    for option in given:
+        if option not in benchmark.options:
+            raise UserError(f"--{option.replace('_', '-')}: benchmark {name} has no use for it")
+    return benchmark(datapath, split or benchmark.test_split, thres, img_side, **given)

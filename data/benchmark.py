@@ -6,6 +6,7 @@ share is here: decoding and scaling of images (spec section 1), thresholds (8), 
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -14,13 +15,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from dhpf.common.errors import UserError, naming
+from dhpf.common.files import MIB, is_file, read_text, replace_file, sha256
 from dhpf.data.images import normalised, opened_image, to_rgb
 
 PADDING = -1
+TRAINED = "training_images.txt"  # of a run's folder
 FARTHEST = 1e6  # pixels
 
 Array = NDArray[np.floating[Any]]
@@ -74,6 +78,7 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
     list_name: str  # the pair list inside the folder, '{split}' stands for the split
     categories: tuple[str, ...]
     splits: tuple[str, ...]
+    test_split: str = "test"  # what is tested unless another is asked for
     thresholds: tuple[str, ...]
     auto_thres: str
     max_pts: int = 40
@@ -81,6 +86,9 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
     metric: str = "pck"  # a key of `evaluation.METRICS`
     # What pairs are labelled with: the names of 0, 1, ...; -1 is unknown.
     labels: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    leaked_words: str = "training pairs"  # what pairs with the label leaked = yes are
+    options: tuple[str, ...] = ()  # fields of `DataOptions` that only this benchmark understands
+    source: str = "let the program download it (without --no-download) or unpack its archive there"
     # Which figures are defined as the paper's: those whose definition has all of these; none where nothing is said.
     paper: Mapping[str, Any] = MappingProxyType({})
 
@@ -95,6 +103,7 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
         self.thres = self.auto_thres if thres == "auto" else thres
         self.img_side = img_side
         self.list_path = self.root / self.list_name.format(split=split)
+        self.notes: list[str] = []  # what is to be known of the data, a sentence each
         self._sizes: dict[str, tuple[int, int]] = {}
         self.require_folder(datapath)
         self.pairs = self.read_pairs()
@@ -106,8 +115,8 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
         """A UserError unless the benchmark's folder is there."""
         if cls.folder and not (Path(datapath) / cls.folder).is_dir():
             raise UserError(
-                f"--datapath {datapath}: benchmark {cls.name} needs the folder '{cls.folder}' in it, let "
-                "the program download it (without --no-download) or unpack its archive there (see the README)"
+                f"--datapath {datapath}: benchmark {cls.name} needs the folder '{cls.folder}' in it, "
+                f"{cls.source} (see the README)"
             )
 
     @abstractmethod
@@ -118,16 +127,25 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
         """The pair with its key-points, for benchmarks that keep them in a file per image or pair."""
         return pair
 
+    def opened(self, key: str) -> AbstractContextManager[Image.Image]:
+        """An image in the orientation that its annotation means: as stored."""
+        return opened_image(self.root / key)
+
+    def hashes(self) -> dict[str, str]:
+        """The SHA-256 of the file of each image of the split, by key; of those that are there."""
+        keys = dict.fromkeys(key for pair in self.pairs for key in (pair.src_key, pair.trg_key))
+        return {key: sha256(self.root / key) for key in keys if is_file(self.root / key)}
+
     def size(self, key: str) -> tuple[int, int]:
         """Width and height of a stored image in pixels, from the file's header."""
         if key not in self._sizes:
-            with opened_image(self.root / key) as image:
+            with self.opened(key) as image:
                 self._sizes[key] = image.size
         return self._sizes[key]
 
     def image(self, key: str) -> Tensor:
         """One image, resized to the frame and normalised: float32 [3, img_side, img_side]."""
-        with opened_image(self.root / key) as image:
+        with self.opened(key) as image:
             return normalised(to_rgb(image), self.img_side)
 
     def annotation(self, i: int) -> dict[str, Any]:
@@ -218,6 +236,19 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
         if not number.strip().isdecimal() or not 1 <= int(number) <= len(self.categories):
             raise UserError(f"unknown category: class '{number}' is not one of 1 to {len(self.categories)}")
         return int(number) - 1
+
+
+def write_trained(folder: Path, benchmark: Benchmark) -> None:
+    """Keeps in a run's folder which images it is trained on: the hashes of their files."""
+    replace_file(
+        folder / TRAINED, "".join(f"{value}\n" for value in sorted(set(benchmark.hashes().values()))).encode()
+    )
+
+
+def read_trained(folder: Path) -> set[str] | None:
+    """The hashes of the images that the run of a folder was trained on; None where it is not known."""
+    path = folder / TRAINED
+    return set(read_text(path, 64 * MIB).split()) if path.is_file() else None
 
 
 def padded(kps: Array, length: int) -> Array:

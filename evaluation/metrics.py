@@ -51,8 +51,8 @@ def pck(
 
     Raises: UserError: the benchmark cannot give the threshold.
     """
-    side, table = int(table.img_side.iloc[0]), with_points(table)
-    kind = benchmark.auto_thres if thres == "auto" else thres
+    about, table = table.iloc[0], with_points(table)
+    side, kind = int(about.img_side), about.auto_thres if thres == "auto" else thres
     target, predicted = (table[[f"{name}_x", f"{name}_y"]].to_numpy() for name in ("target", "predicted"))
     by_pair = table[["target_x", "target_y"]].groupby(level=0)
     rectangles = {  # the threshold in words; the rectangle, in the frame, that it is the larger side of

@@ -60,12 +60,11 @@ def score(table: pd.DataFrame, alphas: Sequence[float], thres: str = "auto") -> 
         "n_pairs": len(pairs), "n_pairs_without_keypoints": int((pairs.n_pts == 0).sum()),
         "totals": figures(pairs.n_pts >= 0),
     }  # fmt: skip
-    labels = {
-        k: v for k, v in BENCHMARKS[about.benchmark].labels.items() if k in pairs and (pairs[k] >= 0).any()
-    }
+    benchmark = BENCHMARKS[about.benchmark]
+    labels = {k: v for k, v in benchmark.labels.items() if k in pairs and (pairs[k] >= 0).any()}
     if LEAKED in labels:
         result["without_leaked"] = [
-            figure | {"basis": f"{figure['basis']}, without training pairs", "paper": False}
+            figure | {"basis": f"{figure['basis']}, without {benchmark.leaked_words}", "paper": False}
             for figure in figures(pairs[LEAKED] == 0)
         ]
     categories = {name: pairs.category == name for name in sorted(pairs.category.unique())}

@@ -10,6 +10,8 @@ import torch
 from dhpf.common.processes import gather, start
 from dhpf.common.run import Run, progress, versions
 from dhpf.data import open_benchmark
+from dhpf.data.benchmark import read_trained
+from dhpf.data.own import OwnData
 from dhpf.evaluation.predict import predict
 from dhpf.evaluation.results import describe, save_results
 from dhpf.evaluation.table import table_of
@@ -29,13 +31,21 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
     rank, count = processes.process_index, processes.num_processes
     checkpoint = resolve(options.load) if options.load else None
     benchmark = open_benchmark(
-        options.benchmark, options.datapath, "test", options.thres, options.img_side, not options.no_download
+        options.benchmark,
+        options.datapath,
+        None,
+        options.thres,
+        options.img_side,
+        not options.no_download,
+        **options.own,
     )
     torch.manual_seed(options.seed)
     note = ""
     if checkpoint:
         model, known = load_model(checkpoint, options.backbone, options.backbone_weights, options.voting)
         note = known.note
+        if isinstance(benchmark, OwnData):
+            benchmark.notes.append(benchmark.mark(read_trained(checkpoint.parent)))
     else:
         backbone, voting = options.backbone or DEFAULT_BACKBONE, options.voting or DEFAULT_VOTING
         model = build_model(backbone, options.backbone_weights, voting)
@@ -52,7 +62,7 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
         learner = options.load or f"untrained, drawn from seed {options.seed}"
         learner = "none" if model.ablation.unlearned else learner
         words = "; ".join(filter(None, [f"{options.backbone}, learner: {learner}", model.differences]))
-        run.log("\n".join(filter(None, [words, note])))
+        run.log("\n".join(filter(None, [words, note, *benchmark.notes])))
     share = range(len(benchmark) * rank // count, len(benchmark) * (rank + 1) // count)
     begin = time.monotonic()
     with progress("testing", len(share), run is not None) as advance:

@@ -16,7 +16,7 @@ from dhpf.common.errors import UserError
 from dhpf.common.processes import gather, start, synchronise, total
 from dhpf.common.run import HISTORY, Run, progress, versions
 from dhpf.data import open_benchmark
-from dhpf.data.benchmark import Benchmark
+from dhpf.data.benchmark import Benchmark, write_trained
 from dhpf.data.loading import Loader
 from dhpf.model.checkpoint import build_model, load_learner
 from dhpf.training import SUPERVISIONS
@@ -56,6 +56,7 @@ class Trainer:
                 options.thres,
                 options.img_side,
                 not options.no_download,
+                **options.own,
             )
             for split in ("trn", "val")
         }
@@ -111,6 +112,10 @@ class Trainer:
         if not self.options.resume:
             if main:
                 self.run = Run.create(folder, asdict(self.options) | {"versions": versions()})
+                write_trained(folder, self.sets["trn"])
+                for split, data in self.sets.items():
+                    for note in data.notes:
+                        self.log(f"{split}: {note}")
             self._save()
             return
         sizes: dict[str, int] = {}
