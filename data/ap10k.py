@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from dhpf.common.errors import UserError, naming
 from dhpf.common.files import MIB, read_json
-from dhpf.data.benchmark import Array, Benchmark, Pair
+from dhpf.data.benchmark import Array, Benchmark, Pair, checked_box
 from dhpf.data.coco import box_of, brief, points_of
 from dhpf.data.own import clean
 
@@ -34,7 +34,7 @@ class AP10K(Benchmark):
     auto_thres = "bbox"
 
     def read_pairs(self) -> list[Pair]:
-        self._annotations: dict[str, tuple[Array, Array | None]] = {}
+        self._annotations: dict[str, tuple[Array, Array]] = {}
         files = sorted(path.name for path in self.list_path.glob("*.json"))
         if not files:
             raise UserError(f"{self.list_path}: there is no pair, {self.source}")
@@ -70,7 +70,7 @@ class AP10K(Benchmark):
     def where(self, i: int) -> str:
         return str(self.list_path / self.pairs[i].file)
 
-    def _annotation(self, key: str) -> tuple[Array, Array | None]:
+    def _annotation(self, key: str) -> tuple[Array, Array]:
         """Key-points [P, 3] (x, y, v) and box of the animal of an image."""
         if key not in self._annotations:
             path = self.root / "ImageAnnotation" / Path(key).relative_to("JPEGImages").with_suffix(".json")
@@ -78,10 +78,11 @@ class AP10K(Benchmark):
             with naming(str(path)):
                 if not isinstance(content, dict):
                     raise UserError("it is no annotation of an animal")
-                box = box_of(content.get("bbox"))
+                kps, box = points_of(content.get("keypoints")), box_of(content.get("bbox"))
                 if box is None:
                     raise UserError("the animal has no box")
-                self._annotations[key] = points_of(content.get("keypoints")), box
+                self._checked_points(kps[kps[:, 2] > 0, :2].T)
+                self._annotations[key] = kps, checked_box(box)
         return self._annotations[key]
 
 

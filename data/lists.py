@@ -57,4 +57,4 @@ def numbers(text: str) -> Array:
     try:
         return np.array([float(value) for value in text.replace(";", ",").split(",")])
     except ValueError:
-        raise UserError(f"'{text[:40]}' is not a list of numbers") from None
+        raise UserError(f"{text[:40]!r} is not a list of numbers") from None
