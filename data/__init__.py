@@ -4,7 +4,7 @@ To add a benchmark: a class (see `data.benchmark.Benchmark`), entered in `BENCHM
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dhpf.common.registry import Registry
 
@@ -24,15 +24,23 @@ BENCHMARKS: "Registry[type[Benchmark]]" = Registry(
 
 
 def open_benchmark(
-    name: str, datapath: Path, split: str, thres: str = "auto", img_side: int = 240, download: bool = False
+    name: str,
+    datapath: Path,
+    split: str,
+    thres: str = "auto",
+    img_side: int = 240,
+    download: bool = False,
+    **restrictions: Any,
 ) -> "Benchmark":
     """A split of a benchmark, fetched into `datapath` first if it is missing and `download` allows.
 
+    Args: restrictions: which list and which of its pairs, see `data.benchmark.Benchmark`.
     Raises:
         UserError: it is missing, cannot be fetched, or cannot be used.
     """
     from dhpf.data.download import SOURCES, ensure
 
-    if name in SOURCES:
+    benchmark = BENCHMARKS[name]
+    if name in SOURCES and not (benchmark.folder_in(datapath) or benchmark.folder_deeper(datapath)):
         ensure(name, datapath, download)
-    return BENCHMARKS[name](datapath, split, thres, img_side)
+    return benchmark(datapath, split, thres, img_side, **restrictions)
