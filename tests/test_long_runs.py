@@ -4,6 +4,7 @@ DHPF_KILLS=30 makes the kill test kill so often; by default it does a few, to be
 """
 
 import errno
+import json
 import os
 import random
 import re
