@@ -259,7 +259,7 @@ def test_a_checkpoint_brings_its_gates(home: Path) -> None:
     model = checkpoint.build_model("efficientnet_lite0", None)
     torch.save(model.learner.state_dict(), home / "learned.pt")
     out = succeed(home, f"match.py a.png others/c.png --load learned.pt --output out {TINY}").out
-    assert out.startswith("efficientnet_lite0 with learned.pt\n")
+    assert out.startswith("efficientnet_lite0 with learned.pt; learned.pt does not say its backbone: ")
     layers = json.loads((home / "out" / "a-c.json").read_text())["layers"]
     assert 0 < len(layers) < 15
     assert f"layers {listed(layers)} ({len(layers)} of 15)" in out
@@ -277,11 +277,11 @@ def test_a_checkpoint_brings_its_gates(home: Path) -> None:
         ("a.png others/b.jpg --points 5,-1", r"--points: the point 5,-1 is outside"),
         ("a.png others/b.jpg --points nan,5", r"--points: the point nan,5 is outside"),
         ("a.png others/b.jpg --points-file bad.csv", r"bad\.csv: line 2 is not a point x,y"),
-        ("a.png others/b.jpg --points-file none.csv", r"none\.csv: the file cannot be read"),
+        ("a.png others/b.jpg --points-file none.csv", r"none\.csv: there is no such file"),
         ("a.png others/b.jpg --points-file empty.csv", r"empty\.csv: .*at least one"),
         ("a.png others/b.jpg --points 1,1 --grid 3", r"not allowed with"),
         ("a.png others/b.jpg --grid 0", r"--grid: 0 is not at least 1"),
-        ("a.png nowhere.jpg", r"nowhere\.jpg: the image is missing"),
+        ("a.png nowhere.jpg", r"nowhere\.jpg: there is no such file"),
         ("others/notes.txt others/b.jpg", r"notes\.txt: the image cannot be decoded"),
         ("a.png others/notes.txt", r"notes\.txt: the image cannot be decoded"),
         ("a.png empty", r"empty: the folder holds no image"),
