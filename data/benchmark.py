@@ -1,7 +1,7 @@
 """The base of all benchmarks: pairs of images with key-points, brought into one square frame.
 
 A benchmark reads its pair list when it is opened (`read_pairs`) and everything else per access.  What they
-share is here: decoding and scaling of images (spec section 1), thresholds (8), mirroring and padding (9).
+share is here: decoding and scaling of images (method, section 1), thresholds (8), mirroring and padding (9).
 """
 
 from abc import ABC, abstractmethod
@@ -63,7 +63,7 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
     Args:
         datapath: folder that holds the folders of all benchmarks.
         split: one of `splits`.
-        thres: 'auto' or one of `thresholds`, what the PCK is relative to (spec section 8).
+        thres: 'auto' or one of `thresholds`, what the PCK is relative to (method, section 8).
         img_side: side of the frame in pixels.
     Raises:
         UserError: missing folder, unknown split or threshold, a pair list that cannot be used.
@@ -200,7 +200,7 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
         return np.full(2, np.nan, np.float32) if trg_bbox is None else trg_bbox[2:] - trg_bbox[:2]
 
     def _threshold(self, trg_kps: Array, extent: Array) -> float:
-        """What the PCK of a pair is relative to, in pixels of the frame (spec section 8)."""
+        """What the PCK of a pair is relative to, in pixels of the frame (method, section 8)."""
         if self.thres == "img":
             return float(self.img_side)
         if self.thres == "bbox":
@@ -226,7 +226,7 @@ def padded(kps: Array, length: int) -> Array:
 
 
 def mirrored_points(kps: Array, side: int) -> Array:
-    """Key-points [2, n] of a mirrored frame: x → side − x (spec section 9: not side − 1 − x)."""
+    """Key-points [2, n] of a mirrored frame: x → side − x (method, section 9: not side − 1 − x)."""
     return np.stack((side - kps[0], kps[1]))
 
 

@@ -1,4 +1,4 @@
-"""Image files as tensors (spec section 1)."""
+"""Image files as tensors (docs/method.md, section 1)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -72,7 +72,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def normalised(image: Image.Image, side: int) -> Tensor:
-    """An RGB image as the network's input, float32 [3, side, side] (spec section 1).
+    """An RGB image as the network's input, float32 [3, side, side] (method, section 1).
 
     Bilinear resizing of the PIL image is what torchvision's `Resize((side, side))` does.  In NumPy: torch
     would start threads for so little.
