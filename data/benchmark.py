@@ -1,7 +1,7 @@
 """The base of all benchmarks: pairs of images with key-points, brought into one square frame.
 
 A benchmark reads its pair list when it is opened (`read_pairs`) and everything else per access.  What they
-share is here: decoding and scaling of images (spec section 1), thresholds (8), mirroring and padding (9); finding
+share is here: decoding and scaling of images (method, section 1), thresholds (8), mirroring and padding (9); finding
 folder and list, and comparing the list with the published one.
 """
 
@@ -73,7 +73,7 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
     Args:
         datapath: folder that holds the folders of all benchmarks, or the benchmark's own.
         split: one of `splits`.
-        thres: 'auto' or one of `thresholds`, what the PCK is relative to (spec section 8).
+        thres: 'auto' or one of `thresholds`, what the PCK is relative to (method, section 8).
         img_side: side of the frame in pixels.
         pair_list: read instead of the folder's own list.
         only: names of the categories whose pairs are kept; none: all.
@@ -290,7 +290,7 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
         return trg_bbox[2:] - trg_bbox[:2]
 
     def _threshold(self, trg_kps: Array, extent: Array) -> float:
-        """What the PCK of a pair is relative to, in pixels of the frame (spec section 8)."""
+        """What the PCK of a pair is relative to, in pixels of the frame (method, section 8)."""
         if self.thres == "img":
             return float(self.img_side)
         if self.thres == "bbox":
@@ -324,7 +324,7 @@ def padded(kps: Array, length: int) -> Array:
 
 
 def mirrored_points(kps: Array, side: int) -> Array:
-    """Key-points [2, n] of a mirrored frame: x → side − x (spec section 9: not side − 1 − x)."""
+    """Key-points [2, n] of a mirrored frame: x → side − x (method, section 9: not side − 1 − x)."""
     return np.stack((side - kps[0], kps[1]))
 
 

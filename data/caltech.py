@@ -1,4 +1,4 @@
-"""Caltech-101: outlines of objects, compared as masks after the transfer (spec sections 8 and 9)."""
+"""Caltech-101: outlines of objects, compared as masks after the transfer (docs/method.md, sections 8 and 9)."""
 
 from collections.abc import Mapping
 from types import MappingProxyType

@@ -1,4 +1,4 @@
-"""PF-PASCAL: 20 classes of PASCAL VOC, key-points and boxes in one .mat file per image (spec section 9)."""
+"""PF-PASCAL: 20 classes of PASCAL VOC, key-points and boxes in one .mat file per image (docs/method.md, section 9)."""
 
 from collections.abc import Mapping
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""PF-WILLOW: 10 classes, 10 key-points per image, all of them in the pair list (spec section 9)."""
+"""PF-WILLOW: 10 classes, 10 key-points per image, all of them in the pair list (docs/method.md, section 9)."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -21,7 +21,7 @@ class PFWillow(Benchmark):
     """PF-WILLOW, for evaluation only.
 
     It has no boxes.  Its published 'bbox' threshold is the extent of the padded key-point list, that is
-    max(x, y) + 1; 'bbox-kp' is the true extent of the key-points (spec section 8).
+    max(x, y) + 1; 'bbox-kp' is the true extent of the key-points (method, section 8).
     """
 
     name = "pfwillow"

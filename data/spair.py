@@ -1,4 +1,4 @@
-"""SPair-71k: 18 classes, one line of a list and one JSON file per pair (spec section 9)."""
+"""SPair-71k: 18 classes, one line of a list and one JSON file per pair (docs/method.md, section 9)."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Training with strong or weak supervision (spec section 7)."""
+"""Training with strong or weak supervision (docs/method.md, section 7)."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dhpf.evaluation.metrics import keypoint_errors
-from dhpf.model.dhpf import DHPF
+from dhpf.model.dhpf import DHPF, Matches
 from dhpf.model.grid import nearest_cells
 from dhpf.model.losses import entropies, keypoint_weights, selection_loss, strong_loss
 
@@ -27,14 +27,11 @@ class Step:
 def strong_step(model: DHPF, batch: Batch, alpha: float, rate: float, noise: Tensor | None) -> Step:
     """Forward pass with key-point supervision; `rate` is μ, `noise` as in `DynamicGating`."""
     matches = model(batch["src_img"], batch["trg_img"], noise=noise)
-    src_kps, trg_kps, n_pts, threshold = _keypoints(batch)
-    correct, distance = keypoint_errors(matches.transfer(src_kps), trg_kps, n_pts, threshold, alpha)
-    weights = keypoint_weights(distance, alpha * threshold, n_pts)
-    source, target = (nearest_cells(kps, matches.side) for kps in (src_kps, trg_kps))
+    pck, distance = predict_keypoints(matches, batch, alpha)
+    weights = keypoint_weights(distance, alpha * batch["pckthres"], batch["n_pts"])
+    source, target = (nearest_cells(kps, matches.side) for kps in keypoints(batch))
     loss = strong_loss(matches.scores.rows(source), target, weights)
-    return Step(
-        loss + selection_loss(matches.selection, rate), _pck(correct, n_pts), matches.selection.detach()
-    )
+    return Step(loss + selection_loss(matches.selection, rate), pck, matches.selection.detach())
 
 
 def weak_step(model: DHPF, batch: Batch, alpha: float, rate: float, noise: Tensor | None) -> Step:
@@ -53,24 +50,25 @@ def weak_step(model: DHPF, batch: Batch, alpha: float, rate: float, noise: Tenso
     matches = model.compare(src, trg, noise)
     entropy = entropies(matches.scores, matches.side)
     loss = entropy[:B].mean() / (entropy[B:].mean() if len(entropy) > B else 1)
-    src_kps, trg_kps, n_pts, threshold = _keypoints(batch)
-    correct, _ = keypoint_errors(matches[:B].transfer(src_kps), trg_kps, n_pts, threshold, alpha)
-    return Step(
-        loss + selection_loss(matches.selection, rate), _pck(correct, n_pts), matches.selection.detach()
-    )
+    pck, _ = predict_keypoints(matches[:B], batch, alpha)
+    return Step(loss + selection_loss(matches.selection, rate), pck, matches.selection.detach())
 
 
 Supervision = Callable[[DHPF, Batch, float, float, Tensor | None], Step]
 
 
-def _keypoints(batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Source and target key-points without needless padding, their number, the threshold of PCK."""
+def keypoints(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Source and target key-points of a batch without needless padding, both B×2×P."""
     longest = max(1, int(batch["longest"]))
-    return batch["src_kps"][..., :longest], batch["trg_kps"][..., :longest], batch["n_pts"], batch["pckthres"]
+    return batch["src_kps"][..., :longest], batch["trg_kps"][..., :longest]
 
 
-def _pck(correct: Tensor, n_pts: Tensor) -> Tensor:
-    return 100 * correct.sum(1) / n_pts
+def predict_keypoints(matches: Matches, batch: Batch, alpha: float) -> tuple[Tensor, Tensor]:
+    """PCK in percent of each pair of a batch, B, NaN without key-points; and how far off each prediction is, B×P."""
+    source, target = keypoints(batch)
+    predicted = matches.transfer(source)
+    correct, distance = keypoint_errors(predicted, target, batch["n_pts"], batch["pckthres"], alpha)
+    return 100 * correct.sum(1) / batch["n_pts"], distance
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
