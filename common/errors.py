@@ -12,9 +12,9 @@ class UserError(Exception):
 
 
 @contextmanager
-def naming(place: str) -> Iterator[None]:
-    """Puts the place of the fault before the message of a UserError raised inside."""
+def naming(place: str, way_out: str = "") -> Iterator[None]:
+    """Puts the place of the fault before the message of a UserError raised inside, and the way out behind it."""
     try:
         yield
     except UserError as error:
-        raise UserError(f"{place}: {error}") from error
+        raise UserError(f"{place}: {error}{way_out and f': {way_out}'}") from error

@@ -58,10 +58,14 @@ def read_bytes(path: Path, limit: int) -> bytes:
 
 def read_text(path: Path, limit: int) -> str:
     """A text file of at most `limit` bytes in UTF-8."""
+    content = read_bytes(path, limit)
     try:
-        return read_bytes(path, limit).decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: the file is not text ({error.reason})") from error
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{path}, line {line}: the file is not text, save it as UTF-8 ({error.reason})"
+        ) from error
 
 
 def read_json(path: Path, limit: int) -> Any:

@@ -1,5 +1,6 @@
 """Reading and writing of weights: nothing is believed before it is checked, nothing half written is left."""
 
+import json
 import pickle
 import re
 import warnings
@@ -72,11 +73,12 @@ def checked(path: Path, state: Any) -> State:
 
 
 def metadata(path: Path) -> dict[str, str]:
-    """What a .safetensors file that can be read says of itself; nothing for other files."""
+    """What a .safetensors file that `write` wrote says of itself; nothing for other files."""
     if path.suffix != ".safetensors":
         return {}
     with safetensors.safe_open(path, "pt") as file:
-        return file.metadata() or {}
+        about = (file.metadata() or {}).get("dhpf")
+    return dict(json.loads(about)) if about else {}
 
 
 def write(path: Path, content: Any, about: Mapping[str, str] | None = None) -> None:
@@ -89,7 +91,8 @@ def write(path: Path, content: Any, about: Mapping[str, str] | None = None) -> N
     """
     if path.suffix == ".safetensors":
         tensors = {k: v.contiguous() for k, v in content.items()}
-        packed = safetensors.torch.save(tensors, dict(about or {}))
+        # One entry: the order of several is not the same from run to run.
+        packed = safetensors.torch.save(tensors, {"dhpf": json.dumps(about)} if about else None)
     else:
         buffer = BytesIO()  # torch hides why it cannot write to a file
         torch.save(content, buffer)

@@ -3,7 +3,9 @@
 To add a benchmark: a class (see `data.benchmark.Benchmark`), entered in `BENCHMARKS`.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from dhpf.common.errors import UserError
@@ -35,21 +37,23 @@ def open_benchmark(
     thres: str = "auto",
     img_side: int = 240,
     download: bool = False,
-    **given: Any,
+    own: Mapping[str, Any] = MappingProxyType({}),
+    **restrictions: Any,
 ) -> "Benchmark":
     """A split of a benchmark (None: the one that is tested), fetched into `datapath` first if it is missing and
     `download` allows.
 
-    Args: given: options that only some benchmarks understand.
+    Args: own: the options given that only some benchmarks understand; restrictions: which list and which of its
+    pairs, see `data.benchmark.Benchmark`.
     Raises:
         UserError: it is missing, cannot be fetched, or cannot be used.
     """
     from dhpf.data.download import SOURCES, ensure
 
-    if name in SOURCES:
-        ensure(name, datapath, download)
     benchmark = BENCHMARKS[name]
-    for option in given:
+    if name in SOURCES and not (benchmark.folder_in(datapath) or benchmark.folder_deeper(datapath)):
+        ensure(name, datapath, download)
+    for option in own:
         if option not in benchmark.options:
             raise UserError(f"--{option.replace('_', '-')}: benchmark {name} has no use for it")
-    return benchmark(datapath, split or benchmark.test_split, thres, img_side, **given)
+    return benchmark(datapath, split or benchmark.test_split, thres, img_side, **restrictions, **own)

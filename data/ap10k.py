@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,19 @@ from dhpf.data.own import clean
 # <source>-<target>:<category>.json; where a name cannot hold ':' it is '_'
 FILE = re.compile(r"[^-:_]+-[^-:_]+[:_](.+)\.json")
 
+POINTS = """
+    left_eye right_eye nose neck root_of_tail left_shoulder left_elbow left_front_paw right_shoulder right_elbow
+    right_front_paw left_hip left_knee left_back_paw right_hip right_knee right_back_paw
+"""
+
 
 class AP10K(Benchmark):
     """AP-10K. A category is a species, in the splits *_cross_species a family, in *_cross_family `all`."""
 
     name = "ap10k"
     folder = "ap-10k"
-    list_name = "PairAnnotation/{split}"
+    inside = ("PairAnnotation", "ImageAnnotation")
+    lists = ("PairAnnotation/{split}",)
     source = "prepare it as GeoAware-SC does and place it there"
     categories: tuple[str, ...] = ()
     splits = (
@@ -41,16 +48,14 @@ class AP10K(Benchmark):
         found = {file: FILE.fullmatch(file) for file in files}
         self.categories = tuple(sorted({clean(match[1]) for match in found.values() if match}))
         pairs = []
-        for number, (file, match) in enumerate(
-            tqdm(found.items(), str(self.list_path), delay=2, disable=None)
-        ):
-            with naming(f"{self.list_path / file}"):
+        for file, match in tqdm(found.items(), str(self.list_path), delay=2, disable=None):
+            content = read_json(self.list_path / file, MIB)
+            with naming(str(self.list_path / file)):
                 if match is None:
                     raise UserError("its name is not of the form <source>-<target>:<category>.json")
-                content = read_json(self.list_path / file, MIB)
                 src_key, trg_key = (image_key(content, f"{end}_json_path") for end in ("src", "trg"))
                 category = self.category_id(clean(match[1]))
-                pairs.append(Pair(number, src_key, trg_key, category, file=file))
+                pairs.append(Pair(0, src_key, trg_key, category, file=file))
         return pairs
 
     def complete(self, pair: Pair) -> Pair:
@@ -58,17 +63,16 @@ class AP10K(Benchmark):
         (src_kps, src_bbox), (trg_kps, trg_bbox) = map(self._annotation, (pair.src_key, pair.trg_key))
         if src_kps.shape != trg_kps.shape:
             raise UserError(f"{len(src_kps)} key-points in {pair.src_key}, {len(trg_kps)} in {pair.trg_key}")
+        names = POINTS.split()
         common = (src_kps[:, 2] > 0) & (trg_kps[:, 2] > 0)
         return replace(
             pair,
             src_kps=src_kps[common, :2].T,
             trg_kps=trg_kps[common, :2].T,
+            points=tuple(compress(names, common)) if len(common) == len(names) else (),
             src_bbox=src_bbox,
             trg_bbox=trg_bbox,
         )
-
-    def where(self, i: int) -> str:
-        return str(self.list_path / self.pairs[i].file)
 
     def _annotation(self, key: str) -> tuple[Array, Array]:
         """Key-points [P, 3] (x, y, v) and box of the animal of an image."""

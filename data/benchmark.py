@@ -1,13 +1,15 @@
 """The base of all benchmarks: pairs of images with key-points, brought into one square frame.
 
 A benchmark reads its pair list when it is opened (`read_pairs`) and everything else per access.  What they
-share is here: decoding and scaling of images (spec section 1), thresholds (8), mirroring and padding (9).
+share is here: decoding and scaling of images (method, section 1), thresholds (8), mirroring and padding (9); finding
+folder and list, and comparing the list with the published one.
 """
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -21,23 +23,27 @@ from torch.utils.data import Dataset
 
 from dhpf.common.errors import UserError, naming
 from dhpf.common.files import MIB, is_file, read_text, replace_file, sha256
+from dhpf.data import layout
 from dhpf.data.images import normalised, opened_image, to_rgb
+from dhpf.data.published import Published, compare
 
 PADDING = -1
 TRAINED = "training_images.txt"  # of a run's folder
+UNKNOWN = -1  # value of a label
 FARTHEST = 1e6  # pixels
 
 Array = NDArray[np.floating[Any]]
 NO_POINTS: Array = np.zeros((2, 0))
+NO_BOX: Array = np.full(4, np.nan, np.float32)
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
     """One pair of images and its annotation, in pixels of the stored images.
 
-    line: where the pair list names the pair.  src_kps, trg_kps: [2, n] (x; y).  src_bbox, trg_bbox: [4]
-    (x1 y1 x2 y2), None where a benchmark has no boxes.  labels: integers that go into the sample as they are.
-    file: name of the pair's own annotation file, where it has one.
+    line: where the pair list names the pair.  src_kps, trg_kps: [2, n] (x; y).  points: their names or numbers, n or
+    none.  src_bbox, trg_bbox: [4] (x1 y1 x2 y2), None where there is none.  labels: integers that go into the sample
+    as they are.  file: name of the pair's own annotation file, where it has one.
     """
 
     line: int
@@ -46,6 +52,7 @@ class Pair:
     category_id: int
     src_kps: Array = field(default_factory=lambda: NO_POINTS)
     trg_kps: Array = field(default_factory=lambda: NO_POINTS)
+    points: tuple[str, ...] = ()
     src_bbox: Array | None = None
     trg_bbox: Array | None = None
     flip: int = 0
@@ -57,25 +64,34 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
     """Pairs of one split of a benchmark.  Frame of all coordinates: the square of img_side pixels.
 
     A sample (one pair) is a dict: `index`, `src_key`, `trg_key`, `category`, `category_id`, `n_pts`, `flip`;
-    `n_trg_pts`; `src_kps`, `trg_kps` float32 [2, max_pts] padded with -1; `src_bbox`, `trg_bbox` float32 [4] where
-    the benchmark has boxes; `bbox_extent` float32 [2], NaN: none; `pckthres` float32 []; `src_size`, `trg_size`
-    int64 [2] (width, height of the stored image); the pair's `labels`; `src_img`, `trg_img` float32 [3, img_side,
-    img_side].
+    `n_trg_pts`; `src_kps`, `trg_kps` float32 [2, max_pts] padded with -1; `points`, their names separated by tabs;
+    `src_bbox`, `trg_bbox` float32 [4] and `bbox_extent` float32 [2], NaN: none; `pckthres` float32 []; `src_size`,
+    `trg_size` int64 [2] (width, height of the stored image); the pair's `labels`; `src_img`, `trg_img` float32 [3,
+    img_side, img_side].
+
+    `notes` says in sentences for the log what was read and what is unusual about it.
 
     A subclass says everything about its benchmark in the attributes below and in `read_pairs` and `complete`.
 
     Args:
-        datapath: folder that holds the folders of all benchmarks.
+        datapath: folder that holds the folders of all benchmarks, or the benchmark's own.
         split: one of `splits`.
-        thres: 'auto' or one of `thresholds`, what the PCK is relative to (spec section 8).
+        thres: 'auto' or one of `thresholds`, what the PCK is relative to (method, section 8).
         img_side: side of the frame in pixels.
+        pair_list: read instead of the folder's own list.
+        only: names of the categories whose pairs are kept; none: all.
+        evaluation: no pair is mirrored, not even a training pair, and mirrored copies of pairs are left out.
     Raises:
-        UserError: missing folder, unknown split or threshold, a pair list that cannot be used.
+        UserError: missing folder, unknown split, threshold or category, a pair list that cannot be used.
     """
 
     name: str
     folder: str  # inside --datapath
-    list_name: str  # the pair list inside the folder, '{split}' stands for the split
+    folders: tuple[str, ...] = ()  # other names of it
+    inside: tuple[str, ...] = ()  # folders in it, of which one at least is there
+    # Names of the pair list in the folder, those that win first; '{split}' stands for the split.
+    lists: tuple[str, ...] = ()
+    published: Mapping[str, Published] = MappingProxyType({})  # by split
     categories: tuple[str, ...]
     splits: tuple[str, ...]
     test_split: str = "test"  # what is tested unless another is asked for
@@ -88,35 +104,108 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
     labels: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     leaked_words: str = "training pairs"  # what pairs with the label leaked = yes are
     options: tuple[str, ...] = ()  # fields of `DataOptions` that only this benchmark understands
-    source: str = "let the program download it (without --no-download) or unpack its archive there"
+    source: str = (
+        "let the program download it (without --no-download) or unpack its archive there"  # how it is had
+    )
     # Which figures are defined as the paper's: those whose definition has all of these; none where nothing is said.
     paper: Mapping[str, Any] = MappingProxyType({})
 
-    def __init__(self, datapath: str | Path, split: str, thres: str = "auto", img_side: int = 240) -> None:
+    def __init__(
+        self,
+        datapath: str | Path,
+        split: str,
+        thres: str = "auto",
+        img_side: int = 240,
+        *,
+        pair_list: str | Path | None = None,
+        only: Sequence[str] = (),
+        evaluation: bool = False,
+    ) -> None:
         if split not in self.splits:
             raise UserError(f"benchmark {self.name} has no split '{split}', only {', '.join(self.splits)}")
         if thres not in ("auto", *self.thresholds):
             choice = ", ".join(("auto", *self.thresholds))
             raise UserError(f"--thres {thres}: benchmark {self.name} cannot give it, only {choice}")
-        self.root = Path(datapath) / self.folder
         self.split = split
         self.thres = self.auto_thres if thres == "auto" else thres
         self.img_side = img_side
-        self.list_path = self.root / self.list_name.format(split=split)
-        self.notes: list[str] = []  # what is to be known of the data, a sentence each
         self._sizes: dict[str, tuple[int, int]] = {}
-        self.require_folder(datapath)
+        self.root = self.require_folder(Path(datapath))
+        fitting = [Path(pair_list)] if pair_list else self.lists_of(split)
+        if self.lists and not fitting:
+            names = ", ".join(name.format(split=split) for name in self.lists)
+            raise UserError(f"{self.root}: it has no list of {split} pairs ({names}): name one with --list")
+        self.list_path = fitting[0] if fitting else self.root
+        self.notes: list[str] = []
         self.pairs = self.read_pairs()
         if not self.pairs:
             raise UserError(f"{self.list_path}: the list names no pair")
+        self._restrict(only, mirrored=split == "trn" and not evaluation)
+        keys = {key for pair in self.pairs for key in (pair.src_key, pair.trg_key)} if self.lists else ()
+        self._other_case = layout.other_case(self.root, sorted(keys))
+        self._tell(fitting[1:])
 
     @classmethod
-    def require_folder(cls, datapath: str | Path) -> None:
-        """A UserError unless the benchmark's folder is there."""
-        if cls.folder and not (Path(datapath) / cls.folder).is_dir():
-            raise UserError(
-                f"--datapath {datapath}: benchmark {cls.name} needs the folder '{cls.folder}' in it, "
-                f"{cls.source} (see the README)"
+    def folder_in(cls, datapath: Path) -> Path | None:
+        """The benchmark's folder, if it is there."""
+        return layout.folder_of(datapath, (cls.folder, *cls.folders), cls.inside) if cls.folder else datapath
+
+    @classmethod
+    def require_folder(cls, datapath: Path) -> Path:
+        """The benchmark's folder. Raises: UserError: it is not there."""
+        if found := cls.folder_in(datapath):
+            return found
+        deeper = cls.folder_deeper(datapath)
+        raise UserError(
+            f"--datapath {datapath}: benchmark {cls.name} needs the folder '{cls.folder}' in it, "
+            + (
+                f"which is in {deeper}: give --datapath {deeper}"
+                if deeper
+                else f"{cls.source} (see the README)"
+            )
+        )
+
+    @classmethod
+    def folder_deeper(cls, datapath: Path) -> Path | None:
+        """Where the benchmark's folder is in a folder of datapath, what to give as --datapath instead."""
+        return next((place for place in layout.folders(datapath) if cls.folder_in(place)), None)
+
+    def lists_of(self, split: str) -> list[Path]:
+        """The pair lists that fit a split, the one to read first."""
+        return layout.lists_of(self.root, self.lists, split)
+
+    def _restrict(self, only: Sequence[str], mirrored: bool) -> None:
+        """Leaves only pairs of some categories, and without `mirrored` each pair once and as it is."""
+        with naming("--categories", f"choose of {', '.join(self.categories)}"):
+            ids = [self.category_id(name) for name in only]
+        there = {pair.category_id for pair in self.pairs}
+        if missing := [name for name, k in zip(only, ids, strict=True) if k not in there]:
+            raise UserError(f"--categories: {self.list_path} has no pair of {', '.join(missing)}")
+        if only:
+            self.pairs = [pair for pair in self.pairs if pair.category_id in ids]
+            self.notes.append(f"categories {', '.join(only)} alone")
+        if not mirrored and any(pair.flip for pair in self.pairs):
+            plain = {(pair.src_key, pair.trg_key) for pair in self.pairs if not pair.flip}
+            before = len(self.pairs)
+            self.pairs = [
+                replace(pair, flip=0)
+                for pair in self.pairs
+                if not pair.flip or (pair.src_key, pair.trg_key) not in plain
+            ]
+            if len(self.pairs) < before:
+                self.notes.append(f"{before - len(self.pairs)} mirrored copies of pairs left out")
+
+    def _tell(self, unread: Sequence[Path]) -> None:
+        """Begins `notes` with what was read."""
+        read = f"{self.name} {self.split}: {len(self.pairs)} pairs of {self.list_path}, images in {self.root}"
+        also = f"; not read, though they fit too: {', '.join(map(str, unread))}" if unread else ""
+        pairs = ((self.categories[p.category_id], p.src_key, p.trg_key) for p in self.pairs if not p.flip)
+        _, words = compare(self.published, self.split, pairs)
+        self.notes = [read + also, *([f"list: {words}"] if words else []), *self.notes]
+        if count := len(self._other_case):
+            key, there = next(iter(self._other_case.items()))
+            self.notes.append(
+                f"{count} images named in another upper and lower case, such as {there} for {key}"
             )
 
     @abstractmethod
@@ -129,12 +218,12 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
 
     def opened(self, key: str) -> AbstractContextManager[Image.Image]:
         """An image in the orientation that its annotation means: as stored."""
-        return opened_image(self.root / key)
+        return opened_image(self._path(key))
 
     def hashes(self) -> dict[str, str]:
         """The SHA-256 of the file of each image of the split, by key; of those that are there."""
         keys = dict.fromkeys(key for pair in self.pairs for key in (pair.src_key, pair.trg_key))
-        return {key: sha256(self.root / key) for key in keys if is_file(self.root / key)}
+        return {key: sha256(self._path(key)) for key in keys if is_file(self._path(key))}
 
     def size(self, key: str) -> tuple[int, int]:
         """Width and height of a stored image in pixels, from the file's header."""
@@ -148,6 +237,9 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
         with self.opened(key) as image:
             return normalised(to_rgb(image), self.img_side)
 
+    def _path(self, key: str) -> Path:
+        return self.root / self._other_case.get(key, key)
+
     def annotation(self, i: int) -> dict[str, Any]:
         """Sample i without its images.
 
@@ -160,7 +252,8 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
 
     def where(self, i: int) -> str:
         """The place of pair i in the pair list, for messages."""
-        return f"{self.list_path}, line {self.pairs[i].line}"
+        pair = self.pairs[i]
+        return f"{self.list_path}, line {pair.line}" if pair.line else str(self.list_path / pair.file)
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -177,14 +270,14 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
         """The sample of a complete pair: scaled, thresholded, then mirrored and padded (in this order)."""
         sizes = {"src": self.size(pair.src_key), "trg": self.size(pair.trg_key)}
         points = {"src": pair.src_kps, "trg": pair.trg_kps}
-        boxes = {end: box for end, box in (("src", pair.src_bbox), ("trg", pair.trg_bbox)) if box is not None}
+        boxes: dict[str, Array] = {}
         for end, size in sizes.items():
             # In float32, like the published program: a rounding decides which of two cells is nearest.
             scale = (self.img_side / np.array(size)).astype(np.float32)
             points[end] = self._checked_points(points[end]) * scale[:, None]
-            if end in boxes:
-                boxes[end] = checked_box(boxes[end]) * np.tile(scale, 2)
-        extent = self.bbox_extent(points["trg"], boxes.get("trg"))
+            box = getattr(pair, f"{end}_bbox")
+            boxes[end] = NO_BOX if box is None else checked_box(box) * np.tile(scale, 2)
+        extent = self.bbox_extent(points["trg"], boxes["trg"])
         threshold = self._threshold(points["trg"], extent)
         if pair.flip:
             points = {end: mirrored_points(kps, self.img_side) for end, kps in points.items()}
@@ -197,6 +290,7 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
             "category_id": pair.category_id,
             "n_pts": points["src"].shape[1],
             "n_trg_pts": points["trg"].shape[1],
+            "points": "\t".join(" ".join(name.split()) for name in pair.points),
             "bbox_extent": torch.from_numpy(extent),
             "pckthres": torch.tensor(threshold, dtype=torch.float32),
             "flip": pair.flip,
@@ -213,15 +307,17 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
             raise UserError("a key-point is NaN, infinite or far outside any image")
         return kps.astype(np.float32)
 
-    def bbox_extent(self, trg_kps: Array, trg_bbox: Array | None) -> Array:
+    def bbox_extent(self, trg_kps: Array, trg_bbox: Array) -> Array:
         """Width and height of what the threshold 'bbox' is the larger side of, in pixels of the frame: float32 [2]."""
-        return np.full(2, np.nan, np.float32) if trg_bbox is None else trg_bbox[2:] - trg_bbox[:2]
+        return trg_bbox[2:] - trg_bbox[:2]
 
     def _threshold(self, trg_kps: Array, extent: Array) -> float:
-        """What the PCK of a pair is relative to, in pixels of the frame (spec section 8)."""
+        """What the PCK of a pair is relative to, in pixels of the frame (method, section 8)."""
         if self.thres == "img":
             return float(self.img_side)
         if self.thres == "bbox":
+            if np.isnan(extent).any():
+                raise UserError("--thres bbox: the target has no box")
             return float(extent.max())
         return float(np.ptp(trg_kps, axis=1).max()) if trg_kps.size else 0.0
 
@@ -231,11 +327,17 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
             raise UserError(f"unknown category '{name}'")
         return self.categories.index(name)
 
-    def category_of_class(self, number: str) -> int:
-        """Index of a category from the class number of a pair list, which counts from 1."""
-        if not number.strip().isdecimal() or not 1 <= int(number) <= len(self.categories):
-            raise UserError(f"unknown category: class '{number}' is not one of 1 to {len(self.categories)}")
-        return int(number) - 1
+    def category_of_class(self, text: str) -> int:
+        """Index of a category from the class column of a pair list: its name, or its number, which counts from 1."""
+        text = text.strip()
+        if text in self.categories:
+            return self.categories.index(text)
+        number = int(text.partition(".")[0]) if re.fullmatch(r"\d{1,9}(\.0*)?", text) else 0
+        if not 1 <= number <= len(self.categories):
+            raise UserError(
+                f"unknown category: class '{text}' is not one of 1 to {len(self.categories)}, and no name of one"
+            )
+        return number - 1
 
 
 def write_trained(folder: Path, benchmark: Benchmark) -> None:
@@ -257,7 +359,7 @@ def padded(kps: Array, length: int) -> Array:
 
 
 def mirrored_points(kps: Array, side: int) -> Array:
-    """Key-points [2, n] of a mirrored frame: x → side − x (spec section 9: not side − 1 − x)."""
+    """Key-points [2, n] of a mirrored frame: x → side − x (method, section 9: not side − 1 − x)."""
     return np.stack((side - kps[0], kps[1]))
 
 

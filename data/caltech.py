@@ -1,13 +1,11 @@
-"""Caltech-101: outlines of objects, compared as masks after the transfer (spec sections 8 and 9)."""
+"""Caltech-101: outlines of objects, compared as masks after the transfer (docs/method.md, sections 8 and 9)."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
 
-import numpy as np
-
-from dhpf.common.errors import UserError
-from dhpf.data.benchmark import Array, Benchmark, Pair
-from dhpf.data.lists import numbers, path_parts, read_pair_table
+from dhpf.data.benchmark import Benchmark, Pair
+from dhpf.data.lists import path_parts, points, read_pair_table
+from dhpf.data.published import Published
 
 COLUMNS = ("source_image", "target_image", "class", "XA", "YA", "XB", "YB")
 CATEGORIES = """
@@ -32,7 +30,9 @@ class Caltech(Benchmark):
 
     name = "caltech"
     folder = "Caltech-101"
-    list_name = "{split}_pairs_caltech_with_category.csv"
+    inside = ("101_ObjectCategories",)
+    lists = ("{split}_pairs_caltech_with_category.csv",)
+    published = MappingProxyType({"test": Published(1515)})  # 15 pairs of each class
     categories = tuple(CATEGORIES.split())
     splits = ("test",)
     thresholds = ("img",)
@@ -52,16 +52,8 @@ class Caltech(Benchmark):
                 src_key,
                 trg_key,
                 self.category_of_class(row["class"]),
-                src_kps=outline(row["XA"], row["YA"]),
-                trg_kps=outline(row["XB"], row["YB"]),
+                src_kps=points(row["xa"], row["ya"]),
+                trg_kps=points(row["xb"], row["yb"]),
             )
 
         return read_pair_table(self.list_path, COLUMNS, to_pair)
-
-
-def outline(xs: str, ys: str) -> Array:
-    """The vertices [2, n] of an outline from the lists of their coordinates."""
-    x, y = numbers(xs), numbers(ys)
-    if len(x) != len(y):
-        raise UserError(f"an outline has {len(x)} x and {len(y)} y")
-    return np.stack((x, y))

@@ -4,6 +4,7 @@ import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import compress, count
 from pathlib import Path
 from typing import Any
 
@@ -95,9 +96,15 @@ class Coco(OwnData):
             pair,
             src_kps=source.kps[common, :2].T,
             trg_kps=target.kps[common, :2].T,
+            points=self._point_names(pair.category_id, common),
             src_bbox=source.box,
             trg_bbox=target.box,
         )
+
+    def _point_names(self, category_id: int, chosen: Flags) -> tuple[str, ...]:
+        """The names, or the numbers, of some of a category's key-points."""
+        names = self.point_names[category_id]
+        return tuple(compress(names if len(names) == len(chosen) else map(str, count()), chosen))
 
     def where(self, i: int) -> str:
         source, target = (end.record for end in self._ends[self.pairs[i].line])
@@ -111,6 +118,7 @@ class Coco(OwnData):
         for record in content["images"]:
             if size := size_of(record):
                 self.frames[images[identity(record, "id")]] = size
+        self.point_names = [point_names(record.get("keypoints")) for record in content["categories"]]
         groups: dict[str, list[Object]] = {name: [] for name in names.values()}
         if len(groups) < len(names):
             raise UserError(f"{path}: two categories have one name")
@@ -139,17 +147,17 @@ class Coco(OwnData):
                     )
                 group.append(Object(number, str(image), kps, box_of(record.get("bbox"))))
         self.notes += [
-            f"{count} annotations {why} and are left out" for why, count in left_out.items() if why
+            f"{number} annotations {why} and are left out" for why, number in left_out.items() if why
         ]
         return groups
 
     def _with_boxes(self, groups: dict[str, list[Object]]) -> dict[str, list[Object]]:
-        """The objects that the threshold leaves, all of them with a box or none."""
+        """The objects that the threshold leaves."""
         number = sum(map(len, groups.values()))
         boxes = sum(o.box is not None for objects in groups.values() for o in objects)
         if self.choose_threshold(boxes, number, "objects"):
             return {name: [o for o in objects if o.box is not None] for name, objects in groups.items()}
-        return {name: [replace(o, box=None) for o in objects] for name, objects in groups.items()}
+        return groups
 
     def _draw(self, category: str, objects: Sequence[Object]) -> list[list[int]]:
         """Source and target, as numbers of objects, of the pairs of a category."""
@@ -250,6 +258,12 @@ def points_of(value: Any) -> Array:
     if not np.isin(kps[:, 2], (0, 1, 2)).all():
         raise UserError("keypoints is not a list x, y, v, x, y, v, ...: a v is not 0, 1 or 2")
     return kps
+
+
+def point_names(value: Any) -> tuple[str, ...]:
+    """The names of a category's key-points; none where they are not a list of texts."""
+    named = isinstance(value, list) and all(isinstance(name, str) and name.strip() for name in value)
+    return tuple(map(clean, value)) if named else ()
 
 
 def box_of(value: Any) -> Array | None:

@@ -40,7 +40,7 @@ class Source(NamedTuple):
     urls: tuple[str, ...]
 
 
-# Spec section 9.  Of what the owners serve themselves only SPair-71k's has this layout.
+# Method, section 9.  Of what the owners serve themselves only SPair-71k's has this layout.
 SOURCES = {
     "pfpascal": Source("PF-PASCAL", "test_pairs.csv", (DRIVE + "1OOwpGzJnTsFXYh-YffMQ9XKM_Kl_zdzg",)),
     "pfwillow": Source("PF-WILLOW", "test_pairs.csv", (DRIVE + "1tDP0y8RO5s45L-vqnortRaieiWENQco_",)),

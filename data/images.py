@@ -1,7 +1,8 @@
-"""Image files as tensors (spec section 1)."""
+"""Image files as tensors (docs/method.md, section 1)."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,21 @@ from torch import Tensor
 
 from dhpf.common.errors import UserError
 
+FORMATS = (
+    "JPEG",
+    "MPO",
+    "PNG",
+    "BMP",
+    "DIB",
+    "GIF",
+    "TIFF",
+    "WEBP",
+    "PPM",
+    "JPEG2000",
+    "TGA",
+    "AVIF",
+    "HEIF",
+)
 IMAGENET_MEAN = np.array((0.485, 0.456, 0.406), dtype=np.float32)
 IMAGENET_STD = np.array((0.229, 0.224, 0.225), dtype=np.float32)
 ORIENTATION = 0x0112  # the EXIF tag
@@ -26,11 +42,25 @@ TURNS = {
 }
 
 
+@cache
+def formats() -> tuple[str, ...]:
+    """The raster formats that can be read here; HEIF where pillow-heif is installed.
+
+    Pillow knows others that start programs (Ghostscript for EPS) or fetch what they need.
+    """
+    with suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
 @contextmanager
 def opened_image(path: Path) -> Iterator[Image.Image]:
     """An image file; whatever goes wrong with it, also while it is decoded inside, names the file."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=formats()) as image:
             if min(image.size) < 1:
                 raise UserError(f"{path}: the image has no pixels")
             yield image
@@ -59,7 +89,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def normalised(image: Image.Image, side: int) -> Tensor:
-    """An RGB image as the network's input, float32 [3, side, side] (spec section 1).
+    """An RGB image as the network's input, float32 [3, side, side] (method, section 1).
 
     Bilinear resizing of the PIL image is what torchvision's `Resize((side, side))` does.  In NumPy: torch
     would start threads for so little.

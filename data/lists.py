@@ -1,9 +1,12 @@
-"""Pair lists: CSV files of the publications."""
+"""Pair lists: CSV files, read as publications and people write them."""
 
 import csv
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from io import StringIO
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
@@ -14,19 +17,43 @@ from dhpf.data.benchmark import Array, Pair
 MAX_LIST_BYTES = 64 * MIB
 
 
+def at_line(path: Path, line: int) -> AbstractContextManager[None]:
+    """Names the line of a list in which something is wrong, and the way out."""
+    return naming(f"{path}, line {line}", "correct it, or name another list with --list")
+
+
 def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, Mapping[str, str]]]:
-    """Rows of a CSV file as (line, {column: value}); it must have `columns` and may have more."""
-    reader = csv.DictReader(StringIO(read_text(path, MAX_LIST_BYTES), newline=""))
+    """Rows of a CSV file as (line, {column in lower case: value}); it must have `columns` and may have more.
+
+    Separated by commas, semicolons or tabs; blank lines, a last separator and numbers of rows do not matter.
+    """
+    text = read_text(path, MAX_LIST_BYTES)
+    start = text.lstrip()[:10_000].partition("\n")[0]
+    rows = filled_rows(path, csv.reader(StringIO(text, newline=""), delimiter=max(",;\t", key=start.count)))
+    line, header = next(rows, (1, []))
+    names = [cell.strip().lower() for cell in header]
+    with at_line(path, line):
+        if missing := [column for column in columns if column.lower() not in names]:
+            raise UserError(f"the list has no column {', '.join(missing)}")
+    needed = max(names.index(column.lower()) for column in columns)
+    for line, cells in rows:
+        if len(cells) == len(names) + 1 and cells[-1].strip():
+            del cells[0]  # the number of the row, in a column without a name
+        if len(cells) <= needed:
+            with at_line(path, line):
+                raise UserError("the line has too few columns")
+        yield line, dict(zip(names, cells, strict=False))
+
+
+def filled_rows(path: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a CSV reader that are not blank, with their lines."""
     try:
-        missing = [column for column in columns if column not in (reader.fieldnames or ())]
-        if missing:
-            raise UserError(f"{path}, line 1: the list has no column {', '.join(missing)}")
-        for row in reader:
-            if any(row[column] is None for column in columns):
-                raise UserError(f"{path}, line {reader.line_num}: the line has too few columns")
-            yield reader.line_num, row
+        for cells in reader:
+            if any(map(str.strip, cells)):
+                yield reader.line_num, cells
     except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: not a line of a CSV file ({error})") from error
+        with at_line(path, reader.line_num):
+            raise UserError(f"not a line of a CSV file ({error})") from error
 
 
 def read_pair_table(
@@ -35,7 +62,7 @@ def read_pair_table(
     """The pairs of a CSV list; a UserError of `to_pair` names the line."""
     pairs = []
     for line, row in read_table(path, columns):
-        with naming(f"{path}, line {line}"):
+        with at_line(path, line):
             pairs.append(to_pair(line, row))
     return pairs
 
@@ -46,15 +73,24 @@ def path_parts(name: str, count: int) -> tuple[str, ...]:
     Lists of different publications prefix the path with different folders, hence the last parts.  A path that
     would leave the benchmark's folder is an error.
     """
-    parts = PurePosixPath(name).parts
-    if len(parts) < count or ".." in parts or name.startswith("/") or "\\" in name or "\0" in name:
+    path = PurePosixPath(name.strip().replace("\\", "/"))
+    if len(path.parts) < count or ".." in path.parts or path.is_absolute() or "\0" in name:
         raise UserError(f"'{name}' is not a path inside the benchmark's folder")
-    return parts[-count:]
+    return path.parts[-count:]
 
 
 def numbers(text: str) -> Array:
-    """The numbers of a comma-separated (older lists: semicolon-separated) list: [n]."""
+    """The numbers of a list, separated by commas, semicolons or spaces, perhaps in brackets: [n]."""
+    inner = text.strip(" \t[]()").removesuffix(",").removesuffix(";").strip()
     try:
-        return np.array([float(value) for value in text.replace(";", ",").split(",")])
+        return np.array([float(value) for value in re.split(r"\s*[,;]\s*|\s+", inner)])
     except ValueError:
         raise UserError(f"{text[:40]!r} is not a list of numbers") from None
+
+
+def points(xs: str, ys: str) -> Array:
+    """Points [2, n] from the lists of their coordinates."""
+    x, y = numbers(xs), numbers(ys)
+    if len(x) != len(y):
+        raise UserError(f"{len(x)} x and {len(y)} y where points have one of each")
+    return np.stack((x, y))

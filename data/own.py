@@ -38,7 +38,7 @@ class OwnData(Benchmark):
     images that are for validation.
     """
 
-    folder = list_name = ""
+    folder = ""
     categories: tuple[str, ...] = ()
     splits = ("whole", "trn", "val", "test")
     test_split = "whole"
@@ -49,6 +49,8 @@ class OwnData(Benchmark):
     options: tuple[str, ...] = ("val_share",)
 
     def __init__(self, *args: Any, val_share: float = VAL_SHARE, **named: Any) -> None:
+        if named.get("pair_list"):
+            raise UserError(f"--list: benchmark {self.name} reads what --datapath names")
         self.val_share = val_share
         # The sizes that annotations mean, by image, where the file gives them.
         self.frames: dict[str, tuple[int, int]] = {}
@@ -82,10 +84,7 @@ class OwnData(Benchmark):
         return held_out == (self.split == "val")
 
     def choose_threshold(self, boxes: int, number: int, things: str) -> bool:
-        """Settles `auto` where `boxes` of `number` things have a box; returns whether boxes are used.
-
-        With `--thres bbox` a thing without is left out by the caller.
-        """
+        """Settles `auto` where `boxes` of `number` things have a box; returns whether those without are left out."""
         self.auto_thres = "bbox" if boxes == number else "img"
         without = f"{number - boxes} of {number} {things} have no box"
         if self.thres == "auto":
@@ -94,7 +93,7 @@ class OwnData(Benchmark):
                 self.notes.append(f"{without}: the threshold is the image's side (img) for all")
         elif self.thres == "bbox" and boxes < number:
             self.notes.append(f"{without} and are left out")
-        return self.thres == "bbox" or boxes == number
+        return self.thres == "bbox"
 
     def mark(self, trained: Collection[str] | None) -> str:
         """Labels the pairs that show one of the images with these hashes; None: not known. Says how many."""
@@ -111,12 +110,13 @@ class OwnData(Benchmark):
     def opened(self, key: str) -> Iterator[Image.Image]:
         """An image as it is shown (EXIF), which is what annotation programs mean; as stored where only that
         has the annotated size."""
-        path = self.root / key
-        with opened_image(path) as image:
+        with opened_image(self._path(key)) as image:
             shown, told = upright(image), self.frames.get(key)
             if told not in (None, image.size, shown.size):
                 size, other = ("×".join(map(str, pair)) for pair in (told or (), shown.size))
-                raise UserError(f"{path}: the image has {other} pixels, but was annotated with {size}")
+                raise UserError(
+                    f"{self._path(key)}: the image has {other} pixels, but was annotated with {size}"
+                )
             yield image if told == image.size != shown.size else shown
 
 

@@ -20,7 +20,7 @@ NO_CATEGORY = "all"
 class PairTable(OwnData):
     """Pairs of images, in the order of their first lines; lines of one pair need not be adjacent.
 
-    Paths are relative to the table's folder.  Optional columns: `category`, `x1,y1,x2,y2` (the target's box).
+    Paths are relative to the table's folder.  Optional columns: `category`, `point`, `x1,y1,x2,y2` (the target's box).
     """
 
     name = "table"
@@ -28,12 +28,13 @@ class PairTable(OwnData):
     def read_pairs(self) -> list[Pair]:
         path = self.list_path = self.choose_file()
         self.root = path.parent
-        lines: dict[tuple[str, str, str], list[tuple[int, Array, Array | None]]] = {}
+        lines: dict[tuple[str, str, str], list[tuple[int, Array, Array | None, str]]] = {}
         for line, row in read_table(path, COLUMNS):
             with naming(f"{path}, line {line}"):
                 source, target = (image_name(self.root, row[end]) for end in ("source", "target"))
                 key = source, target, clean((row.get("category") or "").strip()) or NO_CATEGORY
-                lines.setdefault(key, []).append((line, *values_of(row)))
+                point = clean((row.get("point") or "").strip())
+                lines.setdefault(key, []).append((line, *values_of(row), point))
         inside = {key: [self.belongs(name) for name in key[:2]] for key in lines}
         kept = {key: rows for key, rows in lines.items() if all(inside[key])}
         if mixed := sum(any(ends) and not all(ends) for ends in inside.values()):
@@ -45,9 +46,9 @@ class PairTable(OwnData):
             )
         self.categories = tuple(sorted({category for *_, category in kept}))
         boxes = {
-            key: next((box for _, _, box in rows if box is not None), None) for key, rows in kept.items()
+            key: next((box for _, _, box, _ in rows if box is not None), None) for key, rows in kept.items()
         }
-        used = self.choose_threshold(sum(box is not None for box in boxes.values()), len(kept), "pairs")
+        strict = self.choose_threshold(sum(box is not None for box in boxes.values()), len(kept), "pairs")
         self.max_pts = max(map(len, kept.values()))
         return [
             own_pair(
@@ -55,12 +56,13 @@ class PairTable(OwnData):
                 source,
                 target,
                 self.category_id(category),
-                src_kps=np.stack([ends[:2] for _, ends, _ in rows], 1),
-                trg_kps=np.stack([ends[2:] for _, ends, _ in rows], 1),
-                trg_bbox=box if used else None,
+                src_kps=np.stack([ends[:2] for _, ends, *_ in rows], 1),
+                trg_kps=np.stack([ends[2:] for _, ends, *_ in rows], 1),
+                points=tuple(name for *_, name in rows) if all(name for *_, name in rows) else (),
+                trg_bbox=box,
             )
             for ((source, target, category), rows), box in zip(kept.items(), boxes.values(), strict=True)
-            if box is not None or not used
+            if box is not None or not strict
         ]
 
 

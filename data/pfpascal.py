@@ -1,4 +1,4 @@
-"""PF-PASCAL: 20 classes of PASCAL VOC, key-points and boxes in one .mat file per image (spec section 9)."""
+"""PF-PASCAL: 20 classes of PASCAL VOC, key-points and boxes in one .mat file per image (docs/method.md, section 9)."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,12 +9,14 @@ from types import MappingProxyType
 import numpy as np
 from scipy.io import loadmat, whosmat
 
-from dhpf.common.errors import UserError, naming
+from dhpf.common.errors import UserError
 from dhpf.common.files import MIB, read_bytes
-from dhpf.data.benchmark import Array, Benchmark, Pair
-from dhpf.data.lists import path_parts, read_pair_table, read_table
+from dhpf.data.benchmark import NO_POINTS, UNKNOWN, Array, Benchmark, Pair
+from dhpf.data.lists import at_line, path_parts, points, read_pair_table, read_table
+from dhpf.data.published import Published
 
 COLUMNS = ("source_image", "target_image", "class")
+COORDINATES = {"xa", "ya", "xb", "yb"}
 CATEGORIES = """
     aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person
     pottedplant sheep sofa train tvmonitor
@@ -22,11 +24,23 @@ CATEGORIES = """
 
 
 class PFPascal(Benchmark):
-    """PF-PASCAL.  Samples have boxes, and `leaked`: 1 if the pair, in any order, is a training pair."""
+    """PF-PASCAL.  Samples have boxes, and `leaked`: 1 if the pair, in any order, is a training pair, -1: unknown.
+
+    A pair whose annotations are not there has the key-points of the list, if that has some, and no boxes.
+    """
 
     name = "pfpascal"
     folder = "PF-PASCAL"
-    list_name = "{split}_pairs.csv"
+    folders = ("PF-dataset-PASCAL",)
+    inside = ("JPEGImages",)
+    lists = ("bbox_{split}_pairs_pf_pascal.csv", "{split}_pairs_pf_pascal.csv", "{split}_pairs.csv")
+    published = MappingProxyType(
+        {
+            "trn": Published(1470, "c205c5fcef8ae0a3"),
+            "val": Published(308, "d8e4b787e26bad02"),
+            "test": Published(299, "b353d4b264eb14b8"),
+        }
+    )
     categories = tuple(CATEGORIES.split())
     splits = ("trn", "val", "test")
     thresholds = ("img", "bbox", "bbox-kp")
@@ -40,45 +54,62 @@ class PFPascal(Benchmark):
         self._annotations: dict[Path, tuple[Array, Array]] = {}
 
         def to_pair(line: int, row: Mapping[str, str]) -> Pair:
-            src_key, trg_key = image_key(row["source_image"]), image_key(row["target_image"])
+            category_id = self.category_of_class(row["class"])
+            src_key, trg_key = keys = image_key(row["source_image"]), image_key(row["target_image"])
+            src_kps = trg_kps = NO_POINTS
+            if row.keys() >= COORDINATES and not all(self._mat(key, category_id).exists() for key in keys):
+                src_kps, trg_kps = points(row["xa"], row["ya"]), points(row["xb"], row["yb"])
+                check_equal(src_key, trg_key, src_kps, trg_kps)
             return Pair(
                 line,
                 src_key,
                 trg_key,
-                self.category_of_class(row["class"]),
-                flip=flip_of(row.get("flip")) if self.split == "trn" else 0,
-                labels={"leaked": int(frozenset((src_key, trg_key)) in training)},
+                category_id,
+                src_kps=src_kps,
+                trg_kps=trg_kps,
+                flip=flip_of(row.get("flip")),
+                labels={"leaked": UNKNOWN if training is None else int(frozenset(keys) in training)},
             )
 
-        return read_pair_table(self.list_path, COLUMNS, to_pair)
+        pairs = read_pair_table(self.list_path, COLUMNS, to_pair)
+        if of_list := sum(pair.src_kps.size > 0 for pair in pairs):
+            self.notes.append(f"{of_list} pairs without Annotations: key-points of the list, no boxes")
+        return pairs
 
-    def _training_pairs(self) -> set[frozenset[str]]:
-        """The pairs of the training list without their order; empty where the list is not there."""
-        path = self.root / self.list_name.format(split="trn")
-        if not path.exists():
-            return set()
+    def _training_pairs(self) -> set[frozenset[str]] | None:
+        """The pairs of the training list without their order; None where the list is not there."""
+        lists = self.lists_of("trn")
+        if not lists:
+            return None
         pairs = set()
-        for line, row in read_table(path, COLUMNS):
-            with naming(f"{path}, line {line}"):
+        for line, row in read_table(lists[0], COLUMNS):
+            with at_line(lists[0], line):
                 pairs.add(frozenset((image_key(row["source_image"]), image_key(row["target_image"]))))
         return pairs
 
     def complete(self, pair: Pair) -> Pair:
         """The pair with the key-points that are present in both images, and both boxes."""
+        if pair.src_kps.size:
+            return pair
         src_kps, src_bbox = self._image_annotation(pair.src_key, pair.category_id)
         trg_kps, trg_bbox = self._image_annotation(pair.trg_key, pair.category_id)
-        if src_kps.shape != trg_kps.shape:
-            raise UserError(
-                f"{pair.src_key} has {src_kps.shape[1]} key-points, {pair.trg_key} has {trg_kps.shape[1]}"
-            )
-        common = ~(np.isnan(src_kps) | np.isnan(trg_kps)).any(axis=0)
+        check_equal(pair.src_key, pair.trg_key, src_kps, trg_kps)
+        common = np.flatnonzero(~(np.isnan(src_kps) | np.isnan(trg_kps)).any(axis=0))
         return replace(
-            pair, src_kps=src_kps[:, common], trg_kps=trg_kps[:, common], src_bbox=src_bbox, trg_bbox=trg_bbox
+            pair,
+            src_kps=src_kps[:, common],
+            trg_kps=trg_kps[:, common],
+            points=tuple(map(str, common + 1)),
+            src_bbox=src_bbox,
+            trg_bbox=trg_bbox,
         )
 
-    def _image_annotation(self, key: str, category_id: int) -> tuple[Array, Array]:
+    def _mat(self, key: str, category_id: int) -> Path:
         image = PurePosixPath(key).with_suffix(".mat").name
-        path = self.root / "Annotations" / self.categories[category_id] / image
+        return self.root / "Annotations" / self.categories[category_id] / image
+
+    def _image_annotation(self, key: str, category_id: int) -> tuple[Array, Array]:
+        path = self._mat(key, category_id)
         if path not in self._annotations:
             self._annotations[path] = read_annotation(path)
         return self._annotations[path]
@@ -87,6 +118,12 @@ class PFPascal(Benchmark):
 def image_key(name: str) -> str:
     """Path of an image inside the benchmark's folder from its path in any of the published lists."""
     return "/".join(("JPEGImages", *path_parts(name, 1)))
+
+
+def check_equal(src_key: str, trg_key: str, src_kps: Array, trg_kps: Array) -> None:
+    """A UserError unless both images have as many key-points."""
+    if src_kps.shape != trg_kps.shape:
+        raise UserError(f"{src_key} has {src_kps.shape[1]} key-points, {trg_key} has {trg_kps.shape[1]}")
 
 
 def flip_of(text: str | None) -> int:

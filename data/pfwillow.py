@@ -1,4 +1,4 @@
-"""PF-WILLOW: 10 classes, 10 key-points per image, all of them in the pair list (spec section 9)."""
+"""PF-WILLOW: 10 classes, 10 key-points per image, all of them in the pair list (docs/method.md, section 9)."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -6,7 +6,8 @@ from types import MappingProxyType
 import numpy as np
 
 from dhpf.data.benchmark import Array, Benchmark, Pair, padded
-from dhpf.data.lists import numbers, path_parts, read_pair_table
+from dhpf.data.lists import path_parts, points, read_pair_table
+from dhpf.data.published import Published
 
 POINTS = range(1, 11)
 COLUMNS = ("imageA", "imageB", *(f"{axis}{image}{n}" for image in "AB" for axis in "XY" for n in POINTS))
@@ -20,13 +21,15 @@ class PFWillow(Benchmark):
     """PF-WILLOW, for evaluation only.
 
     It has no boxes.  Its published 'bbox' threshold is the extent of the padded key-point list, that is
-    max(x, y) + 1; 'bbox-kp' is the true extent of the key-points (spec section 8).
+    max(x, y) + 1; 'bbox-kp' is the true extent of the key-points (method, section 8).
     """
 
     name = "pfwillow"
     folder = "PF-WILLOW"
-    list_name = "{split}_pairs.csv"
-    categories = tuple(CATEGORIES.split())
+    folders = ("PF-dataset",)
+    inside = categories = tuple(CATEGORIES.split())
+    lists = ("bbox_{split}_pairs_pf.csv", "{split}_pairs_pf.csv", "{split}_pairs.csv")
+    published = MappingProxyType({"test": Published(900, "0680b285e2f7f08f")})
     splits = ("test",)
     thresholds = ("img", "bbox", "bbox-kp")
     auto_thres = "bbox"
@@ -35,10 +38,9 @@ class PFWillow(Benchmark):
 
     def read_pairs(self) -> list[Pair]:
         def to_pair(line: int, row: Mapping[str, str]) -> Pair:
-            source, target = (path_parts(row[f"image{end}"], 2) for end in "AB")
+            source, target = (path_parts(row[f"image{end}"], 2) for end in "ab")
             src_kps, trg_kps = (
-                np.stack([numbers(",".join(row[f"{axis}{end}{n}"] for n in POINTS)) for axis in "XY"])
-                for end in "AB"
+                points(*(",".join(row[f"{axis}{end}{n}"] for n in POINTS) for axis in "xy")) for end in "ab"
             )
             return Pair(
                 line,
@@ -47,10 +49,11 @@ class PFWillow(Benchmark):
                 self.category_id(source[0]),
                 src_kps=src_kps,
                 trg_kps=trg_kps,
+                points=tuple(map(str, POINTS)),
             )
 
         return read_pair_table(self.list_path, COLUMNS, to_pair)
 
-    def bbox_extent(self, trg_kps: Array, trg_bbox: Array | None) -> Array:
+    def bbox_extent(self, trg_kps: Array, trg_bbox: Array) -> Array:
         """The extent of the *padded* list, as published: the padding counts as a point."""
         return np.ptp(padded(trg_kps, self.max_pts), axis=1)

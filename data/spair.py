@@ -1,4 +1,4 @@
-"""SPair-71k: 18 classes, one line of a list and one JSON file per pair (spec section 9)."""
+"""SPair-71k: 18 classes, one line of a list and one JSON file per pair (docs/method.md, section 9)."""
 
 import json
 import re
@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from dhpf.common.errors import UserError, naming
+from dhpf.common.errors import UserError
 from dhpf.common.files import MIB, read_text
-from dhpf.data.benchmark import Array, Benchmark, Pair
-from dhpf.data.lists import MAX_LIST_BYTES
+from dhpf.data.benchmark import UNKNOWN, Array, Benchmark, Pair
+from dhpf.data.lists import MAX_LIST_BYTES, at_line
+from dhpf.data.published import Published
 
-# 000001-<source>-<target>:<category>
-LINE = re.compile(r"\d+-([\w.]+)-([\w.]+):(\w+)")
+IMAGES = re.compile(r"\d+-([\w.]+)-([\w.]+)")
 DIFFICULTY = MappingProxyType(
     {
         "viewpoint_variation": ("easy", "medium", "hard"),
@@ -24,7 +24,6 @@ DIFFICULTY = MappingProxyType(
         "occlusion": ("none", "source", "target", "both"),
     }
 )
-UNKNOWN = -1
 CATEGORIES = """
     aeroplane bicycle bird boat bottle bus car cat chair cow dog horse motorbike person pottedplant sheep
     train tvmonitor
@@ -36,7 +35,11 @@ class SPair(Benchmark):
 
     name = "spair"
     folder = "SPair-71k"
-    list_name = "Layout/large/{split}.txt"
+    inside = ("PairAnnotation", "JPEGImages", "Layout")
+    lists = ("Layout/large/{split}.txt", "Layout/small/{split}.txt", "PairAnnotation/{split}")
+    published = MappingProxyType(
+        {"trn": Published(53_340), "val": Published(5_384), "test": Published(12_234)}
+    )
     categories = tuple(CATEGORIES.split())
     splits = ("trn", "val", "test")
     thresholds = ("img", "bbox", "bbox-kp")
@@ -45,45 +48,70 @@ class SPair(Benchmark):
     paper = MappingProxyType({"average": "pairs", "frame": "240x240 frame", "thres": "bbox"})
 
     def read_pairs(self) -> list[Pair]:
-        """All pairs of the list; their key-points stay in 53,340 files until they are needed."""
-        lines = read_text(self.list_path, MAX_LIST_BYTES).rstrip().splitlines()
+        """All pairs of the list, or of the folder of annotations; these stay in 53,340 files until they are needed."""
+        if self.list_path.is_dir():
+            files = sorted(file.name for file in self.list_path.glob("*.json"))
+            return [self._pair(0, file.removesuffix(".json")) for file in files]
         pairs = []
-        for number, line in enumerate(lines, start=1):
-            match = LINE.fullmatch(line.strip())
-            with naming(f"{self.list_path}, line {number}"):
-                if match is None:
-                    raise UserError(f"'{line}' is not of the form 000001-<source>-<target>:<category>")
-                source, target, category = match.groups()
-                category_id = self.category_id(category)
-                src_key, trg_key = (f"JPEGImages/{category}/{image}.jpg" for image in (source, target))
-                pairs.append(Pair(number, src_key, trg_key, category_id, file=f"{match[0]}.json"))
+        for number, line in enumerate(read_text(self.list_path, MAX_LIST_BYTES).split("\n"), start=1):
+            if line.strip():
+                with at_line(self.list_path, number):
+                    pairs.append(self._pair(number, line.strip()))
         return pairs
+
+    def _pair(self, number: int, line: str) -> Pair:
+        """The pair 000001-<source>-<target>:<category>; Windows has _<category>, as no file name there has a colon."""
+        images, colon, category = line.rpartition(":")
+        if not colon:
+            category = next((name for name in self.categories if line.endswith(f"_{name}")), "")
+            images = line.removesuffix(f"_{category}")
+        match = IMAGES.fullmatch(images)
+        if not match or not category:
+            raise UserError(f"'{line}' is not of the form 000001-<source>-<target>:<category>")
+        src_key, trg_key = (f"JPEGImages/{category}/{image}.jpg" for image in match.groups())
+        return Pair(number, src_key, trg_key, self.category_id(category), file=f"{images}:{category}.json")
 
     def complete(self, pair: Pair) -> Pair:
         """The pair with the annotation of its own file."""
-        return replace(pair, **read_annotation(self.root / "PairAnnotation" / self.split / pair.file))
+        return replace(pair, **read_annotation(self.annotation_file(pair)))
+
+    def annotation_file(self, pair: Pair) -> Path:
+        folder = self.root / "PairAnnotation" / self.split
+        windows = folder / pair.file.replace(":", "_")
+        return windows if windows.exists() else folder / pair.file
 
 
 def read_annotation(path: Path) -> dict[str, Any]:
-    """Key-points [2, n], boxes [4] and grades of difficulty of one pair, as fields of `Pair`."""
+    """Key-points [2, n] that both images have, boxes [4] and grades of difficulty of one pair, as fields of `Pair`."""
     text = read_text(path, MIB)
     try:
         content = json.loads(text)
-        annotation = {f"{end}_kps": as_points(content[f"{end}_kps"]) for end in ("src", "trg")}
+        lists = [content[f"{end}_kps"] for end in ("src", "trg")]
+        counts = list(map(len, lists))
+        if counts[0] != counts[1]:
+            raise UserError(f"{path}: {counts[0]} key-points in the source, {counts[1]} in the target")
+        common = [n for n, ends in enumerate(zip(*lists, strict=True)) if all(map(is_present, ends))]
+        src_kps, trg_kps = (as_points([values[n] for n in common]) for values in lists)
+        names = content.get("kps_ids") or ()
+        points = tuple(str(names[n]) for n in common) if len(names) == counts[0] else ()
         boxes = {
             f"{end}_bbox": np.array(content[f"{end}_bndbox"], dtype=np.float64) for end in ("src", "trg")
         }
         labels = {name: int(content.get(name, UNKNOWN)) for name in DIFFICULTY}
-    except (KeyError, AttributeError, TypeError, ValueError, OverflowError, RecursionError) as error:
+    except (LookupError, AttributeError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise UserError(f"{path}: not the annotation of a pair ({error!r})") from error
-    counts = [kps.shape[1] for kps in annotation.values()]
-    if counts[0] != counts[1]:
-        raise UserError(f"{path}: {counts[0]} key-points in the source, {counts[1]} in the target")
     if any(box.shape != (4,) for box in boxes.values()):
         raise UserError(f"{path}: a box is not four numbers")
-    return {**annotation, **boxes, "labels": labels}
+    return {"src_kps": src_kps, "trg_kps": trg_kps, "points": points, **boxes, "labels": labels}
+
+
+def is_present(point: list[float | None] | None) -> bool:
+    """Whether an image has a point, given as [x, y], [x, y, visible] or null."""
+    if point is None or point == [None, None]:
+        return False
+    return len(point) == 2 or bool(point[2])
 
 
 def as_points(values: list[list[float]]) -> Array:
-    """A list of [x, y] as [2, n]."""
-    return np.array(values, dtype=np.float64).reshape(len(values), 2).T
+    """A list of [x, y] or [x, y, visible] as [2, n]."""
+    return np.array([(x, y) for x, y, *_ in values], dtype=np.float64).reshape(len(values), 2).T

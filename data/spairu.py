@@ -8,7 +8,10 @@ from dhpf.common.errors import UserError, naming
 from dhpf.common.files import MIB, read_json
 from dhpf.data.benchmark import Pair
 from dhpf.data.lists import path_parts
+from dhpf.data.published import Published
 from dhpf.data.spair import SPair
+
+IMAGES = ("src_imname", "trg_imname")
 
 
 class SPairU(SPair):
@@ -17,13 +20,12 @@ class SPairU(SPair):
     name = "spairu"
     folder = "SPair-U"
     source = "unpack its archive there, and SPair-71k beside it"
+    published = MappingProxyType[str, Published]({})
     paper = MappingProxyType[str, Any]({})
 
     def read_pairs(self) -> list[Pair]:
         listed = super().read_pairs()
-        folder = self.root / "PairAnnotation" / self.split
-        there = {path.name for path in folder.glob("*.json")}
-        pairs = [self._with_images(pair) for pair in listed if pair.file in there]
+        pairs = [self._with_images(pair) for pair in listed if self.annotation_file(pair).exists()]
         if len(pairs) < len(listed):
             self.notes.append(
                 f"{len(listed) - len(pairs)} of {len(listed)} listed pairs have no annotation and are left out"
@@ -31,13 +33,12 @@ class SPairU(SPair):
         return pairs
 
     def _with_images(self, pair: Pair) -> Pair:
-        path = self.root / "PairAnnotation" / self.split / pair.file
-        content = read_json(path, MIB)
-        fields = content if isinstance(content, dict) else {}
-        images = [name for end in ("src", "trg") if isinstance(name := fields.get(f"{end}_imname"), str)]
-        if len(images) < 2:
-            raise UserError(f"{path}: it does not name its images, src_imname and trg_imname")
-        folder = f"JPEGImages/{self.categories[pair.category_id]}"
+        """The pair with the images that its annotation names."""
+        path = self.annotation_file(pair)
+        fields = read_json(path, MIB)
         with naming(str(path)):
-            src_key, trg_key = (f"{folder}/{path_parts(image, 1)[0]}" for image in images)
+            if not isinstance(fields, dict) or not all(isinstance(fields.get(name), str) for name in IMAGES):
+                raise UserError(f"it does not name its images, {' and '.join(IMAGES)}")
+            folder = f"JPEGImages/{self.categories[pair.category_id]}"
+            src_key, trg_key = (f"{folder}/{path_parts(fields[name], 1)[0]}" for name in IMAGES)
         return replace(pair, src_key=src_key, trg_key=trg_key)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -169,17 +169,23 @@ class Synthetic(Benchmark):
 
     name = "synthetic"
     folder = PHOTOGRAPHS.name
-    list_name = ""
     categories = tuple(dict.fromkeys(Path(name).stem for names in OBJECTS.values() for name in names))
     splits = tuple(LENGTHS)
     thresholds = ("img", "bbox")
     auto_thres = "bbox"
 
     def __init__(
-        self, datapath: str | Path, split: str, thres: str = "auto", img_side: int = 240, seed: int = 0
+        self,
+        datapath: str | Path,
+        split: str,
+        thres: str = "auto",
+        img_side: int = 240,
+        *,
+        seed: int = 0,
+        **restrictions: Any,
     ) -> None:
         self.seed = seed
-        super().__init__(PHOTOGRAPHS.parent, split, thres, img_side)
+        super().__init__(PHOTOGRAPHS.parent, split, thres, img_side, **restrictions)
 
     def read_pairs(self) -> list[Pair]:
         ids = [self.category_id(Path(name).stem) for name in OBJECTS[self.split]]

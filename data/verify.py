@@ -38,7 +38,7 @@ def verify(benchmark: type[Benchmark], datapath: str | Path) -> Report:
     Raises:
         UserError: the benchmark's folder is not there at all.
     """
-    benchmark.require_folder(datapath)
+    benchmark.require_folder(Path(datapath))
     report = Report()
     broken: set[str] = set()
     for split in benchmark.splits:

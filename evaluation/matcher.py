@@ -54,7 +54,7 @@ class Encoded:
 
     @property
     def scale(self) -> Reals:
-        """Pixels of the image by pixels of the square frame (spec section 1), (x, y)."""
+        """Pixels of the image by pixels of the square frame (method, section 1), (x, y)."""
         return np.array(self.image.size) / self.side
 
 

@@ -1,8 +1,8 @@
-"""Metrics: functions from the table of predictions to values by pair or by key-point (spec section 8).
+"""Metrics: functions from the table of predictions to values by pair or by key-point (docs/method.md, section 8).
 
 A metric is called as `metric(table, benchmark, alphas, thres)` and returns what is averaged: each figure's definition
-{name, unit, definition (in words), basis (how it is taken, in words), average ('pairs' or 'key-points'), frame, ...} with
-a series of values indexed by pair. A benchmark names its metric; which of the figures are the paper's, it says, too.
+{name, unit, definition (in words), basis (how it is taken, in words), average ('pairs' or 'key-points'), frame, ...}
+with a series of values indexed by pair. A benchmark names its metric; which figures are the paper's, it says, too.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Frozen backbones and their hyperpixel layers (spec section 2).
+"""Frozen backbones and their hyperpixel layers (docs/method.md, section 2).
 
 A backbone is one small subclass of `Frozen`, entered in `model.BACKBONES`, with
 
@@ -137,7 +137,7 @@ class EfficientNetLite0(Frozen):
 
     def __init__(self, state: State) -> None:
         super().__init__(state)
-        # It was trained on images in [-1, 1]; ours come ImageNet-normalised (spec section 1).
+        # It was trained on images in [-1, 1]; ours come ImageNet-normalised (method, section 1).
         mean, std = (torch.tensor(v).view(3, 1, 1) for v in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
         self.register_buffer("scale", 2 * std, persistent=False)
         self.register_buffer("shift", 2 * mean - 1, persistent=False)

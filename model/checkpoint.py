@@ -44,11 +44,26 @@ def about(path: Path, state: State, backbone: str | None = None) -> About:
         raise UserError(f"--backbone {backbone}: the checkpoint {path} belongs to {known}")
     voting = VOTINGS.checked(told.get("voting", "hough"))
     if name := known or backbone:
-        return About(BACKBONES.checked(name), voting)
+        if not fits(name, state) and (other := next((n for n in GUESSED if fits(n, state)), None)):
+            raise UserError(f"--backbone {name}: by its layers the checkpoint {path} belongs to {other}")
+        return About(name, voting)
     name = fitting(path, state)
     return About(
         name, voting, f"{path.name} does not say its backbone: by its layers it is taken for {name}'s"
     )
+
+
+def fits(backbone: str, state: State) -> bool:
+    """Whether a learner's state dict has the layers of a backbone."""
+    cls = BACKBONES[backbone]
+    return shapes(state) == list(zip(cls.widths, cls.channels, strict=True))
+
+
+def shapes(state: State) -> list[tuple[int, ...]]:
+    """Width and channels of every layer that a learner's state dict transforms."""
+    layers = sum(name.startswith("reduction_ffns.") and name.endswith(".0.weight") for name in state)
+    convs = [state.get(f"reduction_ffns.{k}.0.weight") for k in range(layers)]
+    return [tuple(conv.shape[:2]) for conv in convs if conv is not None and conv.dim() == 4]
 
 
 def fitting(path: Path, state: State) -> str:
@@ -57,16 +72,13 @@ def fitting(path: Path, state: State) -> str:
     Raises:
         UserError: none does.
     """
-    layers = sum(name.startswith("reduction_ffns.") and name.endswith(".0.weight") for name in state)
-    convs = [state.get(f"reduction_ffns.{k}.0.weight") for k in range(layers)]
-    shapes = [tuple(conv.shape[:2]) for conv in convs if conv is not None and conv.dim() == 4]
     for name in GUESSED:
-        if shapes == list(zip(BACKBONES[name].widths, BACKBONES[name].channels, strict=True)):
+        if fits(name, state):
             return name
     counts = ", ".join(f"{name} has {len(BACKBONES[name].channels)}" for name in GUESSED)
     raise UserError(
-        f"{path}: not a DHPF checkpoint of a known backbone: {len(shapes)} hyperpixel layers, where {counts}; if it "
-        "belongs to another, name it as --backbone"
+        f"{path}: not a DHPF checkpoint of a known backbone: {len(shapes(state))} hyperpixel layers, where {counts}; "
+        "if it belongs to another, name it as --backbone"
     )
 
 

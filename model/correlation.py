@@ -1,4 +1,4 @@
-"""Hyperimage correlation: any rows of the N×N appearance matrix, without ever building it (spec section 4).
+"""Hyperimage correlation: any rows of the N×N appearance matrix, without ever building it (docs/method.md, section 4).
 
 Interpolation is linear, so the sum over layers of the products of interpolated maps is, for each side h of
 layers, the native h²×h² product interpolated along its four axes. What is left to do for one block of rows is

@@ -1,4 +1,4 @@
-"""Dynamic layer gating and feature transformation: the only trained part (spec section 3, paper section 3.2)."""
+"""Dynamic layer gating and feature transformation: the only trained part (method, section 3, paper section 3.2)."""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""Training losses (spec section 7, paper section 3.4)."""
+"""Training losses (docs/method.md, section 7, paper section 3.4)."""
 
 import torch
 from torch import Tensor

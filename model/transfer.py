@@ -1,4 +1,4 @@
-"""Key-point transfer (spec section 6): from match scores to predicted points. Frame: 4S×4S pixels."""
+"""Key-point transfer (docs/method.md, section 6): from match scores to predicted points. Frame: 4S×4S pixels."""
 
 import torch
 from torch import Tensor

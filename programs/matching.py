@@ -16,6 +16,7 @@ from PIL import Image
 from dhpf.common.errors import UserError, naming
 from dhpf.common.files import read_text, replace_file
 from dhpf.common.run import versions
+from dhpf.data.images import formats
 from dhpf.data.lists import read_table
 from dhpf.data.pairs import COLUMNS as ENDS
 from dhpf.evaluation.matcher import Found, Matcher, Reals, as_rgb, checked_points, grid_points, listed
@@ -63,10 +64,11 @@ def match(options: MatchOptions) -> None:
 
 def image_files(places: Sequence[Path]) -> list[Path]:
     """Image files, those of folders in order of their names. Raises: UserError: a folder without an image."""
-    Image.init()
+    read = formats()
     files: list[Path] = []
     for place in places:
-        inside = sorted(p for p in place.glob("*") if p.suffix.lower() in Image.EXTENSION and p.is_file())
+        images = (p for p in place.glob("*") if Image.EXTENSION.get(p.suffix.lower()) in read)
+        inside = sorted(p for p in images if p.is_file())
         if place.is_dir() and not inside:
             raise UserError(f"{place}: the folder holds no image")
         files += inside if place.is_dir() else [place]

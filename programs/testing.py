@@ -37,7 +37,7 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
         options.thres,
         options.img_side,
         not options.no_download,
-        **options.own,
+        own=options.own,
     )
     torch.manual_seed(options.seed)
     note = ""

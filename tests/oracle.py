@@ -1,4 +1,4 @@
-"""Sections 3 to 7 of the specification, dense and slow: what the fast program is tested against.
+"""The method (docs/method.md, sections 3 to 7), dense and slow: what the fast program is tested against.
 
 A transcription of the text alone: every map interpolated, every N×N matrix written out, one pair at a time. It
 takes backbone maps and a learner's modules (their parameters and batch norms), for a correlation grid of side S,

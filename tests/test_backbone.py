@@ -1,4 +1,4 @@
-"""Backbones give the maps of the plain networks (spec section 2), frozen."""
+"""Backbones give the maps of the plain networks (docs/method.md, section 2), frozen."""
 
 import pytest
 import timm

@@ -133,7 +133,7 @@ def test_evaluation_of_a_batch(evaluation: Matches, batch: dict[str, Any]) -> No
     reference = golden("eval_batch_resnet50")
     assert np.array_equal(evaluation.selection, reference["layer_sel"])
     cells = torch.from_numpy(reference["rows"]).expand(4, -1)
-    assert error(evaluation.correlation.appearance(cells), reference["appearance_rows"]) < SCORES
+    assert error(evaluation.scores.rows.correlation.appearance(cells), reference["appearance_rows"]) < SCORES
     assert error(evaluation.scores.rows(cells), reference["corr_rows"]) < SCORES
     assert error(evaluation.scores.column_max, reference["col_max"]) < SCORES
     predicted = evaluation.transfer(batch["src_kps"])

