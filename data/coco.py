@@ -1,5 +1,6 @@
 """COCO key-point files: pairs are drawn from the objects of a category."""
 
+import math
 import zlib
 from collections import Counter
 from collections.abc import Sequence
@@ -255,7 +256,8 @@ def points_of(value: Any) -> Array:
         raise UserError(f"keypoints is {brief(value)}, not a list x, y, v, x, y, v, ...") from None
     if len(kps) > MOST_POINTS:
         raise UserError(f"{len(kps)} key-points, at most {MOST_POINTS} are possible")
-    if not np.isin(kps[:, 2], (0, 1, 2)).all():
+    v = kps[:, 2]
+    if not ((v == 0) | (v == 1) | (v == 2)).all():
         raise UserError("keypoints is not a list x, y, v, x, y, v, ...: a v is not 0, 1 or 2")
     return kps
 
@@ -271,10 +273,10 @@ def box_of(value: Any) -> Array | None:
     if value is None or value == []:
         return None
     try:
-        x, y, w, h = np.array(value, dtype=np.float64)
+        x, y, w, h = map(float, list(value))
     except (TypeError, ValueError, OverflowError):
-        raise UserError(f"bbox is {brief(value)}, not x, y, w, h") from None
-    if not np.isfinite((x, y, w, h)).all():
+        x = y = w = h = math.nan
+    if not math.isfinite(x + y + w + h):
         raise UserError(f"bbox is {brief(value)}, not x, y, w, h")
     return np.array((x, y, x + w, y + h)) if min(w, h) > 0 else None
 
