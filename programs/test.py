@@ -20,6 +20,7 @@ class TestingOptions:
     alpha: tuple[float, ...] = option(
         (0.1,), "PCK's alpha, one or several", type=number(float, 0, 1, above=True), nargs="+", metavar="A"
     )
+    split: str = option("test", "pairs to measure on: trn, val or test", metavar="SPLIT")
     bsz: int = option(8, "pairs compared together on a GPU", type=number(int, 1), metavar="N")
     precision: str = option("fp32", "of the backbone and the transformation", choices=("fp32", "bf16"))
     seed: int = option(0, "draws the untrained learner", type=number(int, 0, 2**32 - 1), metavar="N")
@@ -34,7 +35,9 @@ class TestOptions(OutputOptions, AblationOptions, ModelOptions, LoadOptions, Dat
 
 
 def parser() -> Parser:
-    return Parser(TestOptions, "Measure a trained DHPF on a benchmark's test split.", EXAMPLES)
+    return Parser(
+        TestOptions, "Measure a trained DHPF on a benchmark, by default on its test pairs.", EXAMPLES
+    )
 
 
 @program

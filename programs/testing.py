@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from dhpf.common.errors import UserError
 from dhpf.common.processes import gather, start
 from dhpf.common.run import Run, progress, versions
 from dhpf.data import open_benchmark
@@ -28,8 +29,18 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
     processes, device = start(options.device)
     rank, count = processes.process_index, processes.num_processes
     checkpoint = resolve(options.load) if options.load else None
+    if len(options.list) > 1:
+        raise UserError("--list: give one list, of the pairs to measure on")
     benchmark = open_benchmark(
-        options.benchmark, options.datapath, "test", options.thres, options.img_side, not options.no_download
+        options.benchmark,
+        options.datapath,
+        options.split,
+        options.thres,
+        options.img_side,
+        not options.no_download,
+        pair_list=next(iter(options.list), None),
+        only=options.categories,
+        evaluation=True,
     )
     torch.manual_seed(options.seed)
     note = ""
@@ -52,7 +63,7 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
         learner = options.load or f"untrained, drawn from seed {options.seed}"
         learner = "none" if model.ablation.unlearned else learner
         words = "; ".join(filter(None, [f"{options.backbone}, learner: {learner}", model.differences]))
-        run.log("\n".join(filter(None, [words, note])))
+        run.log("\n".join(filter(None, [words, note, *benchmark.notes])))
     share = range(len(benchmark) * rank // count, len(benchmark) * (rank + 1) // count)
     begin = time.monotonic()
     with progress("testing", len(share), run is not None) as advance:
@@ -69,6 +80,7 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
     decisive: dict[str, Any] = {
         k: str(getattr(options, k)) for k in ("benchmark", "backbone", "img_side", "precision")
     }
+    decisive |= {"categories": options.categories} if options.categories else {}
     decisive |= {"ablation": model.differences} if model.differences else {}
     decisive |= {} if options.load else {"seed": options.seed}
     results = save_results(
