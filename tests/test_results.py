@@ -207,7 +207,7 @@ def test_the_totals_as_text(table: pd.DataFrame) -> None:
     assert lines[2] == "leak: unknown, the training list is missing"
     assert len(lines) == 9
     assert "mean over      8 pairs," in lines[3]
-    assert "threshold bbox = larger side of the target box, 20x20 frame" in lines[1]
-    assert "original pixels" in lines[3]
+    assert "threshold bbox = larger side of the target box, 20x20 frame" in lines[3]
+    assert "original pixels" in lines[6]
     undefined = describe(score(table_of([make_pair(0, [], [], [])]), (0.1,)))
     assert "undefined" in undefined
