@@ -163,6 +163,11 @@ def existing(text: str) -> Path:
     return Path(text)
 
 
+def names(text: str) -> tuple[str, ...]:
+    """Names, 'cat,dog'."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
 def image_side(text: str) -> int:
     """A side that the correlation grid divides."""
     side = int(number(int, 64)(text))

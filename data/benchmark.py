@@ -102,7 +102,8 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
     metric: str = "pck"  # a key of `evaluation.METRICS`
     # What pairs are labelled with: the names of 0, 1, ...; -1 is unknown.
     labels: Mapping[str, tuple[str, ...]] = MappingProxyType({})
-    leaked_words: str = "training pairs"  # what pairs with the label leaked = yes are
+    leak: str = "are training pairs"  # what pairs do that are labelled leaked
+    unknown_leak: str = "the training list is missing"
     options: tuple[str, ...] = ()  # fields of `DataOptions` that only this benchmark understands
     source: str = (
         "let the program download it (without --no-download) or unpack its archive there"  # how it is had

@@ -75,6 +75,8 @@ class Coco(OwnData):
                 poor.append(f"{category} ({len(objects)} object{'s' * (len(objects) > 1)})")
         if empty := sum(not objects for objects in groups.values()):
             poor.append(f"{empty} categories without objects")
+        if self.per_category:
+            self.notes.append(f"at most {self.per_category} pairs drawn of each category")
         if poor:
             self.notes.append(f"no pair of {', '.join(poor)}")
         if not ids:

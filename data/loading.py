@@ -46,6 +46,13 @@ def _await_end() -> None:
     os._exit(0)
 
 
+def tolerated(errors: list[str], on_bad_pair: str) -> list[str]:
+    """What could not be read, where that is to be skipped. Raises: UserError: it is to stop."""
+    if errors and on_bad_pair == "stop":
+        raise UserError(f"{errors[0]}: mend it, or leave such pairs out with --on-bad-pair skip")
+    return errors
+
+
 class Loader:
     """Loads batches of items in worker processes, which stay, with their caches, from one call to the next.
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dhpf.common.options import number, option
+from dhpf.common.options import names, number, option
 from dhpf.data import BENCHMARKS
 
 THRESHOLDS = """what PCK is relative to. img: the side of the frame; bbox: the larger side of the target's
@@ -39,6 +39,14 @@ class DataOptions:
         metavar="SHARE",
     )
     no_download: bool = option(False, "never fetch a missing benchmark")
+    list: tuple[Path, ...] = option(
+        (),
+        "pair list to read instead of the folder's own; to train two, for training and validation",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+    )
+    categories: tuple[str, ...] = option((), "use no other categories", type=names, metavar="NAME,NAME")
     thres: str = option("auto", THRESHOLDS, choices=("auto", "img", "bbox", "bbox-kp"))
     workers: int = option(
         2, "processes that load images; 0: the program itself", type=number(int, 0, 64), metavar="N"

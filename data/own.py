@@ -45,7 +45,8 @@ class OwnData(Benchmark):
     thresholds = ("img", "bbox", "bbox-kp")
     auto_thres = "auto"
     labels = MappingProxyType({"leaked": ("no", "yes")})
-    leaked_words = "pairs that show an image of the training"
+    leak = "show an image of the training"
+    unknown_leak = "there is no record of the images of a training"
     options: tuple[str, ...] = ("val_share",)
 
     def __init__(self, *args: Any, val_share: float = VAL_SHARE, **named: Any) -> None:
@@ -95,16 +96,13 @@ class OwnData(Benchmark):
             self.notes.append(f"{without} and are left out")
         return self.thres == "bbox"
 
-    def mark(self, trained: Collection[str] | None) -> str:
-        """Labels the pairs that show one of the images with these hashes; None: not known. Says how many."""
-        hashes = self.hashes() if trained is not None else {}
-        known = {key for key, value in hashes.items() if value in (trained or ())}
-        labels = [MappingProxyType({"leaked": leaked}) for leaked in (0, 1)]
+    def mark(self, trained: Collection[str] | None) -> None:
+        """Labels the pairs that show an image with one of these hashes; None: not known."""
         if trained is None:
-            return "which images it was trained on is not known: how many pairs show them, neither"
+            return
+        known = {key for key, value in self.hashes().items() if value in trained}
+        labels = [MappingProxyType({"leaked": leaked}) for leaked in (0, 1)]
         self.pairs = [replace(p, labels=labels[p.src_key in known or p.trg_key in known]) for p in self.pairs]
-        number = sum(pair.labels["leaked"] for pair in self.pairs)
-        return f"{number} of {len(self.pairs)} pairs show images that it was trained on"
 
     @contextmanager
     def opened(self, key: str) -> Iterator[Image.Image]:

@@ -130,9 +130,9 @@ def flip_of(text: str | None) -> int:
     """The flip column of a training pair; lists without one flip nothing."""
     if text is None:
         return 0
-    if text.strip() not in ("0", "1"):
+    if text.strip() not in ("0", "0.0", "1", "1.0"):
         raise UserError(f"flip is '{text}', not 0 or 1")
-    return int(text)
+    return int(float(text))
 
 
 def read_annotation(path: Path) -> tuple[Array, Array]:

@@ -1,8 +1,9 @@
 """Metrics: functions from the table of predictions to values by pair or by key-point (docs/method.md, section 8).
 
 A metric is called as `metric(table, benchmark, alphas, thres)` and returns what is averaged: each figure's definition
-{name, unit, definition (in words), basis (how it is taken, in words), average ('pairs' or 'key-points'), frame, ...}
-with a series of values indexed by pair. A benchmark names its metric; which figures are the paper's, it says, too.
+{name, unit, definition (in words), basis (how it is taken, in words), average ('pairs', 'key-points' or, of the means
+over each category's key-points, 'categories'), frame, ...} with a series of values indexed by pair. A benchmark names
+its metric; which of the figures are the paper's, it says, too.
 """
 
 from collections.abc import Callable, Sequence
@@ -79,13 +80,16 @@ def pck(
         limit = torch.from_numpy((extent * scale).max(1))
         correct, _ = keypoint_errors(found, there, torch.ones(len(limit)), limit, alpha)
         percent = pd.Series(correct[:, 0].numpy() * 100.0, table.index)
-        for average, values in (("pairs", percent.groupby(level=0).mean()), ("key-points", percent)):
-            share = "mean over pairs of the share of" if average == "pairs" else "share of all"
+        by_point = (("key-points", percent), ("categories", percent))
+        for average, values in (("pairs", percent.groupby(level=0).mean()), *by_point):
+            share = f"mean over {average} of the share of" if average != "key-points" else "share of all"
             what = {
                 "name": f"PCK@{alpha:g}", "unit": "%", "alpha": alpha, "thres": kind,
                 "definition": f"{share} key-points predicted within {alpha:g} x threshold (<=)",
                 "basis": f"threshold {kind} = {threshold}, {frame}", "average": average, "frame": frame,
             }  # fmt: skip
+            if average == "categories":
+                what["basis"] = f"each the share of its key-points, {what['basis']}"
             measures.append((what, values))
     return measures
 

@@ -7,9 +7,8 @@ from typing import Any
 
 import torch
 
-from dhpf.common.errors import UserError
 from dhpf.data.benchmark import Benchmark
-from dhpf.data.loading import load
+from dhpf.data.loading import load, tolerated
 from dhpf.evaluation.table import Rows, rows_of
 from dhpf.model.dhpf import DHPF
 from dhpf.model.hypercolumn import ImageCode
@@ -97,9 +96,7 @@ def predict(
             problems += undecoded
             if found is not None:
                 codes.encode(list(found[0]), found[1].to(device, non_blocking=True))
-        if problems and on_bad_pair == "stop":
-            raise UserError(problems[0])
-        skipped += problems
+        skipped += tolerated(problems, on_bad_pair)
         if batch is not None:
             for part in _parts(batch, codes, device.type != "cuda"):
                 rows |= _compare(model, codes, benchmark, part)

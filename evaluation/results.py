@@ -48,15 +48,13 @@ def rescore(path: Path, alphas: Sequence[float], thres: str = "auto") -> dict[st
 
 def describe(figures: Mapping[str, Any]) -> str:
     """The totals as text, a line each: name, value, definition and what it rests on."""
-    lines = [f"{figures['benchmark']} {figures['split']}: {figures['n_pairs']} pairs"]
-    if figures["n_pairs_without_keypoints"]:
-        lines[0] += f", of which {figures['n_pairs_without_keypoints']} without key-points are in no figure"
+    lines = list(figures["about"])
     for figure in (*figures["totals"], *figures.get("without_leaked", ())):
         value = (
             "undefined" if figure["value"] is None else f"{figure['value']:.{2 if figure['unit'] else 4}f}"
         )
         average = figure["average"]
-        number = figure["n_pairs" if average == "pairs" else "n_points"]
+        number = figure["n_points" if average == "key-points" else f"n_{average}"]
         paper = " (the paper's definition)" if figure["paper"] else ""
         lines.append(
             f"  {figure['name']:8} {value:>9} {figure['unit']:1}  mean over {number:>6} {average + ',':11} "

@@ -2,7 +2,8 @@
 
 It has one row per key-point; what belongs to the pair is repeated on its rows: `PAIR_COLUMNS`, the benchmark's own
 labels (-1: unknown), `layer_sel`, then `POINT_COLUMNS`. A pair without key-points keeps one row, with `point` = -1: it
-has no PCK, is left out of every mean and counted. Coordinates are pixels of the img_side x img_side frame; a prediction
+has no PCK, is left out of every mean and counted. `point_name`, which older tables lack, is the point's name or number
+where the benchmark gives one. Coordinates are pixels of the img_side x img_side frame; a prediction
 of NaN means there is none.
 """
 
@@ -31,13 +32,14 @@ PAIR_COLUMNS: dict[str, str] = {
 }  # fmt: skip
 SELECTION = "layer_sel"  # the pair's selection of each layer, separated by spaces
 ENDS = ("source_x", "source_y", "target_x", "target_y", "predicted_x", "predicted_y")
-POINT_COLUMNS = {SELECTION: "str", "point": "int64", **dict.fromkeys(ENDS, "float32")}
+NAME = "point_name"
+POINT_COLUMNS = {SELECTION: "str", "point": "int64", **dict.fromkeys(ENDS, "float32"), NAME: "str"}
 MAX_BYTES = 256 * MIB  # of an unpacked table: SPair-71k's whole test split takes a tenth of it
 MAX_SIDE = 4096  # pixels of the frame
 SHARE = r"(0|1|0\.\d+|\d(\.\d+)?e-\d+)"  # a number from 0 to 1 as '%.9g' writes it
 
-# By pair: its columns up to `layer_sel`, and the points [n, 6] of its rows in the order of ENDS.
-Rows = dict[int, tuple[tuple[Any, ...], NDArray[np.float32]]]
+# By pair: its columns up to `layer_sel`, the points [n, 6] of its rows in the order of ENDS, and n names or none.
+Rows = dict[int, tuple[tuple[Any, ...], NDArray[np.float32], list[str]]]
 
 
 def columns(labels: Sequence[str]) -> dict[str, str]:
@@ -60,6 +62,7 @@ def rows_of(
     sizes, extents = _array(batch["trg_size"]).tolist(), _array(batch["bbox_extent"]).tolist()
     source, target = _array(batch["src_kps"]), _array(batch["trg_kps"])
     chosen = [""] * len(sizes) if selection is None else [_words(row) for row in _array(selection)]
+    names = batch.get("points", [""] * len(sizes))
     for i, pair in enumerate(_array(batch["index"]).tolist()):
         # Outlines do not correspond: the target's length is its own.
         n_pts, n_target = int(batch["n_pts"][i]), int(batch["n_trg_pts"][i])
@@ -71,7 +74,7 @@ def rows_of(
             batch["src_key"][i], batch["trg_key"][i], batch["category"][i], n_pts, *sizes[i], *extents[i],
             *(int(batch[label][i]) for label in benchmark.labels), chosen[i],
         )  # fmt: skip
-        kept[pair] = about, points
+        kept[pair] = about, points, names[i].split("\t") if names[i] else []
     return kept
 
 
@@ -83,13 +86,17 @@ def table_of(rows: Rows, labels: Sequence[str]) -> pd.DataFrame:
     if not rows:
         raise UserError("there is nothing to score: not one pair was evaluated")
     names = list(columns(labels))
-    about, points = zip(*(rows[pair] for pair in sorted(rows)), strict=True)
+    about, points, point_names = zip(*(rows[pair] for pair in sorted(rows)), strict=True)
     counts = np.array([len(p) for p in points])
+    rows_each = np.maximum(counts, 1)
     pairs = pd.DataFrame(list(about), columns=names[: names.index("point")])
-    table = pairs.loc[pairs.index.repeat(np.maximum(counts, 1))].reset_index(drop=True)
+    table = pairs.loc[pairs.index.repeat(rows_each)].reset_index(drop=True)
     table["point"] = np.concatenate([np.arange(n) if n else [-1] for n in counts])
     values = np.concatenate([p if len(p) else np.full((1, 6), np.nan) for p in points])
     table[list(ENDS)] = values
+    table[NAME] = [
+        name for given, n in zip(point_names, rows_each, strict=True) for name in [*given, *[""] * n][:n]
+    ]
     return table.astype(columns(labels))
 
 
@@ -115,8 +122,11 @@ def read_predictions(path: Path) -> pd.DataFrame:
         raise UserError(f"{path}: no table of predictions is larger than {MAX_BYTES // MIB} MiB")
 
     header = content.partition(b"\n")[0].decode(errors="replace").removesuffix("\r").split(",")
-    labels = header[len(PAIR_COLUMNS) : -len(POINT_COLUMNS)]
+    older = header[-1] != NAME
+    labels = header[len(PAIR_COLUMNS) : older - len(POINT_COLUMNS)]
     types = columns(labels)
+    if older:
+        del types[NAME]
     if header != list(types) or not all(label.isidentifier() for label in labels):
         missing = (
             ", ".join(name for name in columns(()) if name not in header) or "none, but the order differs"
@@ -130,6 +140,8 @@ def read_predictions(path: Path) -> pd.DataFrame:
             table = pd.read_csv(io.BytesIO(content), dtype=types, keep_default_na=False, na_values=empty)
     except (ValueError, OverflowError) as error:
         raise UserError(f"{path}: the table of predictions is damaged ({error})") from error
+    if older:
+        table[NAME] = ""
     if table.empty:
         raise UserError(f"{path}: the table of predictions has no rows")
     for problem, rows in _problems(table, labels):

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from dhpf.common.errors import UserError
 from dhpf.common.processes import gather, start
 from dhpf.common.run import Run, progress, versions
 from dhpf.data import open_benchmark
@@ -30,13 +31,18 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
     processes, device = start(options.device)
     rank, count = processes.process_index, processes.num_processes
     checkpoint = resolve(options.load) if options.load else None
+    if len(options.list) > 1:
+        raise UserError("--list: give one list, of the pairs to measure on")
     benchmark = open_benchmark(
         options.benchmark,
         options.datapath,
-        None,
+        options.split,
         options.thres,
         options.img_side,
         not options.no_download,
+        pair_list=next(iter(options.list), None),
+        only=options.categories,
+        evaluation=True,
         own=options.own,
     )
     torch.manual_seed(options.seed)
@@ -45,7 +51,7 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
         model, known = load_model(checkpoint, options.backbone, options.backbone_weights, options.voting)
         note = known.note
         if isinstance(benchmark, OwnData):
-            benchmark.notes.append(benchmark.mark(read_trained(checkpoint.parent)))
+            benchmark.mark(read_trained(checkpoint.parent))
     else:
         backbone, voting = options.backbone or DEFAULT_BACKBONE, options.voting or DEFAULT_VOTING
         model = build_model(backbone, options.backbone_weights, voting)
@@ -79,6 +85,8 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
     decisive: dict[str, Any] = {
         k: str(getattr(options, k)) for k in ("benchmark", "backbone", "img_side", "precision")
     }
+    decisive |= {"categories": options.categories} if options.categories else {}
+    decisive |= {name: value for name, value in options.own.items() if name != "images"}
     decisive |= {"ablation": model.differences} if model.differences else {}
     decisive |= {} if options.load else {"seed": options.seed}
     results = save_results(

@@ -2,9 +2,10 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from dhpf.common.errors import UserError
 from dhpf.common.options import Parser
@@ -40,13 +41,18 @@ def read_options(arguments: Sequence[str] | None) -> TrainOptions:
         raise UserError(
             f"--resume {options.resume}: not the folder of a run, options.json cannot be read"
         ) from error
-    saved = {k: content.get(k, parser.get_default(k)) for k in asdict(options)}
+    saved = as_json({k: content.get(k, parser.get_default(k)) for k in asdict(options)})
     resumed: TrainOptions = parser.parse(arguments, saved)
-    changed = [k for k, v in asdict(resumed).items() if k not in FREE and str(v) != str(saved[k])]
+    changed = [k for k, v in as_json(asdict(resumed)).items() if k not in FREE and v != saved[k]]
     if changed:
         names = ", ".join(f"--{k.replace('_', '-')} (it was {saved[k]})" for k in changed)
         raise UserError(f"--resume {options.resume}: it would be another run with a different {names}")
     return resumed
+
+
+def as_json(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as a run's file has them."""
+    return json.loads(json.dumps(options, default=str))
 
 
 @program

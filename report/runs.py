@@ -16,7 +16,7 @@ from dhpf.common.files import replace_file
 from dhpf.common.run import HISTORY, OPTIONS
 from dhpf.data.benchmark import Benchmark
 from dhpf.data.images import IMAGENET_MEAN, IMAGENET_STD
-from dhpf.evaluation.score import measure
+from dhpf.evaluation.score import averages, measure
 from dhpf.report import page as report
 from dhpf.report import pictures
 
@@ -46,7 +46,7 @@ def report_test(
     """
     figures, alphas = results["figures"], results["options"]["alpha"]
     measures = measure(table, sorted({*alphas, *CURVE}), results["options"]["thres"])
-    curve = [what | {"value": float(values.mean())} for what, values in measures]
+    curve = averages(table, measures)(table.drop_duplicates("pair").n_pts >= 0)
     # Pairs are chosen by the first figure: PCK at the first alpha in the frame, LT-ACC on Caltech-101.
     first = [(what, values) for what, values in measures if what.get("alpha", alphas[0]) == alphas[0]]
     what, by_pair = first[0]

@@ -68,7 +68,7 @@ def test_things_from_outside_train_and_are_measured(
         results = json.loads((home / "logs" / tested / "results.json").read_text())
         assert results["options"]["backbone"] == "shallow"
         figures = results["figures"]["totals"]
-        assert [figure["name"] for figure in figures] == ["PCK@0.1"] * 4
+        assert [figure["name"] for figure in figures] == ["PCK@0.1"] * 6
         assert not any(figure["paper"] for figure in figures)
 
 

@@ -202,10 +202,12 @@ def test_no_edit_of_a_table_makes_anything_but_a_clear_error(
 
 def test_the_totals_as_text(table: pd.DataFrame) -> None:
     lines = describe(score(table, (0.1,))).splitlines()
-    assert lines[0] == "toy test: 10 pairs, of which 2 without key-points are in no figure"
-    assert len(lines) == 5
-    assert "mean over      8 pairs," in lines[1]
-    assert "threshold bbox = larger side of the target box, 20x20 frame" in lines[1]
-    assert "original pixels" in lines[3]
+    assert lines[0] == "toy test, categories cat: 10 pairs, of which 2 without key-points are in no figure"
+    assert lines[1].startswith("list: 10 pairs where the published test list has 12234: no figure")
+    assert lines[2] == "leak: unknown, the training list is missing"
+    assert len(lines) == 9
+    assert "mean over      8 pairs," in lines[3]
+    assert "threshold bbox = larger side of the target box, 20x20 frame" in lines[3]
+    assert "original pixels" in lines[6]
     undefined = describe(score(table_of([make_pair(0, [], [], [])]), (0.1,)))
     assert "undefined" in undefined

@@ -17,7 +17,7 @@ from dhpf.common.processes import gather, start, synchronise, total
 from dhpf.common.run import HISTORY, Run, progress, versions
 from dhpf.data import open_benchmark
 from dhpf.data.benchmark import Benchmark, write_trained
-from dhpf.data.loading import Loader
+from dhpf.data.loading import Loader, tolerated
 from dhpf.model.checkpoint import build_model, load_learner
 from dhpf.training import SUPERVISIONS
 from dhpf.training.options import TrainOptions
@@ -48,6 +48,8 @@ class Trainer:
             raise UserError(
                 f"--bsz {options.bsz}: gates need batch statistics, a training batch at least 2 pairs a process"
             )
+        if len(options.list) not in (0, 2):
+            raise UserError("--list: give two lists, of training and of validation pairs")
         self.sets = {
             split: open_benchmark(
                 options.benchmark,
@@ -57,8 +59,10 @@ class Trainer:
                 options.img_side,
                 not options.no_download,
                 own=options.own,
+                pair_list=pair_list,
+                only=options.categories,
             )
-            for split in ("trn", "val")
+            for split, pair_list in zip(("trn", "val"), options.list or (None, None), strict=True)
         }
         if len(self.sets["trn"]) < 2 * count:
             raise UserError(f"{self.sets['trn'].list_path}: one pair makes no training batch, two are needed")
@@ -113,9 +117,7 @@ class Trainer:
             if main:
                 self.run = Run.create(folder, asdict(self.options) | {"versions": versions()})
                 write_trained(folder, self.sets["trn"])
-                for split, data in self.sets.items():
-                    for note in data.notes:
-                        self.log(f"{split}: {note}")
+                self.log("\n".join(note for data in self.sets.values() for note in data.notes))
             self._save()
             return
         sizes: dict[str, int] = {}
@@ -217,7 +219,7 @@ class Trainer:
             f"epoch {self.epoch + 1} training", sum(map(len, todo)), self.run is not None
         ) as advance:
             for whole, (batch, errors) in zip(todo, loaded, strict=True):
-                self.skipped += self._allowed(errors)
+                self.skipped += tolerated(errors, options.on_bad_pair)
                 self._training_step(batch)
                 self.step += 1
                 if options.save_every and self.step % options.save_every == 0:
@@ -265,7 +267,7 @@ class Trainer:
         loaded = self.load([[("val", i) for i in b] for b in mine])
         with progress(f"epoch {self.epoch + 1} validation", len(data), self.run is not None) as advance:
             for indices, (batch, errors) in zip(mine, loaded, strict=True):
-                skipped += self._allowed(errors)
+                skipped += tolerated(errors, options.on_bad_pair)
                 if batch is not None:
                     step = self._forward(batch, None)
                     sums += self._sums_of(step)
@@ -309,12 +311,6 @@ class Trainer:
             )
         self._save()
         self._obey()
-
-    def _allowed(self, errors: list[str]) -> list[str]:
-        """What could not be read, for the log; stops if that may not be skipped."""
-        if errors and self.options.on_bad_pair == "stop":
-            raise UserError(errors[0])
-        return errors
 
     @property
     def about(self) -> dict[str, str]:
