@@ -53,7 +53,13 @@ def open_benchmark(
     benchmark = BENCHMARKS[name]
     if name in SOURCES and not (benchmark.folder_in(datapath) or benchmark.folder_deeper(datapath)):
         ensure(name, datapath, download)
+    own = checked(benchmark, own)
+    return benchmark(datapath, split or benchmark.test_split, thres, img_side, **restrictions, **own)
+
+
+def checked(benchmark: "type[Benchmark]", own: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Options that only some benchmarks understand, if this one does."""
     for option in own:
         if option not in benchmark.options:
-            raise UserError(f"--{option.replace('_', '-')}: benchmark {name} has no use for it")
-    return benchmark(datapath, split or benchmark.test_split, thres, img_side, **restrictions, **own)
+            raise UserError(f"--{option.replace('_', '-')}: benchmark {benchmark.name} has no use for it")
+    return own

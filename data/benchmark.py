@@ -185,23 +185,18 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
         if only:
             self.pairs = [pair for pair in self.pairs if pair.category_id in ids]
             self.notes.append(f"categories {', '.join(only)} alone")
-        if not mirrored and any(pair.flip for pair in self.pairs):
-            plain = {(pair.src_key, pair.trg_key) for pair in self.pairs if not pair.flip}
-            before = len(self.pairs)
-            self.pairs = [
-                replace(pair, flip=0)
-                for pair in self.pairs
-                if not pair.flip or (pair.src_key, pair.trg_key) not in plain
-            ]
+        if not mirrored:
+            before, self.pairs = len(self.pairs), originals(self.pairs)
             if len(self.pairs) < before:
                 self.notes.append(f"{before - len(self.pairs)} mirrored copies of pairs left out")
 
     def _tell(self, unread: Sequence[Path]) -> None:
         """Begins `notes` with what was read."""
         read = f"{self.name} {self.split}: {len(self.pairs)} pairs of {self.list_path}, images in {self.root}"
-        also = f"; not read, though they fit too: {', '.join(map(str, unread))}" if unread else ""
-        pairs = ((self.categories[p.category_id], p.src_key, p.trg_key) for p in self.pairs if not p.flip)
-        _, words = compare(self.published, self.split, pairs)
+        files = [str(path) for path in unread if path.is_file()]
+        also = f"; not read, though they fit too: {', '.join(files)}" if files else ""
+        names = ((self.categories[p.category_id], p.src_key, p.trg_key) for p in originals(self.pairs))
+        self.is_published, words = compare(self.published, self.split, names)
         self.notes = [read + also, *([f"list: {words}"] if words else []), *self.notes]
         if count := len(self._other_case):
             key, there = next(iter(self._other_case.items()))
@@ -249,7 +244,7 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
         """
         with naming(self.where(i)):
             pair = self.complete(self.pairs[i])
-            return self._in_frame(i, pair)
+            return self.in_frame(i, pair)
 
     def where(self, i: int) -> str:
         """The place of pair i in the pair list, for messages."""
@@ -267,7 +262,7 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
                 sample[f"{end}_img"] = image.flip(-1) if sample["flip"] else image
         return sample
 
-    def _in_frame(self, i: int, pair: Pair) -> dict[str, Any]:
+    def in_frame(self, i: int, pair: Pair) -> dict[str, Any]:
         """The sample of a complete pair: scaled, thresholded, then mirrored and padded (in this order)."""
         sizes = {"src": self.size(pair.src_key), "trg": self.size(pair.trg_key)}
         points = {"src": pair.src_kps, "trg": pair.trg_kps}
@@ -339,6 +334,16 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
                 f"unknown category: class '{text}' is not one of 1 to {len(self.categories)}, and no name of one"
             )
         return number - 1
+
+
+def originals(pairs: list[Pair]) -> list[Pair]:
+    """Pairs as they are, without those that are mirrored copies of others."""
+    plain = {(pair.src_key, pair.trg_key) for pair in pairs if not pair.flip}
+    return [
+        replace(pair, flip=0) if pair.flip else pair
+        for pair in pairs
+        if not pair.flip or (pair.src_key, pair.trg_key) not in plain
+    ]
 
 
 def write_trained(folder: Path, benchmark: Benchmark) -> None:

@@ -62,7 +62,6 @@ def rows_of(
     sizes, extents = _array(batch["trg_size"]).tolist(), _array(batch["bbox_extent"]).tolist()
     source, target = _array(batch["src_kps"]), _array(batch["trg_kps"])
     chosen = [""] * len(sizes) if selection is None else [_words(row) for row in _array(selection)]
-    names = batch.get("points", [""] * len(sizes))
     for i, pair in enumerate(_array(batch["index"]).tolist()):
         # Outlines do not correspond: the target's length is its own.
         n_pts, n_target = int(batch["n_pts"][i]), int(batch["n_trg_pts"][i])
@@ -74,7 +73,7 @@ def rows_of(
             batch["src_key"][i], batch["trg_key"][i], batch["category"][i], n_pts, *sizes[i], *extents[i],
             *(int(batch[label][i]) for label in benchmark.labels), chosen[i],
         )  # fmt: skip
-        kept[pair] = about, points, names[i].split("\t") if names[i] else []
+        kept[pair] = about, points, batch["points"][i].split("\t") if batch["points"][i] else []
     return kept
 
 

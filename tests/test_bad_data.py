@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from places import ROOT
 from scipy.io import loadmat, savemat
+from tiny import BENCHMARKS
 
 from dhpf.common.errors import UserError
 from dhpf.data.lists import path_parts
-from dhpf.data.verify import BENCHMARKS, main, verify
+from dhpf.data.published import Published, digest
+from dhpf.data.verify import main, verify
 
 WILLOW = "PF-WILLOW/test_pairs.csv"
 PASCAL = "PF-PASCAL/test_pairs.csv"
@@ -251,27 +253,76 @@ def test_random_damage_is_either_harmless_or_named(datapath, data):
     assert message is None or str(folder) in message
 
 
+@pytest.fixture
+def published(whole, monkeypatch) -> None:
+    """The tiny lists as the published ones."""
+    for cls in BENCHMARKS.values():
+        lists = {}
+        for split in cls.splits:
+            data = cls(whole, split, evaluation=True)
+            pairs = [(data.categories[p.category_id], p.src_key, p.trg_key) for p in data.pairs]
+            lists[split] = Published(len(pairs), digest(pairs) if cls.name.startswith("pf") else "")
+        monkeypatch.setattr(cls, "published", lists)
+
+
 @pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.usefixtures("published")
 def test_verify_is_content_with_whole_benchmarks(whole, name, capsys):
     assert main(["--benchmark", name, "--datapath", str(whole)]) == 0
-    assert re.fullmatch(rf"{name}: \d pairs, \d images, no problems\n", capsys.readouterr().out)
+    *found, summary = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(rf"{name}: \d pairs, \d images, no problems", summary)
+    words = "list: the published test list of 2 pairs" if name.startswith("pf") else "2; content not checked"
+    assert [line for line in found if line.endswith(words)]
+    assert str(BENCHMARKS[name](whole, "test").list_path) in "".join(found)
 
 
+@pytest.mark.usefixtures("published")
 def test_verify_lists_everything_that_is_wrong(datapath, capsys):
     (datapath / "SPair-71k/JPEGImages/dog/2008_000000.jpg").unlink()
     next(datapath.glob(JSON)).write_text("{")
     (datapath / "SPair-71k/Layout/large/val.txt").write_text("")
     assert main(["--benchmark", "spair", "--datapath", str(datapath)]) == 1
-    *problems, summary = capsys.readouterr().out.splitlines()
+    *told, summary = capsys.readouterr().out.splitlines()
     assert summary.endswith("3 problems")
-    expected = (
+    for message in (
         "dog/2008_000000.jpg: the image is missing",
         "test/000000-.*not the",
         "val.txt: the list names no pair",
-    )
-    for message in expected:
-        assert len([problem for problem in problems if re.search(message, problem)]) == 1
-    assert len(problems) == 3
+    ):
+        assert len([line for line in told if re.search(message, line)]) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"src_bndbox": [50, 60, 55, 65]}, "2 of 4 boxes leave"),
+        ({"trg_bndbox": [90, 90, 9000, 9000], "src_bndbox": [50, 60, 55, 65]},
+         "4 of 4 boxes leave their image or exclude their key-points: are they x y w h"),
+        ({"src_kps": [[9000, 1]] * 10}, "2 pairs have key-points outside their image, first .*test.txt, line 1"),
+        ({"trg_bndbox": [50, 60, 50, 60]}, "2 pairs have a threshold of zero, first .*test.txt, line 1"),
+    ],
+)  # fmt: skip
+@pytest.mark.usefixtures("published")
+def test_verify_doubts_what_is_odd(datapath, changes, problem):
+    for path in (datapath / "SPair-71k/PairAnnotation/test").iterdir():
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    told = "\n".join(verify(BENCHMARKS["spair"], datapath).problems)
+    assert bool(re.search(f"spair test: {problem}", told)) == ("2 of 4" not in problem)  # half is not most
+
+
+@pytest.mark.usefixtures("published")
+def test_verify_knows_which_list_it_is_and_is_brief(datapath, monkeypatch):
+    shutil.copy(datapath / "PF-PASCAL/val_pairs.csv", datapath / PASCAL)
+    shutil.rmtree(datapath / "PF-PASCAL/JPEGImages")
+    monkeypatch.setattr("dhpf.data.verify.SHOWN", 2)
+    problems = verify(BENCHMARKS["pfpascal"], datapath).problems
+    test = [line for line in problems if line.startswith("pfpascal test: ")]
+    assert test[0].startswith("pfpascal test: list: the published val list, not the test list")
+    (datapath / TRAINING).unlink()
+    problems = verify(BENCHMARKS["pfpascal"], datapath).problems
+    assert [line for line in problems if "it has no list of trn pairs" in line]
+    many = [line for line in problems if re.fullmatch(r"pfpascal val: and \d more", line)]
+    assert len(many) == 1
 
 
 def test_verify_is_a_command(tmp_path):

@@ -1,12 +1,14 @@
 """Scoring: against a naive evaluator in exact arithmetic, the published program's values, and the edges."""
 
 from fractions import Fraction
+from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -61,7 +63,7 @@ def make_pair(
     sample = {
         "index": index, "src_key": f"{index}a.jpg", "trg_key": f"{index}b.jpg", "category": "cat",
         "n_pts": len(source), "n_trg_pts": len(target), "src_kps": padded(source), "trg_kps": padded(target),
-        "trg_size": torch.tensor([SIDE, SIDE]), "bbox_extent": torch.tensor([20.0, 10.0]),
+        "points": "", "trg_size": torch.tensor([SIDE, SIDE]), "bbox_extent": torch.tensor([20.0, 10.0]),
     } | dict.fromkeys(Toy.labels, -1) | changes  # fmt: skip
     nan = (float("nan"), float("nan"))
     return sample, padded([nan if xy is None else xy for xy in predicted])[:, : len(source)]
@@ -346,6 +348,33 @@ def test_layer_selection_is_averaged_over_the_pairs_of_a_category() -> None:
     assert selection["categories"] == {"cat": [0.5, 0.0], "dog": [1.0, 0.25]}
     assert selection["total"] == pytest.approx([2 / 3, 1 / 12])
     assert "layer_selection" not in score(table_of(pairs), (0.1,))
+
+
+def test_shares_by_point_go_by_name_or_by_number_and_category() -> None:
+    here, off = [(1, 1)] * 3, [(19, 19)] * 3
+    pairs = [
+        make_pair(0, here, here, here, points="2\t10\tleft eye"),
+        make_pair(1, here, here, off, points="2\t10\tleft eye"),
+        make_pair(2, here[:2], here[:2], [here[0], None], points="2\tleft eye", category="dog"),
+        make_pair(3, here, here, off),  # not named
+    ]
+    points = score(table_of(pairs), (0.1, 0.2), "img")["points"]
+    assert "20x20 frame" in points["definition"]
+    assert points["values"] == {
+        "cat 2": {"PCK@0.1": 50, "PCK@0.2": 50, "n_points": 2},
+        "cat 10": {"PCK@0.1": 50, "PCK@0.2": 50, "n_points": 2},
+        "dog 2": {"PCK@0.1": 100, "PCK@0.2": 100, "n_points": 1},
+        "left eye": {"PCK@0.1": pytest.approx(100 / 3), "PCK@0.2": pytest.approx(100 / 3), "n_points": 3},
+    }
+    assert list(points["values"]) == ["cat 2", "cat 10", "dog 2", "left eye"]
+    assert "points" not in score(table_of(pairs[3:]), (0.1,))
+
+
+@pytest.mark.parametrize(("of", "first"), [(PFPascal, "2"), (PFWillow, "1"), (SPair, "")])
+def test_points_of_benchmarks_have_numbers(tmp_path: Path, of: type[Benchmark], first: str) -> None:
+    """Image k of the tiny PF-PASCAL lacks key-point k + 1; tiny SPair-71k has no kps_ids, the real one has."""
+    tiny.MAKERS[of.name](tmp_path, pairs=2)
+    assert of(tmp_path, "test").annotation(0)["points"].split("\t")[0] == first
 
 
 def test_every_number_says_what_it_is() -> None:

@@ -17,7 +17,7 @@ from PIL import Image
 from places import SHARED
 
 from dhpf.common.errors import UserError
-from dhpf.data import open_benchmark
+from dhpf.data import open_benchmark, verify
 from dhpf.data.benchmark import Benchmark
 from dhpf.data.coco import SHARED as SHARED_POINTS
 from dhpf.data.coco import draw
@@ -502,3 +502,24 @@ def test_spairu(tmp_path):
 def test_a_benchmark_that_cannot_be_fetched_says_how_it_is_had(tmp_path, name, words):
     with pytest.raises(UserError, match=f"needs the folder .*{words}"):
         open_benchmark(name, tmp_path, "test", download=True)
+
+
+def test_verify_knows_all_of_it(tmp_path, capsys):
+    tiny_own.make_ap10k(tmp_path)
+    tiny_own.make_spairu(tmp_path)
+    path = tiny_own.make_coco(tmp_path)
+    data = {"ap10k": tmp_path, "spairu": tmp_path, "coco": path, "table": tiny_own.make_table(tmp_path)}
+    for name, place in data.items():
+        assert verify.main(["--benchmark", name, "--datapath", str(place)]) == 0, name
+        assert re.search(rf"{name}: \d+ pairs, \d+ images, no problems", capsys.readouterr().out)
+    content = json.loads(path.read_text())
+    content["annotations"][0]["keypoints"][6] = 1000
+    tiny_own.make_coco(tmp_path, content)
+    (tmp_path / "images" / "dog_1.jpg").write_bytes(b"")
+    assert (
+        verify.main(["--benchmark", "coco", "--datapath", str(path), "--images", str(tmp_path / "images")])
+        == 1
+    )
+    told = capsys.readouterr().out
+    assert "dog_1.jpg: the image cannot be decoded" in told
+    assert "4 pairs have key-points outside their image" in told

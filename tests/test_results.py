@@ -48,12 +48,20 @@ def test_a_written_table_is_read_to_the_last_bit(tmp_path: Path, data: st.DataOb
     )
     name = data.draw(st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1) | st.just("NA"))
     pairs = [
-        make_pair(3, points, points[::-1].copy(), [*points[:3], None], category=name),
+        make_pair(
+            3, points, points[::-1].copy(), [*points[:3], None], category=name, points=f"1\tNA\t{name}"
+        ),
         make_pair(7, [], [], []),
     ]
     table = table_of(pairs)
     write_predictions(tmp_path / "table.csv.gz", table)
     pd.testing.assert_frame_equal(read_predictions(tmp_path / "table.csv.gz"), table, check_exact=True)
+
+
+def test_a_table_without_names_of_points_is_read(tmp_path: Path, table: pd.DataFrame) -> None:
+    older = table.drop(columns="point_name")
+    write_predictions(tmp_path / "older.csv.gz", older)
+    pd.testing.assert_frame_equal(read_predictions(tmp_path / "older.csv.gz"), table)
 
 
 def test_rescoring_gives_the_figures_of_the_run(tmp_path: Path, table: pd.DataFrame) -> None:
