@@ -4,7 +4,6 @@ from pathlib import Path
 
 from dhpf.data.benchmark import Benchmark
 from dhpf.data.caltech import Caltech
-from dhpf.data.download import SOURCES, ensure
 from dhpf.data.pfpascal import PFPascal
 from dhpf.data.pfwillow import PFWillow
 from dhpf.data.spair import SPair
@@ -21,6 +20,8 @@ def open_benchmark(
     Raises:
         UserError: it is missing, cannot be fetched, or cannot be used.
     """
+    from dhpf.data.download import SOURCES, ensure  # not above: `python -m` runs it after this package
+
     benchmark = BENCHMARKS[name]
     if name in SOURCES:
         ensure(name, datapath, download)
