@@ -31,8 +31,9 @@ def open_benchmark(
     Raises:
         UserError: it is missing, cannot be fetched, or cannot be used.
     """
-    from dhpf.data.download import SOURCES, ensure
+    benchmark = BENCHMARKS[name]
+    if benchmark.archive:
+        from dhpf.data.download import ensure  # not above: `python -m` runs it after this package
 
-    if name in SOURCES:
-        ensure(name, datapath, download)
-    return BENCHMARKS[name](datapath, split, thres, img_side)
+        ensure(benchmark, datapath, download)
+    return benchmark(datapath, split, thres, img_side)

@@ -71,6 +71,7 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
 
     name: str
     folder: str  # inside --datapath
+    archive: tuple[str, ...] = ()  # addresses of a .tar.gz with that one folder, in the order tried
     list_name: str  # the pair list inside the folder, '{split}' stands for the split
     categories: tuple[str, ...]
     splits: tuple[str, ...]

@@ -5,6 +5,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from dhpf.common.download import DRIVE
 from dhpf.common.errors import UserError
 from dhpf.data.benchmark import Array, Benchmark, Pair
 from dhpf.data.lists import numbers, path_parts, read_pair_table
@@ -32,6 +33,7 @@ class Caltech(Benchmark):
 
     name = "caltech"
     folder = "Caltech-101"
+    archive = (DRIVE + "1IV0E5sJ6xSdDyIvVSTdZjPHELMwGzsMn",)
     list_name = "{split}_pairs_caltech_with_category.csv"
     categories = tuple(CATEGORIES.split())
     splits = ("test",)

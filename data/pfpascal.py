@@ -9,6 +9,7 @@ from types import MappingProxyType
 import numpy as np
 from scipy.io import loadmat, whosmat
 
+from dhpf.common.download import DRIVE
 from dhpf.common.errors import UserError, naming
 from dhpf.common.files import MIB, read_bytes
 from dhpf.data.benchmark import Array, Benchmark, Pair
@@ -26,6 +27,7 @@ class PFPascal(Benchmark):
 
     name = "pfpascal"
     folder = "PF-PASCAL"
+    archive = (DRIVE + "1OOwpGzJnTsFXYh-YffMQ9XKM_Kl_zdzg",)
     list_name = "{split}_pairs.csv"
     categories = tuple(CATEGORIES.split())
     splits = ("trn", "val", "test")

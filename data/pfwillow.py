@@ -5,6 +5,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from dhpf.common.download import DRIVE
 from dhpf.data.benchmark import Array, Benchmark, Pair, padded
 from dhpf.data.lists import numbers, path_parts, read_pair_table
 
@@ -25,6 +26,7 @@ class PFWillow(Benchmark):
 
     name = "pfwillow"
     folder = "PF-WILLOW"
+    archive = (DRIVE + "1tDP0y8RO5s45L-vqnortRaieiWENQco_",)
     list_name = "{split}_pairs.csv"
     categories = tuple(CATEGORIES.split())
     splits = ("test",)
