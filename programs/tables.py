@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,9 +68,9 @@ def cells(table: Table, weights: Path, out: Path, backbones: Sequence[str], give
         for mu, benchmark in ((mu, b) for mu in table.mus for b in table.benchmarks):
             checkpoint = weights / f"{table.trained}-{supervision}-{backbone}-mu{mu:g}.pt"
             folder = out.resolve() / "cells" / f"{checkpoint.stem}-on-{benchmark}"
-            chosen = ["--load", str(checkpoint), "--backbone", backbone, "--benchmark", benchmark]
-            chosen += ["--alpha", *ALPHAS, "--thres", "auto", "--logpath", str(folder)]
-            options = parser().parse([*given, *chosen])
+            chosen = ["--backbone", backbone, "--benchmark", benchmark, "--alpha", *ALPHAS, "--thres", "auto"]
+            options = parser().parse([*given, *chosen, "--logpath", str(folder)])
+            options = replace(options, load=str(checkpoint))  # it may be missing: that is told in the table
             found.append(Cell(checkpoint, f"{supervision} {backbone}", mu, benchmark, folder, options))
     return found
 

@@ -60,7 +60,7 @@ def tables(tmp_path: Path, data: Path, weights: Path, monkeypatch: pytest.Monkey
         arguments = f"--table {table} --weights {weights} --out {tmp_path}/{out} --backbones {LITE}"
         arguments += f" --datapath {data} --img-side 64 --workers 0 --device cpu --no-download"
         monkeypatch.setattr(sys, "argv", ["reproduce.py", *arguments.split(), *more])
-        reproduce.main()
+        reproduce.main.__wrapped__(None)
         return pd.read_csv(tmp_path / out / f"table-{table}.csv", keep_default_na=False, na_values=[""])
 
     run.evaluated = []
@@ -117,7 +117,7 @@ def test_differences_from_published_values(
 ) -> None:
     values = {f"pfpascal-strong-{LITE}-mu0.5": 50.0, f"pfpascal-weak-{LITE}-mu0.3": 40.0}
     groups = [{"source": "a book", "benchmark": "pfpascal", "figure": "PCK@0.1", "values": values}]
-    monkeypatch.setattr(reproduce, "PUBLISHED", groups)
+    monkeypatch.setattr(published, "PUBLISHED", groups)
     found = tables("mu").set_index(["model", "mu"])
     strong = found.loc[(f"strong {LITE}", 0.5)]
     assert strong.difference == pytest.approx(strong.value - 50, abs=1e-3)
@@ -166,7 +166,7 @@ def test_a_killed_run_goes_on_with_the_missing_cells(
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ({"reduction_ffns.0.0.weight": torch.zeros(8, 64, 1, 1)}, "not a DHPF checkpoint"),
+        ({"reduction_ffns.0.0.weight": torch.zeros(8, 64, 1, 1)}, "not a checkpoint of"),
         (b"<html>", "not a file of tensors alone"),
     ],
 )
