@@ -17,7 +17,7 @@ from dhpf.evaluation.results import RESULTS
 from dhpf.programs.reproduce import ReproduceOptions
 from dhpf.programs.test import TestOptions, parser
 from dhpf.programs.testing import evaluate
-from dhpf.report import page as report
+from dhpf.report.page import Section, write_report
 
 ALPHAS = ("0.05", "0.1", "0.15")
 PCK = tuple(f"PCK@{alpha}" for alpha in ALPHAS)
@@ -153,8 +153,8 @@ def write(name: str, out: Path, found: list[dict[str, Any]], notes: list[str]) -
     markdown = "\n".join([f"## {title}", "", *lines, "", *(f"- {note}" for note in notes), ""])
     replace_file(out / f"table-{name}.md", markdown.encode())
     replace_file(out / f"table-{name}.csv", pd.DataFrame(found).to_csv(index=False).encode())
-    sections = [report.table(header, rows), report.table(["Notes"], [[note] for note in notes])]
-    report.write_report(out / f"table-{name}.html", f"DHPF, table {name}: {TABLES[name].title}", sections)
+    sections = [Section("", header, rows), Section("", ["Notes"], [[note] for note in notes])]
+    write_report(out / f"table-{name}.html", f"DHPF, table {name}: {TABLES[name].title}", sections)
     return markdown
 
 
