@@ -103,8 +103,10 @@ def headline(figures: Sequence[Mapping[str, Any]], average: str = "") -> list[in
     """
     alphas = [f["alpha"] for f in figures if "alpha" in f]
     alpha = min(alphas, key=lambda alpha: abs(alpha - 0.1), default=None)
-    chosen = {"average": average or figures[0]["average"], "frame": figures[0]["frame"], "alpha": alpha}
-    return [i for i, f in enumerate(figures) if all(f.get(key) == chosen[key] for key in chosen)]
+    first = figures[0]
+    chosen = {"average": average or first["average"], "frame": first["frame"], "alpha": alpha}
+    chosen["corners"] = first.get("corners")
+    return [i for i, f in enumerate(figures) if all(f.get(k) == v for k, v in chosen.items())]
 
 
 def full(values: Sequence[float | None], unit: str) -> float:
