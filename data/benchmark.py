@@ -86,6 +86,7 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
     folder: str  # inside --datapath
     folders: tuple[str, ...] = ()  # other names of it
     inside: tuple[str, ...] = ()  # folders in it, of which one at least is there
+    archive: tuple[str, ...] = ()  # addresses of a .tar.gz with that one folder, in the order tried
     # Names of the pair list in the folder, those that win first; '{split}' stands for the split.
     lists: tuple[str, ...] = ()
     published: Mapping[str, Published] = MappingProxyType({})  # by split

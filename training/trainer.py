@@ -108,6 +108,10 @@ class Trainer:
         if self.run:
             self.run.log(text)
 
+    def _tell(self) -> None:
+        """What was read, as the log begins."""
+        self.log("\n".join(note for data in self.sets.values() for note in data.notes))
+
     def _open_run(self, folder: Path) -> None:
         """The run folder in the main process: a new one, or the one to resume with the state that it holds."""
         threads = torch.get_num_threads()
@@ -115,7 +119,7 @@ class Trainer:
         if not self.options.resume:
             if main:
                 self.run = Run.create(folder, asdict(self.options) | {"versions": versions()})
-                self.log("\n".join(note for data in self.sets.values() for note in data.notes))
+                self._tell()
             self._save()
             return
         sizes: dict[str, int] = {}
@@ -123,6 +127,8 @@ class Trainer:
             sizes = self._restore(folder / STATE)
         if main:
             self.run = Run.rewind(folder, sizes)
+            if not sizes:
+                self._tell()
         if torch.get_num_threads() != threads:
             self.log(
                 f"resumed with the run's {torch.get_num_threads()} threads, where this machine has {threads}"
