@@ -12,7 +12,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 
 import timm
@@ -21,9 +22,10 @@ import torchvision
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from dhpf.common.errors import UserError
 from dhpf.common.processes import start
 from dhpf.common.program import keep_freed_memory
-from dhpf.data import open_benchmark
+from dhpf.data import BENCHMARKS, open_benchmark
 from dhpf.data.loading import load
 from dhpf.model import BACKBONES
 from dhpf.model.correlation import correlate
@@ -47,7 +49,7 @@ def network(name: str) -> nn.Module:
     return net.eval().requires_grad_(False)
 
 
-def batch_of(pairs: int, side: int, device: torch.device) -> dict[str, Tensor | int]:
+def batch_of(pairs: int, side: int, device: torch.device) -> dict[str, Tensor]:
     """Random pairs with ten key-points each, of alternating categories."""
     draw = torch.Generator().manual_seed(pairs)
     batch = {f"{end}_img": torch.randn(pairs, 3, side, side, generator=draw) for end in ("src", "trg")}
@@ -60,26 +62,23 @@ def modes(backbone: str, device: torch.device, side: int, bf16: bool) -> Modes:
     """What is measured: a function, and the number of pairs that it handles."""
     model = DHPF(BACKBONES[backbone](network(backbone).state_dict())).to(device)
     model.bf16 = bf16
-    plain: list[nn.Module] = []  # made when it is first run: it is no part of the other modes' memory
     both = torch.randn(2, 3, side, side, device=device)
+    # Made when first asked for: they are no part of the memory of a mode that does not use them.
+    plain = cache(lambda: network(backbone).to(device))
+    pairs = cache(lambda count: batch_of(count, side, device))
+    codes = cache(lambda: (model.eval().encode(both[:1]), model.encode(both[1:])))
 
     @torch.no_grad()
     def bare(memory_format: torch.memory_format) -> None:
-        if not plain:
-            plain.append(network(backbone).to(device))
-        plain[0].to(memory_format=memory_format)(both.contiguous(memory_format=memory_format))
+        plain().to(memory_format=memory_format)(both.contiguous(memory_format=memory_format))
 
     @torch.no_grad()
     def evaluate(batch: dict[str, Tensor]) -> None:
         model.eval()(batch["src_img"], batch["trg_img"]).transfer(batch["src_kps"])
 
-    codes: list = []
-
     @torch.no_grad()
     def compare() -> None:
-        if not codes:
-            codes.extend(model.eval().encode(both[i : i + 1]) for i in (0, 1))
-        model.eval().compare(*codes).transfer(kept["src_kps"])
+        model.eval().compare(*codes()).transfer(pairs(1)["src_kps"])
 
     def train(supervision: str, batch: dict[str, Tensor]) -> None:
         model.train()
@@ -87,14 +86,6 @@ def modes(backbone: str, device: torch.device, side: int, bf16: bool) -> Modes:
         model.learner.zero_grad()
         SUPERVISIONS[supervision](model, batch, 0.1, 0.5, noise).loss.backward()
 
-    cache: dict[int, dict[str, Tensor]] = {}
-
-    def pairs(count: int) -> dict[str, Tensor]:
-        if count not in cache:
-            cache[count] = batch_of(count, side, device)
-        return cache[count]
-
-    kept = batch_of(1, side, device)
     return {
         "bare backbone": (lambda: bare(torch.channels_last), 1),
         "bare backbone, contiguous": (lambda: bare(torch.contiguous_format), 1),
@@ -121,13 +112,14 @@ def median(function: Callable[[], object], device: torch.device, repeats: int) -
     return statistics.median([seconds(function, device) for _ in range(repeats + 1)][1:])
 
 
-def against_bare(measured: Modes, device: torch.device, repeats: int) -> dict[str, dict[str, float]]:
-    """Time per pair of every mode, and its ratio to the faster bare backbone; the first two modes are that."""
-    formats = {median(call, device, 3): call for call, _ in list(measured.values())[:2]}
-    bare = formats[min(formats)]
-    base = median(bare, device, repeats)
-    rows = {"bare backbone": {"ms per pair": base * 1e3, "ratio": 1.0}}
-    for name, (call, pairs) in list(measured.items())[2:]:
+def against_bare(
+    measured: Modes, names: Iterable[str], device: torch.device, repeats: int
+) -> dict[str, dict[str, float]]:
+    """Time per pair of these modes, and its ratio to the faster bare backbone; the first two modes are that."""
+    bare = min((call for call, _ in list(measured.values())[:2]), key=lambda call: median(call, device, 3))
+    rows = {"bare backbone": {"ms per pair": median(bare, device, repeats) * 1e3, "ratio": 1.0}}
+    for name in names:
+        call, pairs = measured[name]
         seconds(call, device)
         # A machine that others use drifts: each run is compared with the bare backbone of the same moment.
         runs = [(seconds(bare, device), seconds(call, device) / pairs) for _ in range(repeats)]
@@ -180,7 +172,7 @@ def stages(options: argparse.Namespace, device: torch.device, repeats: int) -> d
             "transformation and norms": lambda: model._describe(maps),
             "gates": lambda: model.learner(tuple(s + t for s, t in zip(src.pooled, trg.pooled, strict=True))),
             "native products": lambda: correlate(src, trg, matches.weights, model.layer_of_channel),
-            "appearance, votes, column maxima": lambda: hough_matching(matches.correlation),
+            "appearance, votes, column maxima": lambda: hough_matching(matches.scores.rows.correlation),
             "transfer": lambda: matches.transfer(batch["src_kps"]),
         }
         return {name: median(part, device, repeats) for name, part in parts.items()}
@@ -204,13 +196,21 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--img-side", type=int, default=240)
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=5, help="how often each mode is measured")
+    parser.add_argument(
+        "--modes", nargs="+", metavar="MODE", help='these alone, by their names: "weak training, batch 4"'
+    )
     parser.add_argument("--stages", action="store_true", help="also the parts of evaluating one pair")
     parser.add_argument(
         "--growth", action="store_true", help="also how evaluation grows with image and batch"
     )
     parser.add_argument(
-        "--loader", nargs="*", metavar="BENCHMARK", default=[], help="also the speed of loading alone"
+        "--loader",
+        nargs="+",
+        choices=list(BENCHMARKS),
+        metavar="BENCHMARK",
+        default=[],
+        help="also the speed of loading alone",
     )
     parser.add_argument("--datapath", type=Path, default=Path("../Datasets_DHPF"))
     parser.add_argument("--workers", type=int, default=2)
@@ -218,15 +218,23 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     parser.add_argument("--only", help=argparse.SUPPRESS)  # run one mode and print this process's peak memory
     options = parser.parse_args()
+    if options.repeats < 1:
+        parser.error("--repeats: a mode is measured once or more often")
     keep_freed_memory()
-    _, device = start(options.device)
+    try:
+        _, device = start(options.device)
+    except UserError as error:
+        parser.error(str(error))
     measured = modes(options.backbone, device, options.img_side, options.precision == "bf16")
     if options.only:
         only(options.only, measured, device)
         return
+    names = options.modes or list(measured)[2:]
+    if unknown := [name for name in names if name not in measured]:
+        parser.error(f"--modes: there is no mode {unknown[0]!r}; there are {', '.join(map(repr, measured))}")
 
-    rows = against_bare(measured, device, options.repeats)
-    for name in list(measured)[2:] if not options.no_memory else ():
+    rows = against_bare(measured, names, device, options.repeats)
+    for name in () if options.no_memory else names:
         rows[name]["peak GB"] = alone(name, options.img_side, options)[1]
     report: dict[str, object] = {
         "backbone": options.backbone,

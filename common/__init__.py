@@ -1,3 +1,3 @@
-"""The ground that all rooms stand on: errors, files, options, processes, weights, run folders."""
+"""The ground that all rooms stand on: errors, files, downloads, options, processes, weights, run folders."""
 
 __version__ = "2.0.0"

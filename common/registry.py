@@ -10,13 +10,19 @@ from dhpf.common.errors import UserError
 T = TypeVar("T")
 
 
+class UnknownNameError(UserError, KeyError):
+    """Nothing has that name."""
+
+    __str__ = Exception.__str__  # a KeyError shows its key
+
+
 class Registry(MutableMapping[str, T]):
     """A dictionary whose own entries are places, 'module:attribute'; others enter theirs with `registry[name] = thing`.
 
     Args:
         kind: what the things are, for messages.
     Raises (on access):
-        UserError: nothing has that name.
+        UnknownNameError: a UserError that names the closest.
     """
 
     def __init__(self, kind: str, places: dict[str, str]) -> None:
@@ -35,7 +41,7 @@ class Registry(MutableMapping[str, T]):
         if name not in self._things:
             close = get_close_matches(name, self._things, 1)
             near = f"did you mean {close[0]}? " if close else ""
-            raise UserError(f"there is no {self.kind} '{name}': {near}choose one of {', '.join(self)}")
+            raise UnknownNameError(f"there is no {self.kind} '{name}': {near}choose one of {', '.join(self)}")
         return name
 
     def __setitem__(self, name: str, thing: T) -> None:

@@ -48,11 +48,13 @@ def open_benchmark(
     Raises:
         UserError: it is missing, cannot be fetched, or cannot be used.
     """
-    from dhpf.data.download import SOURCES, ensure
-
     benchmark = BENCHMARKS[name]
-    if name in SOURCES and not (benchmark.folder_in(datapath) or benchmark.folder_deeper(datapath)):
-        ensure(name, datapath, download)
+    if benchmark.archive:
+        from dhpf.data.download import ensure  # not above: `python -m` runs it after this package
+
+        known = benchmark.folder_in(datapath) or benchmark.folder_deeper(datapath)
+        if known in (None, datapath / benchmark.folder):
+            ensure(benchmark, datapath, download)
     own = checked(benchmark, own)
     return benchmark(datapath, split or benchmark.test_split, thres, img_side, **restrictions, **own)
 

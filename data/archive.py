@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from dhpf.common.download import is_markup
 from dhpf.common.errors import UserError
 
 MAX_MEMBERS = 200_000  # SPair-71k, the largest benchmark, has some 77,000 files
@@ -33,12 +34,6 @@ def unpack(archive: Path, folder: str, target: Path) -> None:
     with _opened(archive) as tar:
         for member in tqdm(_vetted(tar, folder), total=len(sizes), desc=f"unpacking {folder}", disable=None):
             tar.extract(member, target, filter="data")
-
-
-def is_markup(path: Path) -> bool:
-    """Whether the file is a web page: the usual answer of a file server that means no."""
-    with path.open("rb") as stream:
-        return stream.read(1024).lstrip().startswith(b"<")
 
 
 class _BoundedGzip(gzip.GzipFile):

@@ -89,6 +89,7 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
     folder: str  # inside --datapath
     folders: tuple[str, ...] = ()  # other names of it
     inside: tuple[str, ...] = ()  # folders in it, of which one at least is there
+    archive: tuple[str, ...] = ()  # addresses of a .tar.gz with that one folder, in the order tried
     # Names of the pair list in the folder, those that win first; '{split}' stands for the split.
     lists: tuple[str, ...] = ()
     published: Mapping[str, Published] = MappingProxyType({})  # by split
@@ -105,9 +106,8 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
     leak: str = "are training pairs"  # what pairs do that are labelled leaked
     unknown_leak: str = "the training list is missing"
     options: tuple[str, ...] = ()  # fields of `DataOptions` that only this benchmark understands
-    source: str = (
-        "let the program download it (without --no-download) or unpack its archive there"  # how it is had
-    )
+    # How the folder is had.
+    source: str = "let the program download it (without --no-download) or unpack its archive there"
     # Which figures are defined as the paper's: those whose definition has all of these; none where nothing is said.
     paper: Mapping[str, Any] = MappingProxyType({})
 

@@ -9,6 +9,7 @@ from types import MappingProxyType
 import numpy as np
 from scipy.io import loadmat, whosmat
 
+from dhpf.common.download import DRIVE
 from dhpf.common.errors import UserError
 from dhpf.common.files import MIB, read_bytes
 from dhpf.data.benchmark import NO_POINTS, UNKNOWN, Array, Benchmark, Pair
@@ -33,6 +34,7 @@ class PFPascal(Benchmark):
     folder = "PF-PASCAL"
     folders = ("PF-dataset-PASCAL",)
     inside = ("JPEGImages",)
+    archive = (DRIVE + "1OOwpGzJnTsFXYh-YffMQ9XKM_Kl_zdzg",)
     lists = ("bbox_{split}_pairs_pf_pascal.csv", "{split}_pairs_pf_pascal.csv", "{split}_pairs.csv")
     published = MappingProxyType(
         {

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dhpf.common.download import DRIVE
 from dhpf.common.errors import UserError
 from dhpf.common.files import MIB, read_text
 from dhpf.data.benchmark import UNKNOWN, Array, Benchmark, Pair
@@ -36,6 +37,10 @@ class SPair(Benchmark):
     name = "spair"
     folder = "SPair-71k"
     inside = ("PairAnnotation", "JPEGImages", "Layout")
+    archive = (
+        DRIVE + "1KSvB0k2zXA06ojWNvFjBv0Ake426Y76k",
+        "https://cvlab.postech.ac.kr/research/SPair-71k/data/SPair-71k.tar.gz",
+    )
     lists = ("Layout/large/{split}.txt", "Layout/small/{split}.txt", "PairAnnotation/{split}")
     published = MappingProxyType(
         {"trn": Published(53_340), "val": Published(5_384), "test": Published(12_234)}

@@ -52,8 +52,8 @@ def pck(
 
     Raises: UserError: the benchmark cannot give the threshold.
     """
-    about, table = table.iloc[0], with_points(table)
-    side, kind = int(about.img_side), about.auto_thres if thres == "auto" else thres
+    side, auto = int(table.img_side.iloc[0]), table.auto_thres.iloc[0]
+    kind, table = auto if thres == "auto" else thres, with_points(table)
     target, predicted = (table[[f"{name}_x", f"{name}_y"]].to_numpy() for name in ("target", "predicted"))
     by_pair = table[["target_x", "target_y"]].groupby(level=0)
     rectangles = {  # the threshold in words; the rectangle, in the frame, that it is the larger side of

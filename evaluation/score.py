@@ -146,14 +146,14 @@ def by_point(table: pd.DataFrame, measures: Sequence[Measure]) -> dict[str, Any]
     rows = table[table.n_pts > 0]
     numbered = rows[NAME].str.isdecimal()
     labels = rows[NAME].where(~numbered, rows.category + " " + rows[NAME])[rows[NAME] != ""]
-    if labels.empty:
-        return {}
     frame = measures[0][0]["frame"]
     values = pd.DataFrame({
         what["name"]: share.set_axis(rows.index)
         for what, share in measures
         if what["average"] == "key-points" and what["frame"] == frame
     })  # fmt: skip
+    if labels.empty or values.empty:
+        return {}
     groups = values.loc[labels.index].groupby(labels)
     table = groups.mean().assign(n_points=groups.size())
     order = sorted(table.index, key=lambda label: (label.rstrip("0123456789"), len(label), label))

@@ -7,9 +7,9 @@ published program's README; it links the PF-PASCAL models as folders, whose file
 import os
 from pathlib import Path
 
+from dhpf.common.download import DRIVE, fetch
 from dhpf.common.errors import UserError
 from dhpf.common.weights import read_tensors
-from dhpf.data.download import DRIVE, fetch
 from dhpf.model.checkpoint import fitting
 
 PREFIX = "dhpf:"
@@ -50,20 +50,20 @@ def resolve(name: str) -> Path:
             f"--load {name}: no such released model, choose one of {', '.join(models)} after '{PREFIX}', those "
             f"of pfpascal also with -mu{MUS[0]} to -mu{MUS[-1]} at the end"
         )
-    fetched = not path.exists()
-    if fetched and file not in FILES:
+
+    def check(at: Path) -> None:
+        belongs = fitting(at, read_tensors(at))
+        if not model.endswith(f"-{belongs}"):
+            way_out = ": remove it" if at == path else ""
+            raise UserError(f"{at}: a checkpoint of {belongs}, not {name}{way_out}")
+
+    if path.exists():
+        check(path)
+    elif file in FILES:
+        fetch(DRIVE + FILES[file], path, check)
+    else:
         raise UserError(
             f"--load {name}: download the model of μ = {mu or '0.5'} by hand from "
             f"https://drive.google.com/drive/folders/{FOLDERS[model]} and save it as {path}"
         )
-    if fetched:
-        fetch(DRIVE + FILES[file], path)
-    try:
-        belongs = fitting(path, read_tensors(path))
-        if not model.endswith(f"-{belongs}"):
-            raise UserError(f"{path}: a checkpoint of {belongs}, not {name}: remove it")
-    except UserError:
-        if fetched:  # else the next run would take it for the model
-            path.unlink()
-        raise
     return path

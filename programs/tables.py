@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from dhpf.evaluation.results import RESULTS
 from dhpf.programs.reproduce import ReproduceOptions
 from dhpf.programs.test import TestOptions, parser
 from dhpf.programs.testing import evaluate
-from dhpf.report import page as report
+from dhpf.report.page import Section, write_report
 
 ALPHAS = ("0.05", "0.1", "0.15")
 PCK = tuple(f"PCK@{alpha}" for alpha in ALPHAS)
@@ -69,9 +69,9 @@ def cells(table: Table, weights: Path, out: Path, backbones: Sequence[str], give
         for mu, benchmark in ((mu, b) for mu in table.mus for b in table.benchmarks):
             checkpoint = weights / f"{table.trained}-{supervision}-{backbone}-mu{mu:g}.pt"
             folder = out.resolve() / "cells" / f"{checkpoint.stem}-on-{benchmark}"
-            chosen = ["--load", str(checkpoint), "--backbone", backbone, "--benchmark", benchmark]
-            chosen += ["--alpha", *ALPHAS, "--thres", "auto", "--logpath", str(folder)]
-            options = parser().parse([*given, *chosen])
+            chosen = ["--backbone", backbone, "--benchmark", benchmark, "--alpha", *ALPHAS, "--thres", "auto"]
+            options = parser().parse([*given, *chosen, "--logpath", str(folder)])
+            options = replace(options, load=str(checkpoint))  # it may be missing: that is told in the table
             found.append(Cell(checkpoint, f"{supervision} {backbone}", mu, benchmark, folder, options))
     return found
 
@@ -154,8 +154,8 @@ def write(name: str, out: Path, found: list[dict[str, Any]], notes: list[str]) -
     markdown = "\n".join([f"## {title}", "", *lines, "", *(f"- {note}" for note in notes), ""])
     replace_file(out / f"table-{name}.md", markdown.encode())
     replace_file(out / f"table-{name}.csv", pd.DataFrame(found).to_csv(index=False).encode())
-    sections = [report.table(header, rows), report.table(["Notes"], [[note] for note in notes])]
-    report.write_report(out / f"table-{name}.html", f"DHPF, table {name}: {TABLES[name].title}", sections)
+    sections = [Section("", header, rows), Section("", ["Notes"], [[note] for note in notes])]
+    write_report(out / f"table-{name}.html", f"DHPF, table {name}: {TABLES[name].title}", sections)
     return markdown
 
 

@@ -8,7 +8,6 @@ Okabe and Ito, and heat maps change steadily in lightness.
 import io
 import textwrap
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import matplotlib as mpl
@@ -21,9 +20,6 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
-
-from dhpf.common.errors import UserError
-from dhpf.common.files import replace_file
 
 WIDTH = 4.5  # inches: so narrow that 9 pt text is still read where a phone shrinks the picture to its width
 MAX_SHOWN = 1000  # pixels of a photograph's longer side
@@ -42,7 +38,7 @@ KINDS: dict[str, dict[str, Any]] = {  # what is drawn over photographs
     "no prediction": {"marker": "s", "color": "white", "markerfacecolor": "none", "linestyle": ""},
     "ground truth": {"marker": "o", "color": "white", "markerfacecolor": "none", "linestyle": ""},
 }
-# Of files: without date and version, so that one figure is always the same sequence of bytes.
+# Of files: without date and version, so that what is drawn alike is always the same sequence of bytes.
 FORMATS: dict[str, dict[str, Any]] = {
     "png": {"metadata": {"Software": None}},
     "pdf": {"metadata": {"CreationDate": None, "Creator": None, "Producer": None}},
@@ -191,18 +187,17 @@ def extremes(values: pd.Series, n: int = 3) -> dict[str, list[Any]]:
 
 
 @mpl.rc_context(STYLE)
-def layer_selection(rates: pd.DataFrame | Mapping[str, Sequence[float]]) -> Figure:
+def layer_selection(rates: Mapping[str, Sequence[float]]) -> Figure:
     """The heat map of how often each category's pairs select each layer, as in the paper.
 
-    Args: rates: a row of K shares in 0..1 for each category, first layer first.
+    Args: rates: K shares in 0..1 for each category, first layer first.
     """
-    table = rates if isinstance(rates, pd.DataFrame) else pd.DataFrame.from_dict(dict(rates), orient="index")
+    table, names = np.array([*rates.values()], dtype=np.float64), list(map(_short, rates))
     rows, K = table.shape
-    names = list(map(_short, table.index))
     width = 0.4 + 0.075 * max(map(len, names)) + max(0.165 * K, 2.5)
     figure = Figure(figsize=(width, 1.1 + 0.165 * rows), layout="constrained")
     axes = figure.subplots()
-    _heat_map(axes, table.to_numpy(dtype=np.float64), 0.165 * rows)
+    _heat_map(axes, table, 0.165 * rows)
     axes.set_xticks(range(K), map(str, range(K)), fontsize=7)
     axes.set_yticks(range(rows), names)
     axes.set_xlabel("hyperpixel layer")
@@ -233,12 +228,12 @@ def _heat_map(axes: Axes, rates: np.ndarray, height: float, left: float = -0.5) 
 
 
 @mpl.rc_context(STYLE)
-def pck_curve(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Figure:
-    """PCK in percent against alpha, a curve for each label."""
+def pck_curve(curves: Mapping[str, Mapping[float, float]]) -> Figure:
+    """PCK in percent by alpha, a curve for each label."""
     figure = Figure(figsize=(WIDTH, 2.8 + 0.18 * len(curves)), layout="constrained")
     axes = figure.subplots()
-    for label, (alphas, pck) in curves.items():
-        axes.plot(alphas, np.asarray(pck, dtype=np.float64), label=label)
+    for label, pck in curves.items():
+        axes.plot([*pck.keys()], [*pck.values()], label=label)
     axes.set(xlabel="α (share of the threshold)", ylabel="PCK (%)", ylim=(0, 102), xlim=(0, None))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.grid()
@@ -247,7 +242,7 @@ def pck_curve(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> 
 
 
 @mpl.rc_context(STYLE)
-def category_bars(values: Mapping[str, float | None], label: str = "PCK (%)", full: float = 100) -> Figure:
+def category_bars(values: Mapping[str, float | None], label: str, full: float) -> Figure:
     """Categories as bars with their values, the best at the top; None or NaN is told as undefined.
 
     Args: label: what is measured; full: its highest possible value, the length of the axis.
@@ -269,16 +264,17 @@ def category_bars(values: Mapping[str, float | None], label: str = "PCK (%)", fu
 
 
 @mpl.rc_context(STYLE)
-def training_curves(history: pd.DataFrame, selection: Any = None) -> Figure:
+def training_curves(history: pd.DataFrame) -> Figure:
     """Loss and PCK over the epochs, and how often each layer was selected.
 
     Args:
-        history: a row an epoch: epoch, trn_loss, val_loss, trn_pck, val_pck (PCK in percent).
-        selection [epochs, K]: mean selection of each layer in training, in 0..1.
+        history: a row an epoch: epoch, trn_loss, val_loss, trn_pck, val_pck (PCK in percent), and for each of K
+        layers selection/00, ...: its mean selection in training, in 0..1.
     """
-    heights = [1.9, 1.9] + ([] if selection is None else [0.6 + 0.1 * np.shape(selection)[1]])
+    rates = history.filter(regex="^selection/").to_numpy(dtype=np.float64).T
+    heights = [1.9, 1.9, 0.6 + 0.1 * len(rates)]
     figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
-    panels = figure.subplots(len(heights), sharex=True, height_ratios=heights)
+    panels = figure.subplots(3, sharex=True, height_ratios=heights)
     if history.val_pck.notna().any():
         best = history.loc[history.val_pck.idxmax()]
         star: Any = {"marker": "*", "markersize": 10, "color": "black", "linestyle": "", "zorder": 3}
@@ -292,28 +288,17 @@ def training_curves(history: pd.DataFrame, selection: Any = None) -> Figure:
         axes.legend()
         axes.grid()
     left, right = history.epoch.min() - 0.5, history.epoch.max() + 0.5
-    if selection is not None:
-        _heat_map(panels[2], np.asarray(selection, dtype=np.float64).T, heights[2], left)
-        panels[2].set_ylabel("hyperpixel layer")
-        panels[2].yaxis.set_major_locator(MaxNLocator(integer=True))
-    panels[-1].set(xlabel="epoch", xlim=(left, right))
-    panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    _heat_map(panels[2], rates, heights[2], left)
+    panels[2].set_ylabel("hyperpixel layer")
+    panels[2].yaxis.set_major_locator(MaxNLocator(integer=True))
+    panels[2].set(xlabel="epoch", xlim=(left, right))
+    panels[2].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return figure
 
 
 @mpl.rc_context(STYLE)
 def render(figure: Figure, form: str, dpi: int = 300) -> bytes:
-    """The content of a figure's file: 'png', 'pdf' or 'jpg' (photographs), always the same for one figure."""
+    """The content of a figure's file: 'png', 'pdf' or 'jpg' (photographs)."""
     content = io.BytesIO()
     figure.savefig(content, format=form, dpi=dpi, bbox_inches="tight", pad_inches=0.05, **FORMATS[form])
     return content.getvalue()
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Writes a figure in the format of its ending. Raises: UserError: another ending, no access."""
-    form = path.suffix.lower().lstrip(".")
-    if form not in FORMATS:
-        raise UserError(
-            f"{path}: pictures are written as .{', .'.join(FORMATS)}: choose one of these endings"
-        )
-    replace_file(path, render(figure, form))

@@ -72,7 +72,7 @@ class Command:
 def run(folder: Path, arguments: str, environment: Mapping[str, str] = NO_GPU) -> Outcome:
     """The program in this process: as a command would end, without what a process costs."""
     program, *rest = shlex.split(arguments)
-    if not (ROOT / program).is_file():  # a module
+    if not (ROOT / "programs" / program).is_file():  # a module, a benchmark
         return Command(folder, arguments, environment).end()
     streams = StringIO(), StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(streams[0]), redirect_stderr(streams[1]):

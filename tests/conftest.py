@@ -1,15 +1,39 @@
-"""What all tests share: tiny data, and one thread.
+"""What all tests share: tiny data, one thread, the order of files.
 
 Over tensors this small, threads that wait for one another cost far more than they save.
 """
 
+import io
+import os
 from pathlib import Path
 
 import pytest
 import tiny
 import torch
+from hypothesis import settings
+from PIL import Image
 
 torch.set_num_threads(1)
+
+settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
+
+# What takes longest begins first, so that processes end together.
+LONGEST = (
+    "test_long_runs",
+    "test_readme",
+    "test_programs",
+    "test_house",
+    "test_reproduce",
+    "test_golden",
+    "test_download",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    rank = {name: k for k, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
 
 
 @pytest.fixture(scope="module")
@@ -18,3 +42,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data")
     tiny.make_pfpascal(root)
     return tiny.make_spair(root)
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every picture of a report is one pixel: drawing takes longer than all the rest."""
+    pixel = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(pixel, "png")
+    monkeypatch.setattr("dhpf.report.pictures.render", lambda *_: pixel.getvalue())

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import oracle
 import pytest
@@ -16,7 +17,7 @@ from dhpf.common.errors import UserError
 from dhpf.common.options import layer_set
 from dhpf.model.ablation import Ablation, ablation
 from dhpf.model.dhpf import DHPF
-from dhpf.programs.test import TestOptions, parser
+from dhpf.programs.test import parser
 
 SIDES, CHANNELS = [16, 16, 8, 4], [16, 8, 24, 32]
 SCENES = {
@@ -102,7 +103,7 @@ def test_what_is_no_layer_set_ends_with_exit_code_2(text: str, capsys: pytest.Ca
     assert f"'{text}' is not a list of layer numbers" in capsys.readouterr().err
 
 
-def parsed(arguments: str) -> TestOptions:
+def parsed(arguments: str) -> Any:
     return parser().parse(arguments.split())
 
 

@@ -1,5 +1,6 @@
 """Scoring: against a naive evaluator in exact arithmetic, the published program's values, and the edges."""
 
+import tracemalloc
 from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
@@ -384,3 +385,14 @@ def test_every_number_says_what_it_is() -> None:
         assert "0.1 x threshold" in figure["definition"]
         assert "bbox-kp = larger side of the target key-points' extent" in figure["basis"]
         assert not figure["paper"]  # neither the frame nor the threshold is the paper's
+
+
+def test_a_pair_of_an_evaluation_keeps_little_memory() -> None:
+    """SPair-71k's test split has 12,234 pairs."""
+    pairs, selection = random_pairs(4, 100), torch.zeros(100, 34)
+    tracemalloc.start()
+    rows = rows_of(pairs, selection=selection)
+    kept = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert len(rows) == 100
+    assert kept / 100 < 4096

@@ -15,6 +15,8 @@ from tiny import save, views, write_csv
 from dhpf.data import BENCHMARKS
 from dhpf.evaluation import METRICS
 from dhpf.model import BACKBONES, VOTINGS
+from dhpf.programs.test import parser
+from dhpf.programs.testing import evaluate
 from dhpf.training import SUPERVISIONS
 
 REGISTRIES = (BENCHMARKS, METRICS, BACKBONES, VOTINGS, SUPERVISIONS)
@@ -72,12 +74,13 @@ def test_things_from_outside_train_and_are_measured(
         assert not any(figure["paper"] for figure in figures)
 
 
-def test_a_metric_from_outside_is_measured(home: Path) -> None:
-    outcome = succeed(home, f"test.py {RUN} --backbone shallow --raw --logpath of-error")
-    figures = json.loads((home / "logs" / "of-error" / "results.json").read_text())["figures"]
-    assert [(figure["name"], figure["unit"]) for figure in figures["totals"]] == [("error", "px")]
-    assert 0 <= figures["totals"][0]["value"] < 64
-    assert "error" in outcome.out
+def test_a_metric_from_outside_is_measured_and_reported(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home)
+    results = evaluate(parser().parse(f"{RUN} --backbone shallow --raw --logpath of-error".split()))
+    (figure,) = results["figures"]["totals"]
+    assert (figure["name"], figure["unit"], figure["paper"]) == ("error", "px", False)
+    assert 0 <= figure["value"] < 64
+    assert f"{figure['value']:.2f} px" in (home / "logs" / "of-error" / "report.html").read_text()
 
 
 def test_transport_moves_equal_weights_and_lets_gradients_through(home: Path) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -23,6 +24,7 @@ from torch.utils.data import DataLoader
 
 from dhpf.common.errors import UserError
 from dhpf.data.benchmark import Benchmark, Pair, mirrored_box, mirrored_points
+from dhpf.data.loading import Loader
 
 SPLITS = [(name, split) for name, cls in BENCHMARKS.items() for split in cls.splits]
 needs_shared = pytest.mark.skipif(
@@ -396,3 +398,19 @@ def test_odd_but_valid_images_are_the_images_they_show(own_datapath, form):
     expected = dataset.image("plain.png")
     assert dataset.size(form) == (64, 48)
     assert (dataset.image(form) - expected).abs().max() < 0.12  # JPEG's and CMYK's rounding; white is 2.6
+
+
+def process(item: int) -> int:
+    return os.getpid()
+
+
+def test_workers_stay_from_one_epoch_to_the_next():
+    load = Loader(process, 2)
+    epochs = [{int(pid) for batch, _ in load([[0], [1], [2]]) for pid in batch} for _ in range(3)]
+    assert epochs[0] == epochs[1] == epochs[2]
+    assert len(epochs[0]) == 2
+    assert os.getpid() not in epochs[0]
+    assert [batch.tolist() for batch, _ in Loader(abs, 0)([[-1, 2], [], [3]]) if batch is not None] == [
+        [1, 2],
+        [3],
+    ]

@@ -34,6 +34,7 @@ from dhpf.common.errors import UserError
 from dhpf.data import open_benchmark
 from dhpf.model import checkpoint
 from dhpf.training.supervision import epoch_batches, gate_noise, strong_step, to_device
+from dhpf.training.trainer import Trainer
 
 KILLS = int(os.environ.get("DHPF_KILLS", "5"))
 EPOCHS = 3
@@ -312,6 +313,28 @@ def test_a_loss_that_is_not_finite_stops_the_run(command: str, tmp_path: Path) -
     assert torch.load(folder / "not_finite.pt", weights_only=True)["step"] == 1
     for tensor in torch.load(folder / "state.pt", weights_only=True)["learner"].values():
         assert tensor.isfinite().all()
+
+
+def test_pairs_skipped_in_a_validation_that_was_stopped_are_counted_once(
+    command: str, broken: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    skipping = command.replace(str(data), str(broken)).replace(RUN, "--bsz 4 --niter 1 --on-bad-pair skip")
+    succeed(tmp_path, skipping.replace("--logpath run", "--logpath whole"))
+    obey, calls = Trainer._obey, iter(range(100))
+
+    def stop_in_validation(trainer: Trainer) -> None:
+        if next(calls) == 3:  # after two steps and both validation batches
+            trainer.asked.add(signal.SIGTERM)
+        obey(trainer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_obey", stop_in_validation)
+        assert run(tmp_path, skipping).code == 128 + signal.SIGTERM
+    assert torch.load(tmp_path / "logs" / "run" / "state.pt", weights_only=True)["step"] == 2
+    succeed(tmp_path, "train.py --resume logs/run")
+    logs = [(tmp_path / "logs" / name / "log.txt").read_text() for name in ("whole", "run")]
+    counts = [log.count("skipped: ") for log in logs]
+    assert counts[0] == counts[1] > 0
 
 
 def torchrun(folder: Path, processes: int, arguments: str) -> "subprocess.Popen[str]":

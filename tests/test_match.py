@@ -337,6 +337,16 @@ def test_a_mistake_is_told_in_one_sentence(home: Path, arguments: str, message: 
     assert re.search(message, outcome.err), outcome.err
 
 
+@pytest.mark.parametrize(
+    "arguments", ["a.png others/b.jpg --points 301,20", "a.png nowhere.jpg", "none.png a.png"]
+)
+def test_what_needs_no_model_is_refused_before_one_is_loaded(
+    home: Path, monkeypatch: pytest.MonkeyPatch, arguments: str
+) -> None:
+    monkeypatch.setattr(Matcher, "load", pytest.fail)
+    assert run(home, f"match.py {arguments} {TINY}").code == 2
+
+
 def test_listed_layers() -> None:
     assert listed([0, 1, 2, 5, 7, 8]) == "0-2, 5, 7-8"
     assert listed([]) == ""

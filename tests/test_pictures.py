@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from dhpf.common.errors import UserError
 from dhpf.report import pictures
+from dhpf.report.page import DPI
 
 pytestmark = pytest.mark.filterwarnings("error")  # matplotlib's, of what cannot be laid out or drawn
 MATCHES = {"match", "correct", "incorrect", "no prediction"}
@@ -49,7 +49,7 @@ PAIR = {
 }  # fmt: skip
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=15)
 @given(st.data())
 def test_match_ends_lie_on_the_points_they_name_for_images_of_any_sizes(data):
     sides = [data.draw(st.tuples(st.integers(2, 300), st.integers(2, 300))) for _ in range(2)]
@@ -110,6 +110,13 @@ def test_a_prediction_far_outside_does_not_blow_up_the_picture(far):
     assert pixels(pictures.matches(image, image, SRC, np.full((2, 4), far))).size < 1.5 * near.size
 
 
+def test_a_pair_of_a_report_is_a_small_file():
+    noise = Image.fromarray(photograph(32, 24))  # enlarged far harder to compress than a photograph
+    image = noise.resize((500, 400), Image.Resampling.BICUBIC)
+    kps = np.random.default_rng(0).uniform(0, 400, (2, 20))
+    assert len(pictures.render(pictures.matches(image, image, kps, kps), "jpg", DPI)) < 100_000
+
+
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK"])
 def test_photographs_of_any_mode_and_size_are_shown(mode):
     large = Image.fromarray(photograph(3000, 40)).convert(mode)
@@ -129,7 +136,7 @@ def test_a_contact_sheet_has_a_named_row_for_each_group_and_every_pair_once():
     assert pixels(figure).shape[1] > 500
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.floats(0, 100) | st.just(np.nan), max_size=30), st.integers(1, 4))
 def test_extremes_shows_no_pair_twice_and_ranks_them(values, n):
     series = pd.Series(values, index=[f"pair {i}" for i in range(len(values))], dtype="float64")
@@ -158,10 +165,13 @@ def test_tied_pairs_are_not_the_first_of_the_list():
     assert groups == pictures.extremes(pd.Series(100.0, index=range(90)))
 
 
-def assert_readable(figure, axes, rows):
-    """Every tick has its label inside the picture, and none touches the next."""
+def assert_readable(figure, axes, rows, size=650_000):
+    """Every tick has its label inside the picture, none touches the next, and the file is small.
+
+    A report of Caltech-101 has three pictures of its 101 categories, and nine of pairs.
+    """
+    assert len(pictures.render(figure, "png", DPI)) < size
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()
     for labels, first, last in ((axes.get_yticklabels(), "y0", "y1"), (axes.get_xticklabels(), "x0", "x1")):
         boxes = [label.get_window_extent(canvas.get_renderer()) for label in labels]
         assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 for box in boxes)
@@ -171,7 +181,7 @@ def assert_readable(figure, axes, rows):
     assert len(axes.get_yticklabels()) == rows
 
 
-@pytest.mark.parametrize(("categories", "layers"), [(1, 15), (20, 17), (101, 34)])
+@pytest.mark.parametrize(("categories", "layers"), [(1, 15), (101, 34)])
 def test_layer_selection_shows_every_rate_under_readable_labels(categories, layers):
     rates = np.random.default_rng(0).random((categories, layers))
     names = [f"{i} {'Motorbike ' * 3}"[:30] for i in range(categories)]
@@ -189,27 +199,24 @@ def test_layer_selection_shows_every_rate_under_readable_labels(categories, laye
 def test_endless_category_names_are_cut():
     for figure in (
         pictures.layer_selection({"x" * 500: [0.5] * 15}),
-        pictures.category_bars({"x" * 500: 1.0}),
+        pictures.category_bars({"x" * 500: 1.0}, "PCK (%)", 100),
     ):
         assert figure.axes[0].get_yticklabels()[0].get_text().endswith("x…")
         assert_readable(figure, figure.axes[0], 1)
 
 
 def test_layer_selection_is_monotone_in_lightness_and_tells_unknown_from_none():
-    figure = pictures.layer_selection(pd.DataFrame([np.linspace(0, 1, 17), [np.nan] * 17], index=["a", "b"]))
-    colours = figure.axes[0].images[0].to_rgba(figure.axes[0].images[0].get_array())[..., :3] @ [
-        0.2126,
-        0.7152,
-        0.0722,
-    ]
-    assert (np.diff(colours[0]) < 0).all()
-    assert not np.isclose(colours[1, 0], colours[0, 0], atol=0.1)
+    figure = pictures.layer_selection({"a": np.linspace(0, 1, 17), "b": [np.nan] * 17})
+    image = figure.axes[0].images[0]
+    lightness = image.to_rgba(image.get_array())[..., :3] @ [0.2126, 0.7152, 0.0722]
+    assert (np.diff(lightness[0]) < 0).all()
+    assert not np.isclose(lightness[1, 0], lightness[0, 0], atol=0.1)
 
 
-@pytest.mark.parametrize("count", [1, 20, 101])
+@pytest.mark.parametrize("count", [1, 40])
 def test_category_bars_are_sorted_labelled_and_readable(count):
     values = {f"category {i}": float(v) for i, v in enumerate(np.random.default_rng(1).random(count) * 100)}
-    figure = pictures.category_bars(values | {"empty": None}, "PCK@0.1 (%)")
+    figure = pictures.category_bars(values | {"empty": None}, "PCK@0.1 (%)", 100)
     (axes,) = figure.axes
     best_first = sorted(values, key=lambda name: -values[name])
     assert [label.get_text() for label in axes.get_yticklabels()] == [*best_first, "empty"]
@@ -219,7 +226,7 @@ def test_category_bars_are_sorted_labelled_and_readable(count):
         "undefined",
     ]
     assert axes.yaxis_inverted()  # the first is at the top
-    assert_readable(figure, axes, count + 1)
+    assert_readable(figure, axes, count + 1, 180_000)
 
 
 def test_shares_have_their_own_axis():
@@ -229,79 +236,62 @@ def test_shares_have_their_own_axis():
 
 
 def test_curves_differ_in_dashes_and_markers():
-    curves = {f"curve {i}": ([0.05, 0.1], [i, None]) for i in range(4)}
+    curves = {f"curve {i}": {0.05: i, 0.1: np.nan} for i in range(4)}
     figure = pictures.pck_curve(curves)
     drawn = figure.axes[0].lines
     assert [line.get_ydata()[0] for line in drawn] == [0, 1, 2, 3]
     assert len({line.get_linestyle() for line in drawn}) == len({line.get_marker() for line in drawn}) == 4
     assert legend(figure) == list(curves)
-    pixels(figure)
 
 
-def history(epochs, pck):
+def history(epochs, pck, selection):
     loss = np.linspace(5, 1, epochs)
-    columns = {
-        "epoch": range(1, epochs + 1),
-        "trn_loss": loss,
-        "val_loss": loss + 1,
-        "trn_pck": 50.0,
-        "val_pck": pck,
-    }
-    return pd.DataFrame(columns)
+    columns = {"epoch": range(1, epochs + 1), "trn_loss": loss, "val_loss": loss + 1, "trn_pck": 50.0}
+    rates = {f"selection/{k:02d}": rate for k, rate in enumerate(selection.T)}
+    return pd.DataFrame(columns | {"val_pck": pck} | rates)
 
 
 def test_training_curves_mark_the_first_best_epoch_and_show_each_layers_rate():
     selection = np.random.default_rng(0).random((4, 15))
-    figure = pictures.training_curves(history(4, [10.0, 30.0, 30.0, 20.0]), selection)
+    figure = pictures.training_curves(history(4, [10.0, 30.0, 30.0, 20.0], selection))
     loss, pck, rates, _ = figure.axes
     assert [line.get_label() for line in loss.lines] == ["training", "validation"]
     (star,) = [line for line in pck.lines if line.get_marker() == "*"]
     assert star.get_xydata().tolist() == [[2, 30]]
     assert np.array_equal(rates.images[0].get_array(), selection.T)
     assert rates.images[0].get_extent()[:2] == [0.5, 4.5]  # an epoch's column is under its figures
-    pixels(figure)
 
 
 @pytest.mark.parametrize(("epochs", "pck"), [(1, 40.0), (3, np.nan)])
 def test_training_curves_of_one_epoch_or_without_validation(epochs, pck):
-    figure = pictures.training_curves(history(epochs, pck))
-    assert len(figure.axes) == 2
-    ticks = figure.axes[1].get_xticks()
+    figure = pictures.training_curves(history(epochs, pck, np.full((epochs, 2), 0.5)))
+    ticks = figure.axes[2].get_xticks()
     assert np.array_equal(ticks, ticks.round())
-    pixels(figure)
+    figure.draw_without_rendering()
 
 
 def test_text_from_data_is_never_read_as_formulas():
     name = r"$\frac{1 $a^"
+    pair = PAIR | {
+        "src_kps": points(),
+        "predicted": points(),
+        "trg_kps": None,
+        "correct": None,
+        "title": name,
+    }
     for figure in (
-        pictures.matches(**PAIR, title=name), pictures.contact_sheet({name: [PAIR | {"title": name}]}),
-        pictures.layer_selection({name: [0.5]}), pictures.category_bars({name: 1.0}, name),
-        pictures.pck_curve({name: ([1], [1])}),
+        pictures.matches(**pair), pictures.contact_sheet({name: [pair]}),
+        pictures.layer_selection({name: [0.5]}), pictures.category_bars({name: 1.0}, name, 1),
+        pictures.pck_curve({name: {1: 1}}),
     ):  # fmt: skip
-        pixels(figure)
+        figure.draw_without_rendering()
 
 
-@pytest.mark.parametrize(
-    ("ending", "begins"), [(".png", b"\x89PNG"), (".PDF", b"%PDF"), (".jpg", b"\xff\xd8")]
-)
-def test_files_are_deterministic_and_replaced_as_a_whole(tmp_path, ending, begins):
-    path = tmp_path / "new" / f"picture{ending}"
-    contents = []
-    for _ in range(2):
-        pictures.save(pictures.matches(**PAIR), path)
-        contents.append(path.read_bytes())
-    assert contents[0] == contents[1]
-    assert contents[0].startswith(begins)
-    assert list(path.parent.iterdir()) == [path]
-
-
-def test_a_wrong_ending_or_folder_is_one_clear_sentence(tmp_path):
-    figure = pictures.category_bars({"cat": 1.0})
-    with pytest.raises(UserError, match=r"picture\.gif: pictures are written as \.png"):
-        pictures.save(figure, tmp_path / "picture.gif")
-    (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"file/picture\.png: cannot be written"):
-        pictures.save(figure, tmp_path / "file" / "picture.png")
+@pytest.mark.parametrize(("form", "begins"), [("png", b"\x89PNG"), ("pdf", b"%PDF"), ("jpg", b"\xff\xd8")])
+def test_what_is_drawn_alike_is_the_same_file(form, begins):
+    first, second = (pictures.render(pictures.matches(**PAIR), form, 50) for _ in range(2))
+    assert first == second
+    assert first.startswith(begins)
 
 
 def test_drawing_leaves_no_state_behind():

@@ -6,8 +6,6 @@ import os
 import pickle
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,11 +16,15 @@ import tiny
 import torch
 import torchvision
 from commands import TINY, Command, refused, run, succeed
-from places import ROOT, SHARED
+from places import SHARED
 
+from dhpf.common import __version__, weights
+from dhpf.common import run as common_run
+from dhpf.common.errors import UserError
 from dhpf.data import BENCHMARKS
 from dhpf.model import BACKBONES
 from dhpf.model.backbone import ResNet50
+from dhpf.model.checkpoint import About, about
 from dhpf.model.gating import DynamicGating
 
 RESULTS = ("results.json", "predictions.csv.gz")
@@ -60,6 +62,10 @@ BOTH = [
     "--on-bad-pair ignore",
     "--alpha 0",
     "--alpha nan",
+    "--alpha 10",
+    "--logpath ../elsewhere",
+    "--logpath a/../../b",
+    "--voting borda",
     "--bsz 0",
     "--bsz many",
     "--bs 4",  # no abbreviations
@@ -72,6 +78,7 @@ TRAIN = [
     "--lr fast",
     "--bsz 1",
     "--niter -1",
+    "--niter 0",
     "--niter 1.5",
     "--selection 1.1",
     "--selection -1",
@@ -312,6 +319,67 @@ def test_skipped_pairs_are_named_and_counted(broken: Path, tmp_path: Path) -> No
     assert f"epoch 1: {count} pairs skipped" in log
 
 
+def test_results_of_an_untrained_learner_say_its_seed(data: Path, tmp_path: Path) -> None:
+    succeed(tmp_path, f"test.py {on(data)} --seed 5 --logpath untrained")
+    assert json.loads((tmp_path / "logs/untrained/results.json").read_text())["options"]["seed"] == 5
+
+
+def test_a_misspelt_name_is_answered_with_the_closest(data: Path, tmp_path: Path) -> None:
+    assert "did you mean pfpascal?" in refused(tmp_path, "test.py --benchmark pfpascla")
+    assert "did you mean resnet50?" in refused(tmp_path, "train.py --backbone resnet-50")
+
+
+class WideResNet(ResNet50):
+    """As many channels as a ResNet-50 at every layer, so that a learner's shapes do not tell them apart."""
+
+    name = "wide_resnet50_2"
+
+
+def test_a_checkpoint_says_which_backbone_it_belongs_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(BACKBONES, "wide_resnet50_2", WideResNet)
+    state = learner("wide_resnet50_2")
+    said = {"backbone": "wide_resnet50_2", "voting": "none"}
+    weights.write(tmp_path / "twin.safetensors", state, said)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "options.json").write_text(json.dumps(said))
+    for name in ("run/best_model.pt", "bare.pt"):
+        weights.write(tmp_path / name, state)
+    for name in ("twin.safetensors", "run/best_model.pt"):
+        assert about(tmp_path / name, state) == About("wide_resnet50_2", "none")
+        with pytest.raises(
+            UserError, match=r"--backbone resnet50: the checkpoint .* belongs to wide_resnet50_2"
+        ):
+            about(tmp_path / name, state, "resnet50")
+    guessed = about(tmp_path / "bare.pt", state)
+    assert (guessed.backbone, guessed.voting) == ("resnet50", "hough")
+    assert "bare.pt does not say its backbone" in guessed.note
+    assert about(tmp_path / "bare.pt", state, "wide_resnet50_2") == About("wide_resnet50_2")
+    del BACKBONES["wide_resnet50_2"]
+    with pytest.raises(UserError, match="no backbone 'wide_resnet50_2'"):
+        about(tmp_path / "twin.safetensors", state)
+
+
+def test_versions_are_known_without_the_project_file_and_git_is_asked_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Path] = []
+
+    def no_git(*_: object, cwd: Path, **__: object) -> None:
+        asked.append(cwd)
+        raise FileNotFoundError("git")
+
+    common_run.versions.cache_clear()
+    monkeypatch.setattr(common_run.subprocess, "run", no_git)
+    monkeypatch.setattr(common_run, "__file__", str(tmp_path / "common" / "run.py"))
+    try:
+        assert common_run.versions() == common_run.versions() | {"dhpf": __version__, "commit": None}
+    finally:
+        common_run.versions.cache_clear()
+    assert asked == [tmp_path]
+
+
 PUBLISHED = "--benchmark --backbone --thres --alpha --datapath --logpath --bsz --device --seed --workers"
 
 
@@ -319,9 +387,7 @@ PUBLISHED = "--benchmark --backbone --thres --alpha --datapath --logpath --bsz -
     ("program", "own"),
     [("train.py", "--supervision --lr --niter --selection --resume --save-every"), ("test.py", "--load")],
 )
-def test_help_names_the_options(program: str, own: str) -> None:
-    outcome = subprocess.run(
-        [sys.executable, ROOT / program, "--help"], capture_output=True, text=True, check=True
-    )
-    assert not [name for name in f"{PUBLISHED} {own}".split() if f"{name} " not in outcome.stdout]
-    assert outcome.stderr == ""
+def test_help_names_the_options(tmp_path: Path, program: str, own: str) -> None:
+    outcome = succeed(tmp_path, f"{program} --help")
+    assert not [name for name in f"{PUBLISHED} {own}".split() if f"{name} " not in outcome.out]
+    assert outcome.err == ""

@@ -16,7 +16,7 @@ import pytest
 import tiny
 import torch
 import torchvision
-from commands import succeed
+from commands import run
 from places import ROOT
 
 from dhpf.common import weights as weights_file
@@ -111,7 +111,9 @@ def test_commands_run(document: str, home: Path) -> None:
         elif words[0] == "python" and words[1:] != ["-m", "pytest"]:
             arguments = shlex.join(words[1:]).replace("'~/.cache/dhpf'", cache["DHPF_CACHE"])
             short = SHORT[words[1]].replace("--niter 1", f"--niter {1 + ('--resume' in words)}")
-            succeed(home, f"{arguments} {short}", cache)
+            # The tiny lists are not the published ones, which verify finds wrong.
+            code = 1 if "dhpf.data.verify" in words else 0
+            assert run(home, f"{arguments} {short}", cache).code == code, arguments
         elif words[0] in ("mkdir", "cp"):
             subprocess.run(words, cwd=home, check=True)
         else:

@@ -1,4 +1,4 @@
-"""The paper's tables from stand-in checkpoints on tiny benchmarks, and the released models by name."""
+"""The paper's tables from stand-in checkpoints on tiny benchmarks."""
 
 import json
 import re
@@ -13,12 +13,11 @@ import pandas as pd
 import pytest
 import tiny
 import torch
-from archive_server import Page, archive_server
 from places import SHARED
 
 from dhpf.common import weights as weights_file
 from dhpf.common.errors import UserError
-from dhpf.model import BACKBONES, checkpoint, released
+from dhpf.model import checkpoint, released
 from dhpf.programs import reproduce
 from dhpf.programs import tables as published
 
@@ -61,7 +60,7 @@ def tables(tmp_path: Path, data: Path, weights: Path, monkeypatch: pytest.Monkey
         arguments = f"--table {table} --weights {weights} --out {tmp_path}/{out} --backbones {LITE}"
         arguments += f" --datapath {data} --img-side 64 --workers 0 --device cpu --no-download"
         monkeypatch.setattr(sys, "argv", ["reproduce.py", *arguments.split(), *more])
-        reproduce.main()
+        reproduce.main.__wrapped__(None)
         return pd.read_csv(tmp_path / out / f"table-{table}.csv", keep_default_na=False, na_values=[""])
 
     run.evaluated = []
@@ -118,7 +117,7 @@ def test_differences_from_published_values(
 ) -> None:
     values = {f"pfpascal-strong-{LITE}-mu0.5": 50.0, f"pfpascal-weak-{LITE}-mu0.3": 40.0}
     groups = [{"source": "a book", "benchmark": "pfpascal", "figure": "PCK@0.1", "values": values}]
-    monkeypatch.setattr(reproduce, "PUBLISHED", groups)
+    monkeypatch.setattr(published, "PUBLISHED", groups)
     found = tables("mu").set_index(["model", "mu"])
     strong = found.loc[(f"strong {LITE}", 0.5)]
     assert strong.difference == pytest.approx(strong.value - 50, abs=1e-3)
@@ -167,7 +166,7 @@ def test_a_killed_run_goes_on_with_the_missing_cells(
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ({"reduction_ffns.0.0.weight": torch.zeros(8, 64, 1, 1)}, "not a DHPF checkpoint"),
+        ({"reduction_ffns.0.0.weight": torch.zeros(8, 64, 1, 1)}, "not a checkpoint of"),
         (b"<html>", "not a file of tensors alone"),
     ],
 )
@@ -232,82 +231,3 @@ def test_published_values_are_those_of_the_readme() -> None:
     assert all(group["source"] for group in published.PUBLISHED)
     for drive_id in (*released.FILES.values(), *released.FOLDERS.values()):
         assert drive_id in readme.read_text()
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("DHPF_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-def resnet_learner(name: str) -> dict[str, torch.Tensor]:
-    """As much of a learner as tells its backbone."""
-    cls = BACKBONES[name]
-    sizes = enumerate(zip(cls.widths, cls.channels, strict=True))
-    return {f"reduction_ffns.{k}.0.weight": torch.zeros(1).expand(w, c, 1, 1) for k, (w, c) in sizes}
-
-
-def test_a_released_model_is_fetched_once(
-    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    state = {name: tensor.clone() for name, tensor in resnet_learner("resnet101").items()}
-    weights_file.write(tmp_path / "sent.pt", state)
-    drive_id = released.FILES["spair-strong-resnet101-mu0.5"]
-    with archive_server() as server:
-        monkeypatch.setattr(released, "DRIVE", f"{server.url}/")
-        server.pages[f"/{drive_id}"] = Page((tmp_path / "sent.pt").read_bytes())
-        paths = [released.resolve(f"dhpf:spair-strong-resnet101{end}") for end in ("", "", "-mu0.5")]
-        assert len(server.requests) == 1
-    assert set(paths) == {cache / "spair-strong-resnet101-mu0.5.pt"}
-    assert paths[0].read_bytes() == (tmp_path / "sent.pt").read_bytes()
-
-
-@pytest.mark.parametrize("sent", ["resnet50", "nothing"])
-def test_what_is_no_such_model_is_not_kept(
-    sent: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    content = b"nothing"
-    if sent == "resnet50":
-        weights_file.write(tmp_path / "sent.pt", {k: v.clone() for k, v in resnet_learner(sent).items()})
-        content = (tmp_path / "sent.pt").read_bytes()
-    with archive_server() as server:
-        monkeypatch.setattr(released, "DRIVE", f"{server.url}/")
-        server.pages["/" + released.FILES["spair-weak-resnet101-mu0.5"]] = Page(content)
-        with pytest.raises(UserError, match=r"spair-weak-resnet101-mu0\.5\.pt: "):
-            released.resolve("dhpf:spair-weak-resnet101")
-    assert not list(cache.glob("*.pt"))
-
-
-def test_without_network_the_message_says_where_to_save_it(
-    cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with archive_server() as server:  # answers 404
-        monkeypatch.setattr(released, "DRIVE", f"{server.url}/")
-        with pytest.raises(UserError) as caught:
-            released.resolve("dhpf:spair-weak-resnet101")
-    assert f"save it as {cache / 'spair-weak-resnet101-mu0.5.pt'}" in str(caught.value)
-
-
-def test_models_of_folders_are_saved_by_hand(cache: Path) -> None:
-    path = cache / "pfpascal-strong-resnet50-mu0.7.pt"
-    with pytest.raises(UserError) as caught:
-        released.resolve("dhpf:pfpascal-strong-resnet50-mu0.7")
-    assert released.FOLDERS["pfpascal-strong-resnet50"] in str(caught.value)
-    assert f"save it as {path}" in str(caught.value)
-    cache.mkdir()
-    weights_file.write(path, {k: v.clone() for k, v in resnet_learner("resnet101").items()})
-    with pytest.raises(UserError, match="a checkpoint of resnet101"):
-        released.resolve("dhpf:pfpascal-strong-resnet50-mu0.7")
-    assert path.exists()  # the user's own file
-    weights_file.write(path, {k: v.clone() for k, v in resnet_learner("resnet50").items()})
-    assert released.resolve("dhpf:pfpascal-strong-resnet50-mu0.7") == path
-
-
-@pytest.mark.parametrize("name", ["spair-weak-resnet50", "pfpascal-weak-resnet50-mu0.2", "", "../x"])
-def test_unknown_names_list_the_known(name: str, cache: Path) -> None:
-    with pytest.raises(UserError, match=r"no such released model.*pfpascal-strong-resnet101.*spair-weak"):
-        released.resolve(f"dhpf:{name}")
-
-
-def test_a_path_is_a_path() -> None:
-    assert released.resolve("logs/run/best_model.pt") == Path("logs/run/best_model.pt")

@@ -109,6 +109,12 @@ class Trainer:
         if self.run:
             self.run.log(text)
 
+    def _tell(self) -> None:
+        """What was read, as the log begins, and which images are trained on."""
+        if self.run:
+            write_trained(self.run.folder, self.sets["trn"])
+        self.log("\n".join(note for data in self.sets.values() for note in data.notes))
+
     def _open_run(self, folder: Path) -> None:
         """The run folder in the main process: a new one, or the one to resume with the state that it holds."""
         threads = torch.get_num_threads()
@@ -116,8 +122,7 @@ class Trainer:
         if not self.options.resume:
             if main:
                 self.run = Run.create(folder, asdict(self.options) | {"versions": versions()})
-                write_trained(folder, self.sets["trn"])
-                self.log("\n".join(note for data in self.sets.values() for note in data.notes))
+                self._tell()
             self._save()
             return
         sizes: dict[str, int] = {}
@@ -125,6 +130,8 @@ class Trainer:
             sizes = self._restore(folder / STATE)
         if main:
             self.run = Run.rewind(folder, sizes)
+            if not sizes:
+                self._tell()
         if torch.get_num_threads() != threads:
             self.log(
                 f"resumed with the run's {torch.get_num_threads()} threads, where this machine has {threads}"
