@@ -149,7 +149,7 @@ def draw_stereo_scene(rng: np.random.Generator, side: int) -> Scene:
     return Scene((source, target), (src_kps[:MAX_PTS], trg_kps[:MAX_PTS]), (src_box, trg_box))
 
 
-@lru_cache(maxsize=256)  # a split at 240 x 240 is some 50 MB; the next epoch then costs nothing
+@lru_cache(maxsize=256)  # a split at 240 x 240 is some 50 MB; workers keep it from epoch to epoch
 def draw(seed: int, split: str, index: int, side: int) -> Scene:
     """Pair `index` of a split."""
     rng = np.random.default_rng((seed, list(LENGTHS).index(split), index))

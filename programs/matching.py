@@ -17,6 +17,7 @@ from dhpf.common.files import read_text, replace_file
 from dhpf.common.run import versions
 from dhpf.data.images import formats
 from dhpf.evaluation.matcher import Found, Matcher, Reals, as_rgb, checked_points, grid_points, listed
+from dhpf.model import BACKBONES
 from dhpf.model.ablation import ablation
 from dhpf.model.options import DEFAULT_BACKBONE
 from dhpf.programs.match import MatchOptions
@@ -31,6 +32,9 @@ def match(options: MatchOptions) -> None:
     targets = image_files(options.targets)
     source = as_rgb(options.source)
     points = chosen_points(options, source.size)
+    raw = replace(options, raw=options.raw or not options.load)
+    if not options.load:
+        ablation(raw, len(BACKBONES[options.backbone or DEFAULT_BACKBONE].channels), learned=False)
     matcher = Matcher.load(
         options.load or options.backbone or DEFAULT_BACKBONE,
         backbone=options.backbone,
@@ -39,7 +43,6 @@ def match(options: MatchOptions) -> None:
         img_side=options.img_side,
         device=options.device,
     )
-    raw = replace(options, raw=options.raw or not options.load)
     matcher.model.ablate(ablation(raw, len(matcher.model.backbone.channels), bool(options.load)))
     print(matcher)
 
