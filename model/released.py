@@ -43,8 +43,8 @@ def released(name: str) -> tuple[str, str] | None:
     if f"{model}-mu{mu}" not in FILES and (model not in FOLDERS or mu not in MUS):
         models = sorted([*(f.removesuffix("-mu0.5") for f in FILES), *FOLDERS])
         raise UserError(
-            f"--load {name}: no such released model, choose one of {', '.join(models)} after '{PREFIX}', those "
-            f"of pfpascal also with -mu{MUS[0]} to -mu{MUS[-1]} at the end"
+            f"{name}: no such released model, choose one of {', '.join(models)} after '{PREFIX}', those of pfpascal "
+            f"also with -mu{MUS[0]} to -mu{MUS[-1]} at the end"
         )
     return model, mu
 
