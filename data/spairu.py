@@ -19,7 +19,7 @@ class SPairU(SPair):
 
     name = "spairu"
     folder = "SPair-U"
-    archive: tuple[str, ...] = ()
+    archive = ()
     source = "unpack its archive there, and SPair-71k beside it"
     published = MappingProxyType[str, Published]({})
     paper = MappingProxyType[str, Any]({})

@@ -20,6 +20,7 @@ from dhpf.data.images import formats
 from dhpf.data.lists import read_table
 from dhpf.data.pairs import COLUMNS as ENDS
 from dhpf.evaluation.matcher import Found, Matcher, Reals, as_rgb, checked_points, grid_points, listed
+from dhpf.model import BACKBONES
 from dhpf.model.ablation import ablation
 from dhpf.model.options import DEFAULT_BACKBONE
 from dhpf.programs.match import MatchOptions
@@ -35,6 +36,9 @@ def match(options: MatchOptions) -> None:
     source = as_rgb(options.source)
     points = chosen_points(options, source.size)
     table = table_so_far(options.table_out, options.source, targets) if options.table_out else None
+    raw = replace(options, raw=options.raw or not options.load)
+    if not options.load:
+        ablation(raw, len(BACKBONES[options.backbone or DEFAULT_BACKBONE].channels), learned=False)
     matcher = Matcher.load(
         options.load or options.backbone or DEFAULT_BACKBONE,
         backbone=options.backbone,
@@ -43,7 +47,6 @@ def match(options: MatchOptions) -> None:
         img_side=options.img_side,
         device=options.device,
     )
-    raw = replace(options, raw=options.raw or not options.load)
     matcher.model.ablate(ablation(raw, len(matcher.model.backbone.channels), bool(options.load)))
     print(matcher)
 

@@ -16,6 +16,7 @@ from dhpf.data.own import OwnData
 from dhpf.evaluation.predict import predict
 from dhpf.evaluation.results import describe, save_results
 from dhpf.evaluation.table import table_of
+from dhpf.model import BACKBONES
 from dhpf.model.ablation import ablation
 from dhpf.model.checkpoint import build_model, load_model
 from dhpf.model.options import DEFAULT_BACKBONE, DEFAULT_VOTING
@@ -28,6 +29,9 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
     """Evaluate into a new run folder; returns what its `results.json` holds, nothing but in the main process."""
     folder = options.run_folder
 
+    backbone, voting = options.backbone or DEFAULT_BACKBONE, options.voting or DEFAULT_VOTING
+    if not options.load:  # what can be refused without a model is refused before one is loaded
+        ablation(options, len(BACKBONES[backbone].channels), learned=False)
     processes, device = start(options.device)
     rank, count = processes.process_index, processes.num_processes
     checkpoint = resolve(options.load) if options.load else None
@@ -53,7 +57,6 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
         if isinstance(benchmark, OwnData):
             benchmark.mark(read_trained(checkpoint.parent))
     else:
-        backbone, voting = options.backbone or DEFAULT_BACKBONE, options.voting or DEFAULT_VOTING
         model = build_model(backbone, options.backbone_weights, voting)
     options = replace(options, backbone=model.backbone.name, voting=model.voting)
     model.ablate(ablation(options, len(model.backbone.channels), bool(options.load)))
