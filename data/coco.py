@@ -195,8 +195,9 @@ def draw(shown: Flags, images: NDArray[np.intp], wanted: int | None, seed: int) 
                 break
     else:
         wanted = min(wanted, MOST_PAIRS + 1)
-        for _ in range(ROUNDS):
-            source, target = rng.integers(n, size=(2, 4 * wanted + 1000))
+        chunk = min(4 * wanted + 1000, 2**19)
+        for _ in range(ROUNDS * wanted // chunk + ROUNDS):
+            source, target = rng.integers(n, size=(2, chunk))
             good = ((shown[source] & shown[target]).sum(1) >= SHARED) & (images[source] != images[target])
             drawn = np.concatenate([codes, source[good] * n + target[good]])
             codes = drawn[np.sort(np.unique(drawn, return_index=True)[1])]

@@ -19,7 +19,7 @@ MAX_LIST_BYTES = 64 * MIB
 
 def at_line(path: Path, line: int) -> AbstractContextManager[None]:
     """Names the line of a list in which something is wrong, and the way out."""
-    return naming(f"{path}, line {line}", "correct it, or name another list with --list")
+    return naming(f"{path}, line {line}", "correct it, or choose another list")
 
 
 def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, Mapping[str, str]]]:

@@ -78,11 +78,7 @@ class OwnData(Benchmark):
 
     def belongs(self, name: str) -> bool:
         """Whether the image of this file name is of the split."""
-        if not self.divided:
-            return True
-        digest = hashlib.sha256(name.rpartition("/")[2].encode()).digest()
-        held_out = int.from_bytes(digest[:8], "big") < self.val_share * 2**64
-        return held_out == (self.split == "val")
+        return not self.divided or held_out(name, self.val_share) == (self.split == "val")
 
     def choose_threshold(self, boxes: int, number: int, things: str) -> bool:
         """Settles `auto` where `boxes` of `number` things have a box; returns whether those without are left out."""
@@ -116,6 +112,12 @@ class OwnData(Benchmark):
                     f"{self._path(key)}: the image has {other} pixels, but was annotated with {size}"
                 )
             yield image if told == image.size != shown.size else shown
+
+
+def held_out(name: str, share: float) -> bool:
+    """Whether the hash of an image's file name puts it into the share that is for validation."""
+    digest = hashlib.sha256(name.rpartition("/")[2].encode()).digest()
+    return int.from_bytes(digest[:8], "big") < share * 2**64
 
 
 def clean(text: str) -> str:

@@ -411,8 +411,14 @@ def test_training_and_then_testing_says_which_images_were_trained_on(
     assert figures["without_leaked"][0]["n_pairs"] == len(whole) - number
     assert not any(figure["paper"] for figure in figures["totals"])
 
+    (tmp_path / whole.pairs[0].src_key).unlink()
+    test.main(f"{data} {load} --on-bad-pair skip --logpath {tmp_path / 'skip'}".split())
+    skipped = json.loads((tmp_path / "skip" / "results.json").read_text())["options"]["skipped"]
+    assert skipped
+    assert all(Path(whole.pairs[0].src_key).name in pair for pair in skipped)
+
     (tmp_path / "run" / "training_images.txt").unlink()
-    test.main(f"{data} {load} --logpath {tmp_path / 'unknown'}".split())
+    test.main(f"{data} {load} --on-bad-pair skip --logpath {tmp_path / 'unknown'}".split())
     assert "leak: unknown, there is no record of the images" in capsys.readouterr().out
     assert "without_leaked" not in json.loads((tmp_path / "unknown" / "results.json").read_text())["figures"]
 
