@@ -11,9 +11,8 @@ import numpy as np
 
 from dhpf.common.download import DRIVE
 from dhpf.common.errors import UserError
-from dhpf.common.files import MIB, read_text
+from dhpf.common.files import MIB, is_file, read_text
 from dhpf.data.benchmark import UNKNOWN, Array, Benchmark, Pair
-from dhpf.data.layout import is_there
 from dhpf.data.lists import MAX_LIST_BYTES, at_line
 from dhpf.data.published import Published
 
@@ -84,7 +83,7 @@ class SPair(Benchmark):
     def annotation_file(self, pair: Pair) -> Path:
         folder = self.root / "PairAnnotation" / self.split
         windows = folder / pair.file.replace(":", "_")
-        return windows if is_there(windows) else folder / pair.file
+        return windows if is_file(windows) else folder / pair.file
 
 
 def read_annotation(path: Path) -> dict[str, Any]:
