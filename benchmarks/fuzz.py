@@ -36,7 +36,7 @@ from dhpf.data.matlab import read_arrays
 
 SECONDS = 10  # for one file
 MIB = 300  # more memory than before, for all files
-WAYS_OUT = ("--list", "--on-bad-pair", "save it as UTF-8")
+WAYS_OUT = ("--list", "choose another list", "--on-bad-pair", "save it as UTF-8")
 TOKENS = (
     *("", "nan", "NaN", "inf", "-Infinity", "-1", "0", "1e308", "1e999", "9" * 400, "0x10", "1_0", "½", "٣", "null"),
     *("true", "[]", "{}", '"', "'", ",", ";", ":", "-", "_", "\t", "\n", "\r", "\0", "\u2028", "\ufeff", "é"),
