@@ -1,4 +1,4 @@
-"""Every command of the README, docs/own-images.md and docs/tables.md runs as it stands, on tiny benchmarks, shortly.
+"""Every command of the README and of the documents in docs below runs as it stands, on tiny benchmarks, shortly.
 
 The commands of a document run one after another in one folder, as a reader would type them. What they leave must be
 there; reports and their pictures have tests of their own.
@@ -38,6 +38,7 @@ LEFT = {
     "logs/spair-test/results.json logs/spair-test/predictions.csv.gz matches/collins-hopper.csv "
     "matches/collins-hopper-matches.png logs/tables/table-1.md",
     "docs/own-images.md": "matches/collins-hopper.json matches/collins-hopper-warped.png gridded/collins-hopper.csv",
+    "docs/lists.md": "logs/cats-and-dogs/results.json logs/listed/results.json",
     "docs/tables.md": "logs/tables/table-1.csv logs/tables/table-3.md logs/tables/table-mu.html",
 }
 
