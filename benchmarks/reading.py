@@ -5,6 +5,7 @@ lists have the published sizes and repeat the pairs of ../shared/data, or of a t
 """
 
 import argparse
+import json
 import multiprocessing
 import resource
 import sys
@@ -13,12 +14,14 @@ import time
 from collections.abc import Callable
 from itertools import cycle, islice
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(1, str(Path(__file__).parents[1] / "tests"))
 import tiny
 from places import SHARED
 
+from dhpf.data import open_benchmark
 from dhpf.data.benchmark import Benchmark
 from dhpf.data.spair import SPair
 
@@ -63,12 +66,43 @@ def annotations(folder: Path) -> Reader:
     return read
 
 
+def coco(folder: Path) -> Reader:
+    """50,000 annotations: PF-PASCAL's 285 over and over, each time in other images."""
+    content = json.loads((SHARED / "data" / "coco" / "pf-pascal" / "keypoints.json").read_text())
+    images, annotations = content["images"], content["annotations"]
+    copies: dict[str, list[Any]] = {"images": [], "annotations": []}
+    for n in range(50_000):
+        copy, kind = divmod(n, len(annotations))
+        image = images[kind] | {"id": n, "file_name": f"{copy}/{images[kind]['file_name']}"}
+        copies["images"].append(image)
+        copies["annotations"].append(annotations[kind] | {"id": n, "image_id": n})
+    (folder / "coco.json").write_text(json.dumps(content | copies))
+    return lambda: len(open_benchmark("coco", folder / "coco.json", None))
+
+
+def ap10k(folder: Path) -> Reader:
+    """36,000 pairs, as many as AP-10K's tests have, of 2,000 images."""
+    for kind in ("PairAnnotation/test", "ImageAnnotation/Felidae/cat"):
+        (folder / "ap-10k" / kind).mkdir(parents=True)
+    for n in range(36_000):
+        s, t = n % 2000, (n + 1 + n // 2000) % 2000
+        paths = {
+            f"{end}_json_path": f"data/ap-10k/ImageAnnotation/Felidae/cat/{k:012d}.json"
+            for end, k in (("src", s), ("trg", t))
+        }
+        path = folder / "ap-10k" / "PairAnnotation" / "test" / f"{s:012d}-{t:012d}:cat.json"
+        path.write_text(json.dumps(paths))
+    return lambda: len(open_benchmark("ap10k", folder, "test"))
+
+
 # By name: what prepares the files and gives what is measured; seconds and MiB that it may take, if it has limits.
 CASES: dict[str, tuple[Callable[[Path], Reader], float | None, float | None]] = {
     "opening SPair-71k's test list": (opening("test"), 3, 150),
     "opening SPair-71k's training list": (opening("trn"), None, None),
     "opening SPair-71k's test pairs without Layout": (opening("test", layout=False), None, None),
     "reading all annotations of SPair-71k's test pairs": (annotations, None, None),
+    "opening a COCO file of 50,000 annotations": (coco, 5, None),
+    "opening 36,000 pairs of AP-10K": (ap10k, None, None),
 }
 
 
@@ -97,10 +131,13 @@ def main() -> int:
     argparse.ArgumentParser(description="Measure how benchmarks are read.").parse_args()
     over = 0
     for name, (prepare, seconds, memory) in CASES.items():
+        if prepare is coco and not SHARED.is_dir():
+            print(f"{name}: left out, there is no ../shared")
+            continue
         with tempfile.TemporaryDirectory() as folder:
             count, took, added = measured(prepare(Path(folder)))
         over += took > (seconds or took) or added > (memory or added)
-        allowed = f" (at most {seconds:g} s, {memory:g} MiB)" if seconds and memory else ""
+        allowed = f" (at most {seconds:g} s{f', {memory:g} MiB' if memory else ''})" if seconds else ""
         print(f"{name}: {count} in {took:.2f} s, {added:.0f} MiB{allowed}", flush=True)
     return 1 if over else 0
 

@@ -10,11 +10,14 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import requests
 from filelock import FileLock
 
 from dhpf.common.errors import UserError
+
+if TYPE_CHECKING:
+    import requests
 
 TIMEOUT = 30.0  # seconds without a byte
 RETRIES = 4  # after broken connections, with pauses of up to 1, 2, 4 and 8 s
@@ -59,6 +62,7 @@ def transfer(url: str, target: Path) -> None:
         UserError: the message completes "<url> ...".
     """
     import gdown  # slow to import, and seldom needed
+    import requests
 
     print(f"downloading {url}", file=sys.stderr)
     for first in (True, False):
@@ -119,7 +123,9 @@ def storage_errors(target: Path) -> Iterator[None]:
         ) from error
 
 
-def _reason(error: requests.RequestException) -> str:
+def _reason(error: "requests.RequestException") -> str:
+    import requests
+
     if isinstance(error, requests.HTTPError) and error.response is not None:
         return f"answered HTTP {error.response.status_code} {error.response.reason}"
     if isinstance(error, requests.Timeout):

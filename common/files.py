@@ -2,9 +2,11 @@
 
 import errno
 import hashlib
+import json
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from dhpf.common.errors import UserError
 
@@ -34,6 +36,14 @@ def replace_file(path: Path, content: bytes) -> None:
         ) from error
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; there is none of a name that no file can have."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def read_bytes(path: Path, limit: int) -> bytes:
     """A file of at most `limit` bytes."""
     try:
@@ -56,6 +66,14 @@ def read_text(path: Path, limit: int) -> str:
         raise UserError(
             f"{path}, line {line}: the file is not text, save it as UTF-8 ({error.reason})"
         ) from error
+
+
+def read_json(path: Path, limit: int) -> Any:
+    """What a JSON file of at most `limit` bytes holds."""
+    try:
+        return json.loads(read_text(path, limit))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: the file is not JSON ({error})") from error
 
 
 def sha256(path: Path) -> str:

@@ -3,9 +3,12 @@
 To add a benchmark: a class (see `data.benchmark.Benchmark`), entered in `BENCHMARKS`.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from dhpf.common.errors import UserError
 from dhpf.common.registry import Registry
 
 if TYPE_CHECKING:
@@ -19,6 +22,10 @@ BENCHMARKS: "Registry[type[Benchmark]]" = Registry(
         "pfwillow": "dhpf.data.pfwillow:PFWillow",
         "caltech": "dhpf.data.caltech:Caltech",
         "spair": "dhpf.data.spair:SPair",
+        "spairu": "dhpf.data.spairu:SPairU",
+        "ap10k": "dhpf.data.ap10k:AP10K",
+        "coco": "dhpf.data.coco:Coco",
+        "table": "dhpf.data.pairs:PairTable",
     },
 )
 
@@ -26,15 +33,18 @@ BENCHMARKS: "Registry[type[Benchmark]]" = Registry(
 def open_benchmark(
     name: str,
     datapath: Path,
-    split: str,
+    split: str | None,
     thres: str = "auto",
     img_side: int = 240,
     download: bool = False,
+    own: Mapping[str, Any] = MappingProxyType({}),
     **restrictions: Any,
 ) -> "Benchmark":
-    """A split of a benchmark, fetched into `datapath` first if it is missing and `download` allows.
+    """A split of a benchmark (None: the one that is tested), fetched into `datapath` first if it is missing and
+    `download` allows.
 
-    Args: restrictions: which list and which of its pairs, see `data.benchmark.Benchmark`.
+    Args: own: the options given that only some benchmarks understand; restrictions: which list and which of its
+    pairs, see `data.benchmark.Benchmark`.
     Raises:
         UserError: it is missing, cannot be fetched, or cannot be used.
     """
@@ -45,4 +55,13 @@ def open_benchmark(
         known = benchmark.folder_in(datapath) or benchmark.folder_deeper(datapath)
         if known in (None, datapath / benchmark.folder):
             ensure(benchmark, datapath, download)
-    return benchmark(datapath, split, thres, img_side, **restrictions)
+    own = checked(benchmark, own)
+    return benchmark(datapath, split or benchmark.test_split, thres, img_side, **restrictions, **own)
+
+
+def checked(benchmark: "type[Benchmark]", own: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Options that only some benchmarks understand, if this one does."""
+    for option in own:
+        if option not in benchmark.options:
+            raise UserError(f"--{option.replace('_', '-')}: benchmark {benchmark.name} has no use for it")
+    return own

@@ -8,6 +8,7 @@ folder and list, and comparing the list with the published one.
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -16,16 +17,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from dhpf.common.errors import UserError, naming
+from dhpf.common.files import MIB, is_file, read_text, replace_file, sha256
 from dhpf.data import layout
 from dhpf.data.images import normalised, opened_image, to_rgb
 from dhpf.data.published import Published, compare
 
-MISSING = "let the program download it (without --no-download) or unpack its archive there (see the README)"
 PADDING = -1
+TRAINED = "training_images.txt"  # of a run's folder
 UNKNOWN = -1  # value of a label
 FARTHEST = 1e6  # pixels
 
@@ -92,6 +95,7 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
     published: Mapping[str, Published] = MappingProxyType({})  # by split
     categories: tuple[str, ...]
     splits: tuple[str, ...]
+    test_split: str = "test"  # what is tested unless another is asked for
     thresholds: tuple[str, ...]
     auto_thres: str
     max_pts: int = 40
@@ -99,6 +103,11 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
     metric: str = "pck"  # a key of `evaluation.METRICS`
     # What pairs are labelled with: the names of 0, 1, ...; -1 is unknown.
     labels: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    leak: str = "are training pairs"  # what pairs do that are labelled leaked
+    unknown_leak: str = "the training list is missing"
+    options: tuple[str, ...] = ()  # fields of `DataOptions` that only this benchmark understands
+    # How the folder is had.
+    source: str = "let the program download it (without --no-download) or unpack its archive there"
     # Which figures are defined as the paper's: those whose definition has all of these; none where nothing is said.
     paper: Mapping[str, Any] = MappingProxyType({})
 
@@ -150,7 +159,11 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
         deeper = cls.folder_deeper(datapath)
         raise UserError(
             f"--datapath {datapath}: benchmark {cls.name} needs the folder '{cls.folder}' in it, "
-            + (f"which is in {deeper}: give --datapath {deeper}" if deeper else MISSING)
+            + (
+                f"which is in {deeper}: give --datapath {deeper}"
+                if deeper
+                else f"{cls.source} (see the README)"
+            )
         )
 
     @classmethod
@@ -199,16 +212,25 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
         """The pair with its key-points, for benchmarks that keep them in a file per image or pair."""
         return pair
 
+    def opened(self, key: str) -> AbstractContextManager[Image.Image]:
+        """An image in the orientation that its annotation means: as stored."""
+        return opened_image(self._path(key))
+
+    def hashes(self) -> dict[str, str]:
+        """The SHA-256 of the file of each image of the split, by key; of those that are there."""
+        keys = dict.fromkeys(key for pair in self.pairs for key in (pair.src_key, pair.trg_key))
+        return {key: sha256(self._path(key)) for key in keys if is_file(self._path(key))}
+
     def size(self, key: str) -> tuple[int, int]:
         """Width and height of a stored image in pixels, from the file's header."""
         if key not in self._sizes:
-            with opened_image(self._path(key)) as image:
+            with self.opened(key) as image:
                 self._sizes[key] = image.size
         return self._sizes[key]
 
     def image(self, key: str) -> Tensor:
         """One image, resized to the frame and normalised: float32 [3, img_side, img_side]."""
-        with opened_image(self._path(key)) as image:
+        with self.opened(key) as image:
             return normalised(to_rgb(image), self.img_side)
 
     def _path(self, key: str) -> Path:
@@ -328,6 +350,19 @@ def originals(pairs: list[Pair]) -> list[Pair]:
         for pair in pairs
         if not pair.flip or (pair.src_key, pair.trg_key) not in plain
     ]
+
+
+def write_trained(folder: Path, benchmark: Benchmark) -> None:
+    """Keeps in a run's folder which images it is trained on: the hashes of their files."""
+    replace_file(
+        folder / TRAINED, "".join(f"{value}\n" for value in sorted(set(benchmark.hashes().values()))).encode()
+    )
+
+
+def read_trained(folder: Path) -> set[str] | None:
+    """The hashes of the images that the run of a folder was trained on; None where it is not known."""
+    path = folder / TRAINED
+    return set(read_text(path, 64 * MIB).split()) if path.is_file() else None
 
 
 def padded(kps: Array, length: int) -> Array:

@@ -29,6 +29,17 @@ FORMATS = (
 )
 IMAGENET_MEAN = np.array((0.485, 0.456, 0.406), dtype=np.float32)
 IMAGENET_STD = np.array((0.229, 0.224, 0.225), dtype=np.float32)
+ORIENTATION = 0x0112  # the EXIF tag
+Turn = Image.Transpose
+TURNS = {
+    2: Turn.FLIP_LEFT_RIGHT,
+    3: Turn.ROTATE_180,
+    4: Turn.FLIP_TOP_BOTTOM,
+    5: Turn.TRANSPOSE,
+    6: Turn.ROTATE_270,
+    7: Turn.TRANSVERSE,
+    8: Turn.ROTATE_90,
+}
 
 
 @cache
@@ -59,6 +70,12 @@ def opened_image(path: Path) -> Iterator[Image.Image]:
         raise
     except Exception as error:  # PIL's readers raise almost anything on damaged files
         raise UserError(f"{path}: the image cannot be decoded ({error})") from error
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """An image as it is shown: turned as its EXIF says."""
+    turn = TURNS.get(dict(image.getexif()).get(ORIENTATION, 1))
+    return image if turn is None else image.transpose(turn)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

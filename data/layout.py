@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from dhpf.common.files import is_file
+
 
 def folder_of(datapath: Path, names: Sequence[str], inside: Sequence[str]) -> Path | None:
     """A benchmark's folder: below datapath by one of its names, once more in that one, or datapath itself.
@@ -27,14 +29,6 @@ def lists_of(root: Path, names: Iterable[str], split: str) -> list[Path]:
     return [path for name in written for path in (place / name for place in places) if path.exists()]
 
 
-def is_there(path: Path) -> bool:
-    """Whether a file is there; none is by a name that no file can have."""
-    try:
-        return path.exists()
-    except OSError:
-        return False
-
-
 def other_case(root: Path, keys: Iterable[str]) -> dict[str, str]:
     """Files that are only there by another upper and lower case of their names: key in the list, key on the disk."""
     files: dict[str, dict[str, str]] = {}
@@ -46,7 +40,7 @@ def other_case(root: Path, keys: Iterable[str]) -> dict[str, str]:
             with suppress(OSError):
                 files[folder] = {file.name.lower(): file.name for file in (root / folder).iterdir()}
         there = files[folder].get(name.lower(), name)
-        if there != name and not is_there(root / key):
+        if there != name and not is_file(root / key):
             found[key] = f"{folder}/{there}"
     return found
 

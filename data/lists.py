@@ -19,7 +19,7 @@ MAX_LIST_BYTES = 64 * MIB
 
 def at_line(path: Path, line: int) -> AbstractContextManager[None]:
     """Names the line of a list in which something is wrong, and the way out."""
-    return naming(f"{path}, line {line}", "correct it, or name another list with --list")
+    return naming(f"{path}, line {line}", "correct it, or choose another list")
 
 
 def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, Mapping[str, str]]]:
@@ -85,7 +85,7 @@ def numbers(text: str) -> Array:
     try:
         return np.array([float(value) for value in re.split(r"\s*[,;]\s*|\s+", inner)])
     except ValueError:
-        raise UserError(f"'{text[:40]}' is not a list of numbers") from None
+        raise UserError(f"{text[:40]!r} is not a list of numbers") from None
 
 
 def points(xs: str, ys: str) -> Array:

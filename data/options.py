@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dhpf.common.options import names, number, option
 from dhpf.data import BENCHMARKS
@@ -11,11 +12,31 @@ box, on PF-WILLOW the published max(x, y) + 1 over its key-points; bbox-kp: the 
 key-points; auto: the benchmark's own, img on PF-PASCAL, bbox elsewhere; Caltech-101 needs none"""
 
 
+def pair_count(text: str) -> int | str:
+    """Argument type: a number of pairs, or 'all'."""
+    return text if text == "all" else int(number(int, 1)(text))
+
+
 @dataclass(frozen=True)
 class DataOptions:
     benchmark: str = option("synthetic", "synthetic needs no download", choices=BENCHMARKS)
     datapath: Path = option(
-        Path("../Datasets_DHPF"), "folder of the benchmarks' folders", type=Path, metavar="DIR"
+        Path("../Datasets_DHPF"),
+        "folder of the benchmarks' folders; of coco and table the file, or three as TRN,VAL,TEST",
+        type=Path,
+        metavar="DIR",
+    )
+    images: Path | None = option(
+        None, "coco: folder of the images, if they are not beside the file or below", type=Path, metavar="DIR"
+    )
+    pairs: int | str | None = option(
+        None, "coco: pairs drawn of each category, or all; 100 if not given", type=pair_count, metavar="N"
+    )
+    val_share: float | None = option(
+        None,
+        "coco, table: share of one file's images that are for validation, 0.1 if not given",
+        type=number(float, 0, 1, above=True),
+        metavar="SHARE",
     )
     no_download: bool = option(False, "never fetch a missing benchmark")
     list: tuple[Path, ...] = option(
@@ -31,3 +52,9 @@ class DataOptions:
         2, "processes that load images; 0: the program itself", type=number(int, 0, 64), metavar="N"
     )
     on_bad_pair: str = option("stop", "what an unreadable pair does to the run", choices=("stop", "skip"))
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """Those given of the options that only some benchmarks understand."""
+        given = {name: getattr(self, name) for name in ("images", "pairs", "val_share")}
+        return {name: value for name, value in given.items() if value is not None}

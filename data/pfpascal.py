@@ -9,9 +9,8 @@ import numpy as np
 
 from dhpf.common.download import DRIVE
 from dhpf.common.errors import UserError
-from dhpf.common.files import MIB, read_bytes
+from dhpf.common.files import MIB, is_file, read_bytes
 from dhpf.data.benchmark import NO_POINTS, UNKNOWN, Array, Benchmark, Pair
-from dhpf.data.layout import is_there
 from dhpf.data.lists import at_line, path_parts, points, read_pair_table, read_table
 from dhpf.data.matlab import read_arrays
 from dhpf.data.published import Published
@@ -59,7 +58,7 @@ class PFPascal(Benchmark):
             category_id = self.category_of_class(row["class"])
             src_key, trg_key = keys = image_key(row["source_image"]), image_key(row["target_image"])
             src_kps = trg_kps = NO_POINTS
-            if row.keys() >= COORDINATES and not all(is_there(self._mat(key, category_id)) for key in keys):
+            if row.keys() >= COORDINATES and not all(is_file(self._mat(key, category_id)) for key in keys):
                 src_kps, trg_kps = points(row["xa"], row["ya"]), points(row["xb"], row["yb"])
                 check_equal(src_key, trg_key, src_kps, trg_kps)
             return Pair(

@@ -8,13 +8,12 @@ import skimage
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.ndimage import maximum_filter1d
 from skimage.feature import corner_shi_tomasi, peak_local_max
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from dhpf.data.images import opened_image, to_rgb
-from dhpf.data.warp import Points, Reals, Similarity, as_reals
+from dhpf.data.warp import Points, Similarity, as_reals
 
 Mask = NDArray[np.bool_]
 
@@ -33,24 +32,6 @@ def photograph(name: str, shorter: int = 256) -> Tensor:
     response = corner_shi_tomasi(colours.mean(-1), sigma=2)
     response = (response / np.percentile(response, SALIENT)).astype(np.float32)
     return torch.from_numpy(np.concatenate((colours, response[..., None]), -1)).permute(2, 0, 1)
-
-
-@lru_cache(maxsize=1)
-def stereo_motorcycle() -> tuple[Tensor, Tensor, Reals]:
-    """A true stereo pair: left and right view [4, 500, 741] as `photograph` gives them, disparity [500, 741].
-
-    Left (x, y) is right (x - disparity, y). The disparity is -inf where it is unknown and where the right view hides
-    the point behind a nearer one. Middlebury 2014 (Scharstein et al., GCPR 2014), as scikit-image ships it.
-    """
-    with np.load(PHOTOGRAPHS / "motorcycle_disp.npz") as file:
-        disparity = np.where(np.isfinite(file["arr_0"]), file["arr_0"], -np.inf).astype(float)
-    y, x = np.nonzero(disparity > 0)
-    right_x = np.rint(x - disparity[y, x]).astype(int).clip(0)
-    nearest = np.zeros_like(disparity)
-    np.maximum.at(nearest, (y, right_x), disparity[y, x])
-    hidden = maximum_filter1d(nearest, 3)[y, right_x] > disparity[y, x] + 1
-    disparity[y[hidden], x[hidden]] = -np.inf
-    return photograph("motorcycle_left.png", 500), photograph("motorcycle_right.png", 500), disparity
 
 
 def draw_crop(rng: np.random.Generator, photo: Tensor, smallest: float, largest: float) -> Similarity:

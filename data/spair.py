@@ -11,9 +11,8 @@ import numpy as np
 
 from dhpf.common.download import DRIVE
 from dhpf.common.errors import UserError
-from dhpf.common.files import MIB, read_text
+from dhpf.common.files import MIB, is_file, read_text
 from dhpf.data.benchmark import UNKNOWN, Array, Benchmark, Pair
-from dhpf.data.layout import is_there
 from dhpf.data.lists import MAX_LIST_BYTES, at_line
 from dhpf.data.published import Published
 
@@ -38,7 +37,7 @@ class SPair(Benchmark):
     name = "spair"
     folder = "SPair-71k"
     inside = ("PairAnnotation", "JPEGImages", "Layout")
-    archive = (
+    archive: tuple[str, ...] = (
         DRIVE + "1KSvB0k2zXA06ojWNvFjBv0Ake426Y76k",
         "https://cvlab.postech.ac.kr/research/SPair-71k/data/SPair-71k.tar.gz",
     )
@@ -79,9 +78,12 @@ class SPair(Benchmark):
 
     def complete(self, pair: Pair) -> Pair:
         """The pair with the annotation of its own file."""
+        return replace(pair, **read_annotation(self.annotation_file(pair)))
+
+    def annotation_file(self, pair: Pair) -> Path:
         folder = self.root / "PairAnnotation" / self.split
         windows = folder / pair.file.replace(":", "_")
-        return replace(pair, **read_annotation(windows if is_there(windows) else folder / pair.file))
+        return windows if is_file(windows) else folder / pair.file
 
 
 def read_annotation(path: Path) -> dict[str, Any]:

@@ -8,7 +8,6 @@ source), so key-points carry no numerical error.  A pair follows from (seed, spl
 Photographs by split are disjoint.  Testing takes the three everyday objects in colour, which are nearest to the
 real benchmarks: cat, cup and motorcycle.  Validation takes the camera man and the coins, training all else that has
 enough corners to match, from the astronaut to a page of text; what lacks them or only repeats serves as background.
-The split 'stereo' is warped by nature: windows of Middlebury's motorcycle, two views with measured disparity.
 """
 
 from collections.abc import Sequence
@@ -20,7 +19,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image
-from scipy.ndimage import maximum_filter, minimum_filter
 from torch import Tensor
 
 from dhpf.data.benchmark import Benchmark, Pair
@@ -33,16 +31,14 @@ from dhpf.data.photographs import (
     holds,
     photograph,
     sample,
-    stereo_motorcycle,
 )
 from dhpf.data.warp import RADIUS, Points, Reals, Similarity, as_reals, box_around, draw_warp, pixels
 
-LENGTHS = {"trn": 160, "val": 24, "test": 48, "stereo": 8}
+LENGTHS = {"trn": 160, "val": 24, "test": 48}
 OBJECTS = {
     "trn": ("astronaut.png", "ihc.png", "page.png", "retina.jpg", "text.png"),
     "val": ("camera.png", "coins.png"),
     "test": ("chelsea.png", "coffee.png", "motorcycle_left.png"),
-    "stereo": ("motorcycle_left.png",),
 }
 BACKGROUNDS = {  # besides the split's other objects
     "trn": ("brick.png", "grass.png", "hubble_deep_field.jpg", "moon.png", "rocket.jpg"),
@@ -119,42 +115,10 @@ def draw_scene(rng: np.random.Generator, name: str, others: Sequence[str], side:
     return Scene((images[0], images[1]), (src_kps[kept], trg_kps[kept]), (src_box, trg_box))
 
 
-def draw_stereo_scene(rng: np.random.Generator, side: int) -> Scene:
-    """A window of each view, drawn again until both show MIN_PTS corners; the boxes hold all that both show."""
-    left, right, disparity = stereo_motorcycle()
-    # Where the depth jumps, a corner of the image is at two depths at once.
-    even = maximum_filter(disparity, 7) < minimum_filter(disparity, 7) + 1
-    unit, whole = Similarity(2 / side, -1 - 1j), np.ones((side, side), dtype=bool)
-
-    def shown(points: Points, windows: Sequence[Similarity]) -> tuple[Points, Points]:
-        """Points of the left view in the source and in the target frame, those that both show."""
-        moved = points - disparity[points.imag.astype(int), points.real.astype(int)]
-        source, target = (
-            unit.inverse(window.inverse(end)) for window, end in zip(windows, (points, moved), strict=True)
-        )
-        kept = holds(whole, source) & holds(whole, target)
-        return source[kept], target[kept]
-
-    sharp = corners(left[3], even, 12)
-    while True:
-        windows = [draw_crop(rng, view, 90, 180) for view in (left, right)]
-        src_kps, trg_kps = shown(sharp, windows)
-        if len(src_kps) >= MIN_PTS:
-            break
-    frame = unit(pixels(side, side))
-    source, target = (
-        as_image(sample(view[:3], window(frame))) for view, window in zip((left, right), windows, strict=True)
-    )
-    src_box, trg_box = map(box_around, shown(pixels(*disparity.shape[::-1])[disparity > 0], windows))
-    return Scene((source, target), (src_kps[:MAX_PTS], trg_kps[:MAX_PTS]), (src_box, trg_box))
-
-
-@lru_cache(maxsize=256)  # a split at 240 x 240 is some 50 MB; the next epoch then costs nothing
+@lru_cache(maxsize=256)  # a split at 240 x 240 is some 50 MB; workers keep it from epoch to epoch
 def draw(seed: int, split: str, index: int, side: int) -> Scene:
     """Pair `index` of a split."""
     rng = np.random.default_rng((seed, list(LENGTHS).index(split), index))
-    if split == "stereo":
-        return draw_stereo_scene(rng, side)
     name = OBJECTS[split][index % len(OBJECTS[split])]
     others = [other for other in OBJECTS[split] + BACKGROUNDS[split] if other != name]
     return draw_scene(rng, name, others, side)
@@ -174,18 +138,9 @@ class Synthetic(Benchmark):
     thresholds = ("img", "bbox")
     auto_thres = "bbox"
 
-    def __init__(
-        self,
-        datapath: str | Path,
-        split: str,
-        thres: str = "auto",
-        img_side: int = 240,
-        *,
-        seed: int = 0,
-        **restrictions: Any,
-    ) -> None:
+    def __init__(self, datapath: str | Path, *args: Any, seed: int = 0, **named: Any) -> None:
         self.seed = seed
-        super().__init__(PHOTOGRAPHS.parent, split, thres, img_side, **restrictions)
+        super().__init__(PHOTOGRAPHS.parent, *args, **named)
 
     def read_pairs(self) -> list[Pair]:
         ids = [self.category_id(Path(name).stem) for name in OBJECTS[self.split]]

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +18,12 @@ from tqdm import tqdm
 
 from dhpf import data
 from dhpf.common.errors import UserError, naming
+from dhpf.data import checked
 from dhpf.data.benchmark import Array, Benchmark, Pair
+from dhpf.data.own import OwnData
 
-# Those that lie in a folder.
-BENCHMARKS = {name: data.BENCHMARKS[name] for name in data.BENCHMARKS if data.BENCHMARKS[name].lists}
+# Those that lie in a folder, and one's own data.
+BENCHMARKS = {name: kind for name, kind in data.BENCHMARKS.items() if kind.lists or issubclass(kind, OwnData)}
 SLACK = 2  # pixels that a point may be outside of its image or its box: outlines and roundings are
 SHOWN = 100  # problems of a split
 
@@ -62,8 +65,8 @@ class Doubts:
         return "\n".join(told)
 
 
-def verify(benchmark: type[Benchmark], datapath: str | Path) -> Report:
-    """Opens every split, decodes every image once and reads every pair's annotation.
+def verify(benchmark: type[Benchmark], datapath: str | Path, **own: Any) -> Report:
+    """Opens every split, of one's own data the file, decodes every image once and reads every pair's annotation.
 
     Raises:
         UserError: the benchmark's folder is not there at all.
@@ -71,13 +74,14 @@ def verify(benchmark: type[Benchmark], datapath: str | Path) -> Report:
     benchmark.require_folder(Path(datapath))
     report = Report()
     broken: set[str] = set()
-    for split in benchmark.splits:
+    for split in benchmark.splits if benchmark.lists else [benchmark.test_split]:
         try:
-            dataset = benchmark(datapath, split)
+            dataset = benchmark(datapath, split, **own)
         except UserError as error:
             report.problems.append(str(error))
             continue
-        doubts, problems = Doubts(), [] if dataset.is_published else dataset.notes[1:2]
+        other = split in benchmark.published and not dataset.is_published
+        doubts, problems = Doubts(), dataset.notes[1:2] if other else []
         report.pairs += len(dataset)
         report.found += [note for note in dataset.notes if note not in problems]
         for i in tqdm(range(len(dataset)), f"{benchmark.folder} {split}", unit="pair", disable=None):
@@ -145,9 +149,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--benchmark", required=True, choices=BENCHMARKS)
     parser.add_argument("--datapath", default="../Datasets_DHPF", help="folder of the benchmarks' folders")
+    parser.add_argument("--images", type=Path, help="coco: folder of the images")
     options = parser.parse_args(arguments)
+    benchmark, own = BENCHMARKS[options.benchmark], {"images": options.images} if options.images else {}
     try:
-        report = verify(BENCHMARKS[options.benchmark], options.datapath)
+        report = verify(benchmark, options.datapath, **checked(benchmark, own))
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

@@ -16,14 +16,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from scipy.interpolate import RBFInterpolator
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from dhpf.common.errors import UserError
 from dhpf.common.processes import choose_device
-from dhpf.data.images import normalised, opened_image, to_rgb
+from dhpf.data.images import normalised, opened_image, to_rgb, upright
 from dhpf.model import BACKBONES
 from dhpf.model.ablation import Ablation
 from dhpf.model.checkpoint import build_model, load_model
@@ -206,7 +206,7 @@ def as_rgb(image: Picture) -> Image.Image:
     if isinstance(image, str | Path):
         path = Path(image)
         with opened_image(path) as file:
-            return to_rgb(ImageOps.exif_transpose(file))
+            return to_rgb(upright(file))
     if isinstance(image, Image.Image):
         return to_rgb(image.copy())
     if not isinstance(image, np.ndarray):

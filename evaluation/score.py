@@ -90,12 +90,11 @@ def score(table: pd.DataFrame, alphas: Sequence[float], thres: str = "auto") -> 
         "about": sentences(table), "n_pairs": len(pairs), "n_pairs_without_keypoints": int((pairs.n_pts == 0).sum()),
         "totals": figures(pairs.n_pts >= 0),
     }  # fmt: skip
-    labels = {
-        k: v for k, v in BENCHMARKS[about.benchmark].labels.items() if k in pairs and (pairs[k] >= 0).any()
-    }
+    benchmark = BENCHMARKS[about.benchmark]
+    labels = {k: v for k, v in benchmark.labels.items() if k in pairs and (pairs[k] >= 0).any()}
     if LEAKED in labels and about.split != "trn":
         result["without_leaked"] = [
-            figure | {"basis": f"{figure['basis']}, without training pairs", "paper": False}
+            figure | {"basis": f"{figure['basis']}, without those that {benchmark.leak}", "paper": False}
             for figure in figures(pairs[LEAKED] == 0)
         ]
     categories = {name: pairs.category == name for name in sorted(pairs.category.unique())}
@@ -137,8 +136,8 @@ def sentences(table: pd.DataFrame) -> list[str]:
         lines.append("leak: training split")
     elif LEAKED in pairs:
         unknown = (pairs[LEAKED] < 0).all()
-        many = f"{(pairs[LEAKED] > 0).sum()} of {len(pairs)} pairs are training pairs"
-        lines.append(f"leak: {'unknown, the training list is missing' if unknown else many}")
+        many = f"{(pairs[LEAKED] > 0).sum()} of {len(pairs)} pairs {benchmark.leak}"
+        lines.append(f"leak: {f'unknown, {benchmark.unknown_leak}' if unknown else many}")
     return lines
 
 

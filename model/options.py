@@ -1,10 +1,14 @@
 """The options of all that computes with a model."""
 
+import argparse
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from dhpf.common.errors import UserError
 from dhpf.common.options import existing, image_side, layer_set, option
 from dhpf.model import BACKBONES, VOTINGS
+from dhpf.model.released import released
 
 DEFAULT_BACKBONE = "efficientnet_lite0"  # its weights come with a package
 DEFAULT_VOTING = "hough"
@@ -12,8 +16,18 @@ NO_HOUGH = {"--no-hough": "none"}
 
 
 def checkpoint_name(text: str) -> str:
-    """Argument type: a file that is there, or a name that begins with dhpf:."""
-    return text if text.startswith("dhpf:") else str(existing(text))
+    """Argument type: a file that is there, or the name of a released model."""
+    try:
+        return text if released(text) else str(existing(text))
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def device_name(text: str) -> str:
+    """Argument type: what may be a device; whether it is there is known later."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
+        raise argparse.ArgumentTypeError(f"{text}: no such device, use auto, cpu, cuda or cuda:N")
+    return text
 
 
 @dataclass(frozen=True)
@@ -35,7 +49,7 @@ class ModelOptions:
     img_side: int = option(
         240, "side that images are resized to, in pixels", type=image_side, metavar="PIXELS"
     )
-    device: str = option("auto", "auto, cpu, cuda or cuda:N")
+    device: str = option("auto", "auto, cpu, cuda or cuda:N", type=device_name)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,6 @@ from pathlib import Path
 
 from dhpf.common.download import DRIVE, fetch
 from dhpf.common.errors import UserError
-from dhpf.common.weights import read_tensors
-from dhpf.model.checkpoint import fitting
 
 PREFIX = "dhpf:"
 FILES = {  # ids on Google Drive
@@ -31,25 +29,41 @@ def cache() -> Path:
     return Path(os.environ.get("DHPF_CACHE") or "~/.cache/dhpf").expanduser()
 
 
+def released(name: str) -> tuple[str, str] | None:
+    """What a name of a released model, `dhpf:<trained on>-<supervision>-<backbone>`, means: the model and its μ.
+
+    `-mu<μ>` stands at the end for another μ than 0.5. None: the name is a path.
+    Raises:
+        UserError: there is no such model.
+    """
+    if not name.startswith(PREFIX):
+        return None
+    model, _, mu = name.removeprefix(PREFIX).partition("-mu")
+    mu = mu or "0.5"
+    if f"{model}-mu{mu}" not in FILES and (model not in FOLDERS or mu not in MUS):
+        models = sorted([*(f.removesuffix("-mu0.5") for f in FILES), *FOLDERS])
+        raise UserError(
+            f"{name}: no such released model, choose one of {', '.join(models)} after '{PREFIX}', those of pfpascal "
+            f"also with -mu{MUS[0]} to -mu{MUS[-1]} at the end"
+        )
+    return model, mu
+
+
 def resolve(name: str) -> Path:
     """The checkpoint that `--load` names: a path, or a released model, fetched into the cache if it is not there.
 
-    A released model is `dhpf:<trained on>-<supervision>-<backbone>`, with `-mu<μ>` at the end for another μ
-    than 0.5. It is checked to be a learner of its backbone.
+    A released model is checked to be a learner of its backbone.
     Raises:
         UserError: no such model; it cannot be fetched (says where to save it by hand); the file is no such model.
     """
-    if not name.startswith(PREFIX):
+    from dhpf.common.weights import read_tensors  # torch: not needed to know the names
+    from dhpf.model.checkpoint import fitting
+
+    known = released(name)
+    if known is None:
         return Path(name)
-    model, _, mu = name.removeprefix(PREFIX).partition("-mu")
-    file = f"{model}-mu{mu or '0.5'}"
-    path = cache() / f"{file}.pt"
-    if file not in FILES and (model not in FOLDERS or (mu or "0.5") not in MUS):
-        models = sorted([*(f.removesuffix("-mu0.5") for f in FILES), *FOLDERS])
-        raise UserError(
-            f"--load {name}: no such released model, choose one of {', '.join(models)} after '{PREFIX}', those "
-            f"of pfpascal also with -mu{MUS[0]} to -mu{MUS[-1]} at the end"
-        )
+    model, mu = known
+    path = cache() / f"{model}-mu{mu}.pt"
 
     def check(at: Path) -> None:
         belongs = fitting(at, read_tensors(at))
@@ -59,11 +73,11 @@ def resolve(name: str) -> Path:
 
     if path.exists():
         check(path)
-    elif file in FILES:
-        fetch(DRIVE + FILES[file], path, check)
+    elif path.stem in FILES:
+        fetch(DRIVE + FILES[path.stem], path, check)
     else:
         raise UserError(
-            f"--load {name}: download the model of μ = {mu or '0.5'} by hand from "
+            f"--load {name}: download the model of μ = {mu} by hand from "
             f"https://drive.google.com/drive/folders/{FOLDERS[model]} and save it as {path}"
         )
     return path

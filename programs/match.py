@@ -33,6 +33,9 @@ class ImagesOptions:
         6, "N×N points spread over SRC", either="points", type=number(int, 1, 100), metavar="N"
     )
     output: Path = option(Path("matches"), "folder of what is written", type=Path, metavar="DIR")
+    table_out: Path | None = option(
+        None, "add the matches to this table of pairs, for --benchmark table", type=Path, metavar="FILE.csv"
+    )
 
 
 @dataclass(frozen=True)

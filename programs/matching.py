@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -16,14 +17,17 @@ from dhpf.common.errors import UserError, naming
 from dhpf.common.files import read_text, replace_file
 from dhpf.common.run import versions
 from dhpf.data.images import formats
+from dhpf.data.lists import read_table
+from dhpf.data.pairs import COLUMNS as ENDS
 from dhpf.evaluation.matcher import Found, Matcher, Reals, as_rgb, checked_points, grid_points, listed
+from dhpf.model import BACKBONES
 from dhpf.model.ablation import ablation
 from dhpf.model.options import DEFAULT_BACKBONE
 from dhpf.programs.match import MatchOptions
 from dhpf.report import pictures
 
 MAX_POINTS_FILE = 2**20  # bytes
-COLUMNS = ["source_x", "source_y", "target_x", "target_y", "confidence"]
+COLUMNS = [*ENDS[2:], "confidence"]
 
 
 def match(options: MatchOptions) -> None:
@@ -31,6 +35,10 @@ def match(options: MatchOptions) -> None:
     targets = image_files(options.targets)
     source = as_rgb(options.source)
     points = chosen_points(options, source.size)
+    table = table_so_far(options.table_out, options.source, targets) if options.table_out else None
+    raw = replace(options, raw=options.raw or not options.load)
+    if not options.load:
+        ablation(raw, len(BACKBONES[options.backbone or DEFAULT_BACKBONE].channels), learned=False)
     matcher = Matcher.load(
         options.load or options.backbone or DEFAULT_BACKBONE,
         backbone=options.backbone,
@@ -39,7 +47,6 @@ def match(options: MatchOptions) -> None:
         img_side=options.img_side,
         device=options.device,
     )
-    raw = replace(options, raw=options.raw or not options.load)
     matcher.model.ablate(ablation(raw, len(matcher.model.backbone.channels), bool(options.load)))
     print(matcher)
 
@@ -49,6 +56,10 @@ def match(options: MatchOptions) -> None:
         found = matcher.match(code, target, points)
         path = options.output / name
         save(path, found, (options.source, target), about)
+        if options.table_out:
+            ends = zip(ENDS, pair_names(options.table_out, (options.source, target)), strict=False)
+            table = pd.concat([table, rows_of(found).assign(**dict(ends))[[*ENDS, "confidence"]]])
+            replace_file(options.table_out, csv_of(table))
         print(
             f"{target}: {summary(found)}\n  written: {path}.json, .csv, -matches.png, -warped.png", flush=True
         )
@@ -102,6 +113,33 @@ def chosen_points(options: MatchOptions, size: tuple[int, int]) -> Reals:
         return checked_points(points, size)
 
 
+def table_so_far(path: Path, source: Path, targets: Sequence[Path]) -> pd.DataFrame | None:
+    """The rows of the table of pairs to add to. Raises: UserError: it is none, or has one of the pairs already."""
+    rows = [row for _, row in read_table(path, ENDS)] if path.exists() else []
+    there = {(row["source"], row["target"]) for row in rows}
+    for pair in (pair_names(path, (source, target)) for target in targets):
+        if pair in there:
+            raise UserError(
+                f"{path}: it has {' - '.join(pair)} already, remove its lines or name another table"
+            )
+    return pd.DataFrame(rows) if rows else None
+
+
+def pair_names(path: Path, files: tuple[Path, Path]) -> tuple[str, ...]:
+    """Source and target as a table of pairs names them: relative to its folder."""
+    return tuple(Path(os.path.relpath(file, path.parent)).as_posix() for file in files)
+
+
+def rows_of(found: Found) -> pd.DataFrame:
+    """What was found, a row for each point."""
+    values = np.column_stack([found.source, found.points, found.confidence]).round(4)
+    return pd.DataFrame(values, columns=COLUMNS)
+
+
+def csv_of(table: pd.DataFrame) -> bytes:
+    return table.to_csv(index=False, lineterminator="\n").encode()
+
+
 def summary(found: Found) -> str:
     """What was found, in a line."""
     confidence = f"mean confidence {found.confidence.mean():.2f}"
@@ -115,17 +153,18 @@ def save(path: Path, found: Found, files: tuple[Path, Path], about: Mapping[str,
         end: {"file": str(file), "width": of.image.width, "height": of.image.height}
         for end, file, of in zip(("source", "target"), files, found.images, strict=True)
     }
-    rows = np.column_stack([found.source, found.points, found.confidence]).round(4).tolist()
-    matches = [{"source": row[:2], "target": row[2:4], "confidence": row[4]} for row in rows]
+    rows = rows_of(found)
+    matches = [
+        {"source": row[:2], "target": row[2:4], "confidence": row[4]} for row in rows.to_numpy().tolist()
+    ]
     content = {**about, **ends, "layers": found.layers, "matches": matches}
-    table = pd.DataFrame(rows, columns=COLUMNS).to_csv(index=False, lineterminator="\n")
     warped = io.BytesIO()
     found.warped().save(warped, "png")
     src, trg = (of.image for of in found.images)
     picture = pictures.matches(src, trg, found.source.T, found.points.T, title=summary(found))
     for ending, data in {
         ".json": (json.dumps(content, indent=2) + "\n").encode(),
-        ".csv": table.encode(),
+        ".csv": csv_of(rows),
         "-matches.png": pictures.render(picture, "png"),
         "-warped.png": warped.getvalue(),
     }.items():

@@ -20,7 +20,9 @@ class TestingOptions:
     alpha: tuple[float, ...] = option(
         (0.1,), "PCK's alpha, one or several", type=number(float, 0, 1, above=True), nargs="+", metavar="A"
     )
-    split: str = option("test", "pairs to measure on: trn, val or test", metavar="SPLIT")
+    split: str | None = option(
+        None, "pairs to measure on: trn, val, ...; test if not given, of one's own file all", metavar="SPLIT"
+    )
     bsz: int = option(8, "pairs compared together on a GPU", type=number(int, 1), metavar="N")
     precision: str = option("fp32", "of the backbone and the transformation", choices=("fp32", "bf16"))
     seed: int = option(0, "draws the untrained learner", type=number(int, 0, 2**32 - 1), metavar="N")

@@ -11,9 +11,12 @@ from dhpf.common.errors import UserError
 from dhpf.common.processes import gather, start
 from dhpf.common.run import Run, progress, versions
 from dhpf.data import open_benchmark
+from dhpf.data.benchmark import read_trained
+from dhpf.data.own import OwnData
 from dhpf.evaluation.predict import predict
 from dhpf.evaluation.results import describe, save_results
 from dhpf.evaluation.table import table_of
+from dhpf.model import BACKBONES
 from dhpf.model.ablation import ablation
 from dhpf.model.checkpoint import build_model, load_model
 from dhpf.model.options import DEFAULT_BACKBONE, DEFAULT_VOTING
@@ -26,6 +29,9 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
     """Evaluate into a new run folder; returns what its `results.json` holds, nothing but in the main process."""
     folder = options.run_folder
 
+    backbone, voting = options.backbone or DEFAULT_BACKBONE, options.voting or DEFAULT_VOTING
+    if not options.load:  # what can be refused without a model is refused before one is loaded
+        ablation(options, len(BACKBONES[backbone].channels), learned=False)
     processes, device = start(options.device)
     rank, count = processes.process_index, processes.num_processes
     checkpoint = resolve(options.load) if options.load else None
@@ -41,14 +47,16 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
         pair_list=next(iter(options.list), None),
         only=options.categories,
         evaluation=True,
+        own=options.own,
     )
     torch.manual_seed(options.seed)
     note = ""
     if checkpoint:
         model, known = load_model(checkpoint, options.backbone, options.backbone_weights, options.voting)
         note = known.note
+        if isinstance(benchmark, OwnData):
+            benchmark.mark(read_trained(checkpoint.parent))
     else:
-        backbone, voting = options.backbone or DEFAULT_BACKBONE, options.voting or DEFAULT_VOTING
         model = build_model(backbone, options.backbone_weights, voting)
     options = replace(options, backbone=model.backbone.name, voting=model.voting)
     model.ablate(ablation(options, len(model.backbone.channels), bool(options.load)))
@@ -81,6 +89,7 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
         k: str(getattr(options, k)) for k in ("benchmark", "backbone", "img_side", "precision")
     }
     decisive |= {"categories": options.categories} if options.categories else {}
+    decisive |= {name: value for name, value in options.own.items() if name != "images"}
     decisive |= {"ablation": model.differences} if model.differences else {}
     decisive |= {} if options.load else {"seed": options.seed}
     results = save_results(

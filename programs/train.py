@@ -14,7 +14,7 @@ from dhpf.training.options import TrainOptions
 
 # What may differ when a run is resumed: it does not change what the run computes.
 FREE = {"resume", "logpath", "datapath", "device", "workers", "save_every", "no_download", "niter"}
-FREE |= {"backbone_weights", "on_bad_pair"}
+FREE |= {"backbone_weights", "on_bad_pair", "images"}
 EXAMPLES = (
     "python train.py --benchmark pfpascal --supervision strong --backbone resnet101 --logpath strong",
     "python train.py --resume logs/strong",

@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from places import ROOT
 from scipy.io import loadmat, savemat
+from tiny import BENCHMARKS
 
 from dhpf.common.errors import UserError
 from dhpf.data.lists import path_parts
 from dhpf.data.published import Published, digest
-from dhpf.data.verify import BENCHMARKS, main, verify
+from dhpf.data.verify import main, verify
 
 WILLOW = "PF-WILLOW/test_pairs.csv"
 PASCAL = "PF-PASCAL/test_pairs.csv"

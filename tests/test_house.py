@@ -98,11 +98,21 @@ def test_the_wheel_gives_the_same_names_and_the_commands(tmp_path: Path) -> None
     assert (installed / "dhpf" / "programs" / "published.json").is_file()
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
-def test_options_are_answered_without_importing_torch(program: str) -> None:
+@pytest.mark.parametrize(
+    ("program", "arguments"),
+    [
+        *((program, "--nonsense 1") for program in PROGRAMS),
+        ("train", "--device tpu"),
+        ("train", "--niter 0"),
+        ("test", "--load dhpf:spair-strong-resnet50"),
+        ("test", "--load nowhere.pt"),
+        ("match", "nowhere.jpg nowhere.png"),
+    ],
+)
+def test_options_are_answered_without_importing_torch(program: str, arguments: str) -> None:
     script = f"""
 import sys
-sys.argv = ["{program}.py", "--nonsense", "1"]
+sys.argv = ["{program}.py", *"{arguments}".split()]
 from dhpf.programs.{program} import main
 try:
     main()

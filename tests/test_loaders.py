@@ -18,13 +18,13 @@ from hypothesis.extra import numpy as st_numpy
 from PIL import Image
 from places import SHARED
 from scipy.io import loadmat, savemat
+from tiny import BENCHMARKS
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from dhpf.common.errors import UserError
 from dhpf.data.benchmark import Benchmark, Pair, mirrored_box, mirrored_points
 from dhpf.data.loading import Loader
-from dhpf.data.verify import BENCHMARKS
 
 SPLITS = [(name, split) for name, cls in BENCHMARKS.items() for split in cls.splits]
 needs_shared = pytest.mark.skipif(

@@ -1,4 +1,4 @@
-"""Every command of the README and of the documents in docs below runs as it stands, on tiny benchmarks, shortly.
+"""Every command of the README and of the documents in `LEFT` runs as it stands, on tiny benchmarks, shortly.
 
 The commands of a document run one after another in one folder, as a reader would type them. What they leave must be
 there; reports and their pictures have tests of their own.
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+import tiny_own
 import torch
 import torchvision
 from commands import run
@@ -39,6 +40,7 @@ LEFT = {
     "matches/collins-hopper-matches.png logs/tables/table-1.md",
     "docs/own-images.md": "matches/collins-hopper.json matches/collins-hopper-warped.png gridded/collins-hopper.csv",
     "docs/lists.md": "logs/cats-and-dogs/results.json logs/listed/results.json",
+    "docs/own-data.md": "logs/animals-val/results.json logs/animals-new/results.json portraits/pairs.csv",
     "docs/tables.md": "logs/tables/table-1.csv logs/tables/table-3.md logs/tables/table-mu.html",
 }
 
@@ -85,6 +87,7 @@ def home(tmp_path: Path, data: Path) -> Path:
     home.mkdir()
     (tmp_path / data.name).symlink_to(data)
     (home / "docs").symlink_to(ROOT / "docs")
+    tiny_own.make_animals(tmp_path / "shared" / "data")
     for name in released.FILES:
         drawn_learner("resnet101", tmp_path / "cache" / f"{name}.pt")
     for folder in (home / "weights", tmp_path / "cache"):

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from dhpf.common.errors import UserError
 from dhpf.data import synthetic
-from dhpf.data.photographs import corners, draw_crop, photograph, sample, stereo_motorcycle
+from dhpf.data.photographs import corners, draw_crop, photograph, sample
 from dhpf.data.synthetic import BACKGROUNDS, LENGTHS, MAX_PTS, MIN_PTS, OBJECTS, Scene, Synthetic
 from dhpf.data.warp import Points, Warp, draw_warp, pixels
 
@@ -104,23 +104,6 @@ def test_both_images_show_the_same_at_the_key_points(monkeypatch: pytest.MonkeyP
     assert min(mismatch(scenes, offset) for offset in (6, -6, 6j, -6j)) > 0.12
 
 
-def test_stereo_key_points_show_the_same_in_both_views() -> None:
-    scenes = [synthetic.draw_stereo_scene(rng(i), SIDE) for i in range(4)]
-    assert mismatch(scenes) < 0.07
-    assert min(mismatch(scenes, offset) for offset in (6, -6, 6j, -6j)) > 0.15
-
-
-def test_the_disparity_leads_to_the_same_colour_in_the_other_view() -> None:
-    left, right, disparity = stereo_motorcycle()
-    points = pixels(*disparity.shape[::-1])
-    known = disparity > 0
-    shift = disparity[known][:, None]
-    expected = sample(left[:3], points[known][:, None])
-    assert 0.5 < known.mean() < 0.93  # less than the 92.7 % that were measured: some are hidden on the right
-    assert difference(sample(right[:3], points[known][:, None] - shift), expected) < 0.025
-    assert difference(sample(right[:3], points[known][:, None] + shift), expected) > 0.1
-
-
 def assert_same(first: dict[str, Any], second: dict[str, Any]) -> None:
     assert first.keys() == second.keys()
     for name, value in first.items():
@@ -176,10 +159,7 @@ def test_pairs_are_the_same_in_any_worker_and_any_order() -> None:
 
 
 def test_seeds_splits_and_indices_give_different_pairs() -> None:
-    scenes = [
-        synthetic.draw(*key, SIDE)
-        for key in ((0, "test", 0), (1, "test", 0), (0, "test", 3), (0, "stereo", 0))
-    ]
+    scenes = [synthetic.draw(*key, SIDE) for key in ((0, "test", 0), (1, "test", 0), (0, "test", 3))]
     for first, second in combinations(scenes, 2):
         assert not np.array_equal(first.images[0], second.images[0])
         assert not np.array_equal(first.kps[1], second.kps[1])
@@ -189,7 +169,6 @@ def test_the_splits_share_no_photograph() -> None:
     used = {split: {*OBJECTS[split], *BACKGROUNDS[split]} for split in ("trn", "val", "test")}
     for first, second in combinations(used.values(), 2):
         assert not first & second
-    assert set(OBJECTS["stereo"]) <= used["test"]
 
 
 def test_the_frame_may_have_another_side() -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.io import savemat
 
+from dhpf import data
 from dhpf.data import caltech, pfwillow, spair
 from dhpf.data.caltech import Caltech
 from dhpf.data.pfpascal import PFPascal
@@ -156,3 +157,4 @@ def make_spair(root: Path, pairs: int = 8, categories: tuple[str, ...] = ("cat",
 
 
 MAKERS = {"pfpascal": make_pfpascal, "pfwillow": make_pfwillow, "caltech": make_caltech, "spair": make_spair}
+BENCHMARKS = {name: data.BENCHMARKS[name] for name in MAKERS}

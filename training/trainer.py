@@ -16,7 +16,7 @@ from dhpf.common.errors import UserError
 from dhpf.common.processes import gather, start, synchronise, total
 from dhpf.common.run import HISTORY, Run, progress, versions
 from dhpf.data import open_benchmark
-from dhpf.data.benchmark import Benchmark
+from dhpf.data.benchmark import Benchmark, write_trained
 from dhpf.data.loading import Loader, tolerated
 from dhpf.model.checkpoint import build_model, load_learner
 from dhpf.training import SUPERVISIONS
@@ -58,6 +58,7 @@ class Trainer:
                 options.thres,
                 options.img_side,
                 not options.no_download,
+                own=options.own,
                 pair_list=pair_list,
                 only=options.categories,
             )
@@ -109,7 +110,9 @@ class Trainer:
             self.run.log(text)
 
     def _tell(self) -> None:
-        """What was read, as the log begins."""
+        """What was read, as the log begins, and which images are trained on."""
+        if self.run:
+            write_trained(self.run.folder, self.sets["trn"])
         self.log("\n".join(note for data in self.sets.values() for note in data.notes))
 
     def _open_run(self, folder: Path) -> None:

@@ -1,0 +1,45 @@
+"""SPair-U: other key-points on images of SPair-71k, in SPair-71k's layout, published with Jamais Vu."""
+
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+from dhpf.common.errors import UserError, naming
+from dhpf.common.files import MIB, read_json
+from dhpf.data.benchmark import Pair
+from dhpf.data.lists import path_parts
+from dhpf.data.published import Published
+from dhpf.data.spair import SPair
+
+IMAGES = ("src_imname", "trg_imname")
+
+
+class SPairU(SPair):
+    """SPair-U. Its lists name pairs without an annotation file, which are left out, and its annotations the images."""
+
+    name = "spairu"
+    folder = "SPair-U"
+    archive = ()
+    source = "unpack its archive there, and SPair-71k beside it"
+    published = MappingProxyType[str, Published]({})
+    paper = MappingProxyType[str, Any]({})
+
+    def read_pairs(self) -> list[Pair]:
+        listed = super().read_pairs()
+        pairs = [self._with_images(pair) for pair in listed if self.annotation_file(pair).exists()]
+        if len(pairs) < len(listed):
+            self.notes.append(
+                f"{len(listed) - len(pairs)} of {len(listed)} listed pairs have no annotation and are left out"
+            )
+        return pairs
+
+    def _with_images(self, pair: Pair) -> Pair:
+        """The pair with the images that its annotation names."""
+        path = self.annotation_file(pair)
+        fields = read_json(path, MIB)
+        with naming(str(path)):
+            if not isinstance(fields, dict) or not all(isinstance(fields.get(name), str) for name in IMAGES):
+                raise UserError(f"it does not name its images, {' and '.join(IMAGES)}")
+            folder = f"JPEGImages/{self.categories[pair.category_id]}"
+            src_key, trg_key = (f"{folder}/{path_parts(fields[name], 1)[0]}" for name in IMAGES)
+        return replace(pair, src_key=src_key, trg_key=trg_key)
