@@ -1,8 +1,7 @@
-"""How long opening data takes, and how much memory above the process after its imports.
+"""How long opening a large benchmark takes, and how much memory: python benchmarks/reading.py
 
-    python benchmarks/reading.py            # all of FORMATS, or those named; needs ../shared
-
-Each is made from the real data, opened in a process of its own; the best of three.
+Each case runs in a process of its own, forked after the imports; memory is what its peak adds to what it had then. The
+lists have the published sizes and repeat the pairs of ../shared/data, or of a tiny benchmark where that is not there.
 """
 
 import argparse
@@ -12,19 +11,64 @@ import resource
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(1, str(Path(__file__).parents[1] / "tests"))
+import tiny
+from places import SHARED
 
-SHARED = ROOT.parent / "shared" / "data"
-Case = tuple[str, Path, str | None]  # what `open_benchmark` takes: a benchmark, its path, the split
+from dhpf.data import open_benchmark
+from dhpf.data.benchmark import Benchmark
+from dhpf.data.spair import SPair
+
+Reader = Callable[[], int]  # reads, and says how much
 
 
-def coco(folder: Path) -> Case:
+def spair(folder: Path, split: str, layout: bool) -> Path:
+    """SPair-71k with a list of the published length; without `layout` the annotations' names alone are the list."""
+    real = SHARED / "data" / SPair.folder
+    source = real if real.exists() else tiny.make_spair(folder / "tiny") / SPair.folder
+    target = folder / SPair.folder
+    lines = (source / f"Layout/large/{split}.txt").read_text().split()
+    repeated = islice(cycle(lines), SPair.published[split].pairs)
+    (target / "Layout/large").mkdir(parents=True)
+    (target / "JPEGImages").symlink_to(source / "JPEGImages")
+    if layout:
+        (target / "PairAnnotation").symlink_to(source / "PairAnnotation")
+        (target / f"Layout/large/{split}.txt").write_text("\n".join(repeated))
+    else:
+        (target / f"PairAnnotation/{split}").mkdir(parents=True)
+        for number, line in enumerate(repeated):
+            name = f"{number:06d}-{line.partition('-')[2]}.json"
+            (target / f"PairAnnotation/{split}/{name}").touch()
+    return folder
+
+
+def opening(split: str, layout: bool = True) -> Callable[[Path], Reader]:
+    def prepare(folder: Path) -> Reader:
+        datapath = spair(folder, split, layout)
+        return lambda: len(SPair(datapath, split))
+
+    return prepare
+
+
+def annotations(folder: Path) -> Reader:
+    datapath = spair(folder, "test", True)
+
+    def read() -> int:
+        data: Benchmark = SPair(datapath, "test")
+        return sum(data.annotation(i)["n_pts"] >= 0 for i in range(len(data)))
+
+    return read
+
+
+def coco(folder: Path) -> Reader:
     """50,000 annotations: PF-PASCAL's 285 over and over, each time in other images."""
-    content = json.loads((SHARED / "coco" / "pf-pascal" / "keypoints.json").read_text())
+    content = json.loads((SHARED / "data" / "coco" / "pf-pascal" / "keypoints.json").read_text())
     images, annotations = content["images"], content["annotations"]
     copies: dict[str, list[Any]] = {"images": [], "annotations": []}
     for n in range(50_000):
@@ -33,10 +77,10 @@ def coco(folder: Path) -> Case:
         copies["images"].append(image)
         copies["annotations"].append(annotations[kind] | {"id": n, "image_id": n})
     (folder / "coco.json").write_text(json.dumps(content | copies))
-    return "coco", folder / "coco.json", None
+    return lambda: len(open_benchmark("coco", folder / "coco.json", None))
 
 
-def ap10k(folder: Path) -> Case:
+def ap10k(folder: Path) -> Reader:
     """36,000 pairs, as many as AP-10K's tests have, of 2,000 images."""
     for kind in ("PairAnnotation/test", "ImageAnnotation/Felidae/cat"):
         (folder / "ap-10k" / kind).mkdir(parents=True)
@@ -48,41 +92,55 @@ def ap10k(folder: Path) -> Case:
         }
         path = folder / "ap-10k" / "PairAnnotation" / "test" / f"{s:012d}-{t:012d}:cat.json"
         path.write_text(json.dumps(paths))
-    return "ap10k", folder, "test"
+    return lambda: len(open_benchmark("ap10k", folder, "test"))
 
 
-FORMATS = {"coco": coco, "ap10k": ap10k}
+# By name: what prepares the files and gives what is measured; seconds and MiB that it may take, if it has limits.
+CASES: dict[str, tuple[Callable[[Path], Reader], float | None, float | None]] = {
+    "opening SPair-71k's test list": (opening("test"), 3, 150),
+    "opening SPair-71k's training list": (opening("trn"), None, None),
+    "opening SPair-71k's test pairs without Layout": (opening("test", layout=False), None, None),
+    "reading all annotations of SPair-71k's test pairs": (annotations, None, None),
+    "opening a COCO file of 50,000 annotations": (coco, 5, None),
+    "opening 36,000 pairs of AP-10K": (ap10k, None, None),
+}
 
 
-def measure(case: Case) -> tuple[int, float, float, float]:
-    """Pairs, seconds, seconds of the processor and MB of an opening in this process."""
-    from dhpf.data import BENCHMARKS, open_benchmark
+def measured(read: Reader) -> tuple[int, float, float]:
+    """What `read` says, its seconds, and the MiB that it added, in a process of its own."""
+    receiver, sender = multiprocessing.Pipe(duplex=False)
 
-    name, path, split = case
-    BENCHMARKS[name]  # imports it
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    begin, busy = time.perf_counter(), time.process_time()
-    pairs = len(open_benchmark(name, path, split))
-    seconds, busy = time.perf_counter() - begin, time.process_time() - busy
-    return pairs, seconds, busy, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    def run() -> None:
+        before, begin = peak(), time.perf_counter()
+        count = read()
+        sender.send((count, time.perf_counter() - begin, peak() - before))
+
+    process = multiprocessing.get_context("fork").Process(target=run)
+    process.start()
+    result: tuple[int, float, float] = receiver.recv()
+    process.join()
+    return result
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("formats", nargs="*", metavar="FORMAT", help=", ".join(FORMATS))
-    for name in parser.parse_args().formats or FORMATS:
+def peak() -> float:
+    """The most memory that this process had, in MiB; after a fork, what it has."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def main() -> int:
+    argparse.ArgumentParser(description="Measure how benchmarks are read.").parse_args()
+    over = 0
+    for name, (prepare, seconds, memory) in CASES.items():
+        if prepare is coco and not SHARED.is_dir():
+            print(f"{name}: left out, there is no ../shared")
+            continue
         with tempfile.TemporaryDirectory() as folder:
-            case = FORMATS[name](Path(folder))
-            runs = []
-            for _ in range(3):
-                with multiprocessing.get_context("spawn").Pool(1) as pool:
-                    runs.append(pool.apply(measure, (case,)))
-        pairs, seconds, busy, memory = min(runs, key=lambda run: run[1])
-        print(
-            f"{name}: {pairs} pairs in {seconds:.2f} s ({busy:.2f} s of processor), {memory:.0f} MB",
-            flush=True,
-        )
+            count, took, added = measured(prepare(Path(folder)))
+        over += took > (seconds or took) or added > (memory or added)
+        allowed = f" (at most {seconds:g} s{f', {memory:g} MiB' if memory else ''})" if seconds else ""
+        print(f"{name}: {count} in {took:.2f} s, {added:.0f} MiB{allowed}", flush=True)
+    return 1 if over else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -98,31 +99,29 @@ def modes(backbone: str, device: torch.device, side: int, bf16: bool) -> Modes:
     }
 
 
-def seconds(function: Callable[[], object], device: torch.device) -> float:
+def seconds(function: Callable[[], object]) -> float:
     """Time of a call."""
     begin = time.perf_counter()
     function()
-    if device.type == "cuda":
+    if torch.cuda.is_initialized():
         torch.cuda.synchronize()
     return time.perf_counter() - begin
 
 
-def median(function: Callable[[], object], device: torch.device, repeats: int) -> float:
+def median(function: Callable[[], object], repeats: int) -> float:
     """Median time of a call, warmed up."""
-    return statistics.median([seconds(function, device) for _ in range(repeats + 1)][1:])
+    return statistics.median([seconds(function) for _ in range(repeats + 1)][1:])
 
 
-def against_bare(
-    measured: Modes, names: Iterable[str], device: torch.device, repeats: int
-) -> dict[str, dict[str, float]]:
+def against_bare(measured: Modes, names: Iterable[str], repeats: int) -> dict[str, dict[str, float]]:
     """Time per pair of these modes, and its ratio to the faster bare backbone; the first two modes are that."""
-    bare = min((call for call, _ in list(measured.values())[:2]), key=lambda call: median(call, device, 3))
-    rows = {"bare backbone": {"ms per pair": median(bare, device, repeats) * 1e3, "ratio": 1.0}}
+    bare = min((call for call, _ in list(measured.values())[:2]), key=lambda call: median(call, 3))
+    rows = {"bare backbone": {"ms per pair": median(bare, repeats) * 1e3, "ratio": 1.0}}
     for name in names:
         call, pairs = measured[name]
-        seconds(call, device)
+        seconds(call)
         # A machine that others use drifts: each run is compared with the bare backbone of the same moment.
-        runs = [(seconds(bare, device), seconds(call, device) / pairs) for _ in range(repeats)]
+        runs = [(seconds(bare), seconds(call) / pairs) for _ in range(repeats)]
         ratio = statistics.median(mode / before for before, mode in runs)
         rows[name] = {"ms per pair": statistics.median(mode for _, mode in runs) * 1e3, "ratio": ratio}
     return rows
@@ -130,16 +129,16 @@ def against_bare(
 
 def alone(mode: str, side: int, options: argparse.Namespace) -> tuple[float, float]:
     """Seconds a pair and peak memory in GB of a mode in a process that does nothing else; see `only`."""
-    shape = ["--backbone", options.backbone, "--img-side", str(side), "--precision", options.precision]
-    command = [sys.executable, __file__, *shape, "--device", options.device, "--only", mode]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
-    return float(printed[0]), float(printed[1])
+    shape = [f"--{name}={vars(options)[name]}" for name in ("backbone", "precision", "device")]
+    command = [sys.executable, __file__, *shape, f"--img-side={side}", "--only", mode]
+    duration, memory = map(float, subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.split())
+    return duration, memory
 
 
 def only(mode: str, measured: Modes, device: torch.device) -> None:
     """Print what `alone` reads; the memory is the process's, or of the GPU's allocator."""
     call, pairs = measured[mode]
-    duration = median(call, device, 1) / pairs
+    duration = median(call, 1) / pairs
     # Not getrusage: what it reports of a child process begins at its parent's size.
     status = Path("/proc/self/status").read_text().split()
     memory = int(status[status.index("VmHWM:") + 1]) / 1e6
@@ -152,13 +151,13 @@ def growth(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     for side, batch in ((240, 1), (480, 1), (720, 1), (240, 4), (240, 16)):
         duration, memory = alone(f"evaluation, batch {batch}", side, options)
         dense = batch * (side // 4) ** 4 * 4 / 1e9
-        row = {"ms per pair": duration * 1e3, "peak GB": memory, "GB an N×N": dense}
-        table[f"side {side}, batch {batch}"] = row
+        cells = {"ms per pair": duration * 1e3, "peak GB": memory, "GB an N×N": dense}
+        table[f"side {side}, batch {batch}"] = cells
     return table
 
 
-def stages(options: argparse.Namespace, device: torch.device, repeats: int) -> dict[str, float]:
-    """Seconds of the parts of evaluating one pair."""
+def stages(options: argparse.Namespace, device: torch.device) -> dict[str, float]:
+    """Milliseconds of the parts of evaluating one pair."""
     with torch.no_grad():
         model = DHPF(BACKBONES[options.backbone](network(options.backbone).state_dict())).eval().to(device)
         batch = batch_of(1, options.img_side, device)
@@ -175,7 +174,7 @@ def stages(options: argparse.Namespace, device: torch.device, repeats: int) -> d
             "appearance, votes, column maxima": lambda: hough_matching(matches.scores.rows.correlation),
             "transfer": lambda: matches.transfer(batch["src_kps"]),
         }
-        return {name: median(part, device, repeats) for name, part in parts.items()}
+        return {name: median(part, options.repeats) * 1e3 for name, part in parts.items()}
 
 
 def loader_speed(name: str, datapath: Path, workers: int) -> float:
@@ -188,83 +187,76 @@ def loader_speed(name: str, datapath: Path, workers: int) -> float:
     return count / (time.perf_counter() - begin)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--backbone", choices=list(BACKBONES), default="resnet101")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--img-side", type=int, default=240)
-    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
-    parser.add_argument("--repeats", type=int, default=5, help="how often each mode is measured")
-    parser.add_argument(
-        "--modes", nargs="+", metavar="MODE", help='these alone, by their names: "weak training, batch 4"'
-    )
-    parser.add_argument("--stages", action="store_true", help="also the parts of evaluating one pair")
-    parser.add_argument(
-        "--growth", action="store_true", help="also how evaluation grows with image and batch"
-    )
-    parser.add_argument(
-        "--loader",
-        nargs="+",
-        choices=list(BENCHMARKS),
-        metavar="BENCHMARK",
-        default=[],
-        help="also the speed of loading alone",
-    )
-    parser.add_argument("--datapath", type=Path, default=Path("../Datasets_DHPF"))
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--no-memory", action="store_true", help="leave out the peak memory")
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
-    parser.add_argument("--only", help=argparse.SUPPRESS)  # run one mode and print this process's peak memory
-    options = parser.parse_args()
+def run(options: argparse.Namespace) -> None:
+    """Measure what the options ask for, and print it. Raises: UserError."""
     if options.repeats < 1:
-        parser.error("--repeats: a mode is measured once or more often")
-    keep_freed_memory()
-    try:
-        _, device = start(options.device)
-    except UserError as error:
-        parser.error(str(error))
+        raise UserError("--repeats: a mode is measured once or more often")
+    _, device = start(options.device)
     measured = modes(options.backbone, device, options.img_side, options.precision == "bf16")
     if options.only:
         only(options.only, measured, device)
         return
     names = options.modes or list(measured)[2:]
     if unknown := [name for name in names if name not in measured]:
-        parser.error(f"--modes: there is no mode {unknown[0]!r}; there are {', '.join(map(repr, measured))}")
+        raise UserError(
+            f"--modes: there is no mode {unknown[0]!r}; there are {', '.join(map(repr, measured))}"
+        )
 
-    rows = against_bare(measured, names, device, options.repeats)
+    rows = against_bare(measured, names, options.repeats)
     for name in () if options.no_memory else names:
         rows[name]["peak GB"] = alone(name, options.img_side, options)[1]
-    report: dict[str, object] = {
+    on_cpu = f"cpu, {torch.get_num_threads()} threads"
+    about = {
         "backbone": options.backbone,
-        "device": torch.cuda.get_device_name()
-        if device.type == "cuda"
-        else f"cpu, {torch.get_num_threads()} threads",
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else on_cpu,
         "img_side": options.img_side,
         "precision": options.precision,
         "torch": torch.__version__,
-        "modes": rows,
     }
+    tables: dict[str, dict[str, Any]] = {"modes": rows}
     if options.stages:
-        report["stages, ms"] = {k: v * 1e3 for k, v in stages(options, device, options.repeats).items()}
+        tables["stages, ms"] = stages(options, device)
     if options.growth:
-        report["growth"] = growth(options)
+        tables["growth"] = growth(options)
     if options.loader:
-        report["loading alone, pairs/s"] = {
-            name: loader_speed(name, options.datapath, options.workers) for name in options.loader
-        }
+        speeds = {name: loader_speed(name, options.datapath, options.workers) for name in options.loader}
+        tables["loading alone, pairs/s"] = speeds
     if options.json:
-        print(json.dumps(report))
+        print(json.dumps(about | tables))
         return
-    for key, value in report.items():
-        if not isinstance(value, dict):
-            print(f"{key}: {value}")
-            continue
-        print(f"\n{key}")
-        for name, cell in value.items():
+    print(*(f"{name}: {value}" for name, value in about.items()), sep="\n")
+    for title, table in tables.items():
+        print(f"\n{title}")
+        for name, cell in table.items():
             numbers = cell.items() if isinstance(cell, dict) else [("", cell)]
             print(f"  {name:34}" + "".join(f"{number:10.2f} {unit}" for unit, number in numbers))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--backbone", choices=list(BACKBONES), default="resnet101")
+    add("--device", default="cpu")
+    add("--img-side", type=int, default=240)
+    add("--precision", choices=["fp32", "bf16"], default="fp32")
+    add("--repeats", type=int, default=5, help="how often each mode is measured")
+    add("--modes", nargs="+", metavar="MODE", help='these alone, by their names: "weak training, batch 4"')
+    add("--stages", action="store_true", help="also the parts of evaluating one pair")
+    add("--growth", action="store_true", help="also how evaluation grows with image and batch")
+    add("--loader", nargs="+", choices=list(BENCHMARKS), default=[], help="also the speed of loading alone")
+    add("--datapath", type=Path, default=Path("../Datasets_DHPF"))
+    add("--workers", type=int, default=2)
+    add("--no-memory", action="store_true", help="leave out the peak memory")
+    add("--json", action="store_true", help="one JSON object instead of a table")
+    add("--only", help=argparse.SUPPRESS)  # run one mode and print this process's peak memory
+    options = parser.parse_args()
+    keep_freed_memory()
+    try:
+        run(options)
+    except UserError as error:
+        parser.exit(2, f"{parser.prog}: error: {error}\n")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+MOST = 600  # characters of a message
+
 
 class UserError(Exception):
     """A mistake of the user's: one sentence that names the file or option and the way out.
@@ -13,8 +15,14 @@ class UserError(Exception):
 
 @contextmanager
 def naming(place: str, way_out: str = "") -> Iterator[None]:
-    """Puts the place of the fault before the message of a UserError raised inside, and the way out behind it."""
+    """Puts the place of the fault before the message of a UserError raised inside, and the way out behind it.
+
+    What the message quotes is cut where it is long, and escaped where it cannot be printed.
+    """
     try:
         yield
     except UserError as error:
-        raise UserError(f"{place}: {error}{way_out and f': {way_out}'}") from error
+        message = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(error))
+        if len(message) > MOST:
+            message = f"{message[: MOST - 100]} … {message[-80:]}"
+        raise UserError(": ".join(filter(None, (place, message, way_out)))) from error

@@ -86,7 +86,12 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         default = action.default
-        if default in (None, "", False, (), argparse.SUPPRESS) or not action.option_strings:
+        if (
+            default is None
+            or default is False
+            or default in ("", (), argparse.SUPPRESS)
+            or not action.option_strings
+        ):
             return action.help
         shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
         return f"{action.help} (default: {shown})"

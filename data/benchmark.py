@@ -43,7 +43,7 @@ class Pair:
 
     line: where the pair list names the pair.  src_kps, trg_kps: [2, n] (x; y).  points: their names or numbers, n or
     none.  src_bbox, trg_bbox: [4] (x1 y1 x2 y2), None where there is none.  labels: integers that go into the sample
-    as they are.  file: name of the pair's own annotation file, where it has one.
+    as they are.  file: name of the annotation that the pair has beside the list, for messages.
     """
 
     line: int
@@ -140,7 +140,7 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
         self.notes: list[str] = []
         self.pairs = self.read_pairs()
         if not self.pairs:
-            raise UserError(f"{self.list_path}: the list names no pair")
+            raise UserError(f"{self.list_path}: the list names no pair: name another with --list")
         self._restrict(only, mirrored=split == "trn" and not evaluation)
         keys = {key for pair in self.pairs for key in (pair.src_key, pair.trg_key)} if self.lists else ()
         self._other_case = layout.other_case(self.root, sorted(keys))
@@ -267,14 +267,15 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
         sizes = {"src": self.size(pair.src_key), "trg": self.size(pair.trg_key)}
         points = {"src": pair.src_kps, "trg": pair.trg_kps}
         boxes: dict[str, Array] = {}
-        for end, size in sizes.items():
-            # In float32, like the published program: a rounding decides which of two cells is nearest.
-            scale = (self.img_side / np.array(size)).astype(np.float32)
-            points[end] = self._checked_points(points[end]) * scale[:, None]
-            box = getattr(pair, f"{end}_bbox")
-            boxes[end] = NO_BOX if box is None else checked_box(box) * np.tile(scale, 2)
-        extent = self.bbox_extent(points["trg"], boxes["trg"])
-        threshold = self._threshold(points["trg"], extent)
+        with naming(pair.file):
+            for end, size in sizes.items():
+                # In float32, like the published program: a rounding decides which of two cells is nearest.
+                scale = (self.img_side / np.array(size)).astype(np.float32)
+                points[end] = self._checked_points(points[end]) * scale[:, None]
+                box = getattr(pair, f"{end}_bbox")
+                boxes[end] = NO_BOX if box is None else checked_box(box) * np.tile(scale, 2)
+            extent = self.bbox_extent(points["trg"], boxes["trg"])
+            threshold = self._threshold(points["trg"], extent)
         if pair.flip:
             points = {end: mirrored_points(kps, self.img_side) for end, kps in points.items()}
             boxes = {end: mirrored_box(box, self.img_side) for end, box in boxes.items()}
@@ -286,7 +287,7 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
             "category_id": pair.category_id,
             "n_pts": points["src"].shape[1],
             "n_trg_pts": points["trg"].shape[1],
-            "points": "\t".join(" ".join(name.split()) for name in pair.points),
+            "points": "\t".join(map(printable, pair.points)),
             "bbox_extent": torch.from_numpy(extent),
             "pckthres": torch.tensor(threshold, dtype=torch.float32),
             "flip": pair.flip,
@@ -334,6 +335,11 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
                 f"unknown category: class '{text}' is not one of 1 to {len(self.categories)}, and no name of one"
             )
         return number - 1
+
+
+def printable(name: str) -> str:
+    """The name of a point as a table can hold it."""
+    return " ".join(name.split()).encode(errors="replace").decode()
 
 
 def originals(pairs: list[Pair]) -> list[Pair]:

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from dhpf.common.files import is_file
+
 
 def folder_of(datapath: Path, names: Sequence[str], inside: Sequence[str]) -> Path | None:
     """A benchmark's folder: below datapath by one of its names, once more in that one, or datapath itself.
@@ -38,7 +40,7 @@ def other_case(root: Path, keys: Iterable[str]) -> dict[str, str]:
             with suppress(OSError):
                 files[folder] = {file.name.lower(): file.name for file in (root / folder).iterdir()}
         there = files[folder].get(name.lower(), name)
-        if there != name and not (root / key).exists():
+        if there != name and not is_file(root / key):
             found[key] = f"{folder}/{there}"
     return found
 

@@ -2,18 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from io import BytesIO
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
 import numpy as np
-from scipy.io import loadmat, whosmat
 
 from dhpf.common.download import DRIVE
 from dhpf.common.errors import UserError
-from dhpf.common.files import MIB, read_bytes
+from dhpf.common.files import MIB, is_file, read_bytes
 from dhpf.data.benchmark import NO_POINTS, UNKNOWN, Array, Benchmark, Pair
 from dhpf.data.lists import at_line, path_parts, points, read_pair_table, read_table
+from dhpf.data.matlab import read_arrays
 from dhpf.data.published import Published
 
 COLUMNS = ("source_image", "target_image", "class")
@@ -59,7 +58,7 @@ class PFPascal(Benchmark):
             category_id = self.category_of_class(row["class"])
             src_key, trg_key = keys = image_key(row["source_image"]), image_key(row["target_image"])
             src_kps = trg_kps = NO_POINTS
-            if row.keys() >= COORDINATES and not all(self._mat(key, category_id).exists() for key in keys):
+            if row.keys() >= COORDINATES and not all(is_file(self._mat(key, category_id)) for key in keys):
                 src_kps, trg_kps = points(row["xa"], row["ya"]), points(row["xb"], row["yb"])
                 check_equal(src_key, trg_key, src_kps, trg_kps)
             return Pair(
@@ -93,6 +92,7 @@ class PFPascal(Benchmark):
         """The pair with the key-points that are present in both images, and both boxes."""
         if pair.src_kps.size:
             return pair
+        files = " and ".join(self._mat(key, pair.category_id).name for key in (pair.src_key, pair.trg_key))
         src_kps, src_bbox = self._image_annotation(pair.src_key, pair.category_id)
         trg_kps, trg_bbox = self._image_annotation(pair.trg_key, pair.category_id)
         check_equal(pair.src_key, pair.trg_key, src_kps, trg_kps)
@@ -104,6 +104,7 @@ class PFPascal(Benchmark):
             points=tuple(map(str, common + 1)),
             src_bbox=src_bbox,
             trg_bbox=trg_bbox,
+            file=files,
         )
 
     def _mat(self, key: str, category_id: int) -> Path:
@@ -139,16 +140,11 @@ def flip_of(text: str | None) -> int:
 
 def read_annotation(path: Path) -> tuple[Array, Array]:
     """Key-points [2, n] of one image, NaN where absent, and its box [4], in pixels of the stored image."""
-    content = read_bytes(path, 16 * MIB)
     try:
-        # Shapes first: a compressed file of a few KiB can hold gigabytes.
-        shapes = {name: shape for name, shape, _ in whosmat(BytesIO(content))}
-        kps, bbox = shapes["kps"], shapes["bbox"]
-        if len(kps) != 2 or kps[1] != 2 or kps[0] > 1000 or np.prod(bbox) != 4:
-            raise UserError(f"{path}: kps is {kps} and bbox {bbox}, not (n, 2) and (1, 4)")
-        arrays = loadmat(BytesIO(content), variable_names=["kps", "bbox"])
-        return arrays["kps"].astype(np.float64).T, arrays["bbox"].astype(np.float64).ravel()
-    except UserError:
-        raise
-    except Exception as error:  # scipy's reader raises almost anything on damaged files
+        arrays = read_arrays(read_bytes(path, 16 * MIB))
+        kps, bbox = arrays["kps"], arrays["bbox"]
+    except (ValueError, KeyError) as error:
         raise UserError(f"{path}: not an annotation with kps and bbox ({error!r})") from error
+    if kps.ndim != 2 or kps.shape[1] != 2 or len(kps) > 1000 or bbox.size != 4:
+        raise UserError(f"{path}: kps is {kps.shape} and bbox {bbox.shape}, not (n, 2) and (1, 4)")
+    return kps.T, bbox.ravel()

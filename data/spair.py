@@ -11,7 +11,7 @@ import numpy as np
 
 from dhpf.common.download import DRIVE
 from dhpf.common.errors import UserError
-from dhpf.common.files import MIB, read_text
+from dhpf.common.files import MIB, is_file, read_text
 from dhpf.data.benchmark import UNKNOWN, Array, Benchmark, Pair
 from dhpf.data.lists import MAX_LIST_BYTES, at_line
 from dhpf.data.published import Published
@@ -58,7 +58,7 @@ class SPair(Benchmark):
             files = sorted(file.name for file in self.list_path.glob("*.json"))
             return [self._pair(0, file.removesuffix(".json")) for file in files]
         pairs = []
-        for number, line in enumerate(read_text(self.list_path, MAX_LIST_BYTES).split("\n"), start=1):
+        for number, line in enumerate(read_text(self.list_path, MAX_LIST_BYTES).splitlines(), start=1):
             if line.strip():
                 with at_line(self.list_path, number):
                     pairs.append(self._pair(number, line.strip()))
@@ -83,7 +83,7 @@ class SPair(Benchmark):
     def annotation_file(self, pair: Pair) -> Path:
         folder = self.root / "PairAnnotation" / self.split
         windows = folder / pair.file.replace(":", "_")
-        return windows if windows.exists() else folder / pair.file
+        return windows if is_file(windows) else folder / pair.file
 
 
 def read_annotation(path: Path) -> dict[str, Any]:

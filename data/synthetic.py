@@ -138,18 +138,9 @@ class Synthetic(Benchmark):
     thresholds = ("img", "bbox")
     auto_thres = "bbox"
 
-    def __init__(
-        self,
-        datapath: str | Path,
-        split: str,
-        thres: str = "auto",
-        img_side: int = 240,
-        *,
-        seed: int = 0,
-        **restrictions: Any,
-    ) -> None:
+    def __init__(self, datapath: str | Path, *args: Any, seed: int = 0, **named: Any) -> None:
         self.seed = seed
-        super().__init__(PHOTOGRAPHS.parent, split, thres, img_side, **restrictions)
+        super().__init__(PHOTOGRAPHS.parent, *args, **named)
 
     def read_pairs(self) -> list[Pair]:
         ids = [self.category_id(Path(name).stem) for name in OBJECTS[self.split]]

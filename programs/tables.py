@@ -177,10 +177,9 @@ def reproduce(options: ReproduceOptions, given: list[str]) -> None:
     found = [record for cell, results in done for record in records(table, cell, results)]
     failed = [f"{cell.folder.name}: {results['reason']}" for cell, results in done if "reason" in results]
     sources = [g["source"] for g in PUBLISHED if any(cell.checkpoint.stem in g["values"] for cell in todo)]
-    counts = {r["benchmark"]: r["pairs"] for r in found if r["category"] == "all" and r["pairs"]}
     notes = [
         *(f"In brackets: published value, difference measured − published. Source: {s}." for s in sources),
-        *(f"Measured on {count} pairs of {benchmark}." for benchmark, count in counts.items()),
+        *dict.fromkeys(f"Measured on {'; '.join(r['figures']['about'])}." for _, r in done if "figures" in r),
         *([f"Options: {' '.join(given)}."] if given else []),
         *(f"Missing: {name}." for name in dict.fromkeys(missing)),
         *(f"Failed: {reason}." for reason in failed),

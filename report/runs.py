@@ -92,7 +92,7 @@ def report_test(
         Section("Options", facts=options),
         Section("Versions", facts=results["versions"]),
     ]
-    write_report(folder / REPORT, f"DHPF on {benchmark.name}, {benchmark.split}", sections)
+    write_report(folder / REPORT, f"DHPF on {figures['about'][0]}", sections)
 
 
 def headline(figures: Sequence[Mapping[str, Any]], average: str = "") -> list[int]:

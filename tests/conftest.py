@@ -5,6 +5,7 @@ Over tensors this small, threads that wait for one another cost far more than th
 
 import io
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,12 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     pixel = io.BytesIO()
     Image.new("RGB", (1, 1)).save(pixel, "png")
     monkeypatch.setattr("dhpf.report.pictures.render", lambda *_: pixel.getvalue())
+
+
+@pytest.fixture
+def broken(data: Path, tmp_path: Path) -> Path:
+    """The data with an image damaged that pairs of every split show."""
+    shutil.copytree(data, tmp_path / "broken")
+    image = tmp_path / "broken" / "PF-PASCAL" / "JPEGImages" / "2008_000001_cat.jpg"
+    image.write_bytes(b"\xff\xd8 cut off")
+    return tmp_path / "broken"

@@ -172,6 +172,16 @@ def test_a_list_in_another_form_means_the_same(own: Path, whole: Path, form: str
     assert samples(PFPascal(own, "trn")) == samples(PFPascal(whole, "trn"))
 
 
+@pytest.mark.parametrize("name", ["pfpascal", "pfwillow", "caltech", "spair"])
+@pytest.mark.parametrize("ending", ["\r\n", "\r"])
+def test_byte_order_mark_and_line_endings_do_not_matter(
+    own: Path, whole: Path, name: str, ending: str
+) -> None:
+    path = BENCHMARKS[name](own, "test").list_path
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\r", b"").replace(b"\n", ending.encode()))
+    assert samples(BENCHMARKS[name](own, "test")) == samples(BENCHMARKS[name](whole, "test"))
+
+
 @pytest.mark.parametrize("form", ["{}", "{};", "[{}]", "[{} ]", "({},)"])
 def test_coordinates_in_other_forms_mean_the_same(own: Path, whole: Path, form: str) -> None:
     path = own / "Caltech-101/test_pairs_caltech_with_category.csv"

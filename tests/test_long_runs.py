@@ -350,16 +350,6 @@ def torchrun(folder: Path, processes: int, arguments: str) -> "subprocess.Popen[
     )
 
 
-@pytest.fixture
-def broken(data: Path, tmp_path: Path) -> Path:
-    """The data with one image damaged."""
-    shutil.copytree(data, tmp_path / "broken")
-    (tmp_path / "broken" / "PF-PASCAL" / "JPEGImages" / "2008_000001_cat.jpg").write_bytes(
-        b"\xff\xd8 cut off"
-    )
-    return tmp_path / "broken"
-
-
 def test_processes_evaluate_like_one(data: Path, broken: Path, whole: Path, tmp_path: Path) -> None:
     """Two by torchrun; three where one image is broken and its pairs are skipped."""
     arguments = (

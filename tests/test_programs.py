@@ -283,16 +283,6 @@ def test_a_model_trains_and_is_tested(data: Path, tmp_path: Path, benchmark: str
     assert figures["n_pairs"] == 8
 
 
-@pytest.fixture
-def broken(data: Path, tmp_path: Path) -> Path:
-    """The data with one image of each split's pairs damaged."""
-    shutil.copytree(data, tmp_path / "broken")
-    (tmp_path / "broken" / "PF-PASCAL" / "JPEGImages" / "2008_000001_cat.jpg").write_bytes(
-        b"\xff\xd8 cut off"
-    )
-    return tmp_path / "broken"
-
-
 def test_a_broken_image_stops_the_run(broken: Path, tmp_path: Path) -> None:
     for program in ("train.py", "test.py"):
         outcome = run(tmp_path, f"{program} {on(broken)} --logpath {program}")
