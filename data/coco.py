@@ -73,8 +73,10 @@ class Coco(OwnData):
             ids += [number] * len(ends)
             if objects and not len(ends):
                 poor.append(f"{category} ({len(objects)} object{'s' * (len(objects) > 1)})")
-        if empty := sum(not objects for objects in groups.values()):
-            poor.append(f"{empty} categories without objects")
+        if empty := [category for category, objects in groups.items() if not objects]:
+            poor.append(
+                f"{', '.join(empty) if len(empty) < 9 else f'{len(empty)} more categories'} (no object)"
+            )
         if self.per_category:
             self.notes.append(f"at most {self.per_category} pairs drawn of each category")
         if poor:

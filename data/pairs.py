@@ -81,4 +81,6 @@ def values_of(row: Mapping[str, str]) -> tuple[Array, Array | None]:
     box = np.concatenate(list(map(numbers, corners))) if all(corners) else None
     if len(ends) != 4 or (box is not None and len(box) != 4):
         raise UserError("a coordinate is not one number")
+    if box is None and any(corners):
+        raise UserError(f"a box has all of {','.join(BOX)} or none")
     return ends, box
