@@ -28,6 +28,7 @@ from scipy.io import savemat
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(1, str(Path(__file__).parents[1] / "tests"))
 import tiny
+import tiny_own
 
 from dhpf.common.errors import UserError
 from dhpf.data import BENCHMARKS
@@ -36,7 +37,19 @@ from dhpf.data.matlab import read_arrays
 
 SECONDS = 10  # for one file
 MIB = 300  # more memory than before, for all files
-WAYS_OUT = ("--list", "choose another list", "--on-bad-pair", "save it as UTF-8")
+WAYS_OUT = (
+    "--list",
+    "choose another",
+    "--on-bad-pair",
+    "save it as UTF-8",
+    "correct it",
+    "correct or remove it",
+)
+WAYS_OUT += ("export it", "replace it", "rename one", "--val-share", "--images")
+RECORD = (
+    r", line \d+|no pair|not JSON|no list '|two categories"
+    r"|(annotations|images|categories)\[\d+\]|\d-\d+:[\w ]+\.json"
+)
 TOKENS = (
     *("", "nan", "NaN", "inf", "-Infinity", "-1", "0", "1e308", "1e999", "9" * 400, "0x10", "1_0", "½", "٣", "null"),
     *("true", "[]", "{}", '"', "'", ",", ";", ":", "-", "_", "\t", "\n", "\r", "\0", "\u2028", "\ufeff", "é"),
@@ -200,6 +213,21 @@ def kind(benchmark: str, file: str, *damages: Damage, split: str = "test") -> Ki
     )
 
 
+def own(benchmark: str, file: str, make: Callable[[Path], Path], *damages: Damage) -> Kind:
+    """A file of one's own data."""
+    return Kind(make, file, damages, lambda place: pairs_of(benchmark, "whole")(place / file))
+
+
+def ap10k(file: str) -> Kind:
+    """A file of a tiny AP-10K."""
+    return Kind(
+        lambda place: tiny_own.make_ap10k(place, pairs=2),
+        f"ap-10k/{file}",
+        (*TEXT, restructured, restructured),
+        pairs_of("ap10k"),
+    )
+
+
 KINDS = {
     "pfpascal list": kind("pfpascal", "test_pairs.csv", *TEXT),
     "pfpascal training list": kind("pfpascal", "trn_pairs.csv", *TEXT, split="trn"),
@@ -209,6 +237,10 @@ KINDS = {
     "caltech list": kind("caltech", "test_pairs_caltech_with_category.csv", *TEXT),
     "spair list": kind("spair", "Layout/large/test.txt", *TEXT),
     "spair .json": kind("spair", "PairAnnotation/test/*.json", *TEXT, restructured, restructured),
+    "coco": own("coco", "own.json", tiny_own.make_coco, *TEXT, restructured, restructured),
+    "table": own("table", "pairs.csv", tiny_own.make_table, *TEXT),
+    "ap10k pair": ap10k("PairAnnotation/test/*.json"),
+    "ap10k image": ap10k("ImageAnnotation/*/*/*.json"),
 }
 
 
@@ -240,7 +272,7 @@ def verdict(read: Callable[[Path], Any], folder: Path, path: Path, content: byte
         message = str(error)
         if not any(name in message for name in (path.name, path.with_suffix(".jpg").name)):
             return f"the file is not named: {message[:500]}"
-        if not re.search(r", line \d+|names no pair", message):
+        if not re.search(RECORD, message):
             return f"no line or record is named: {message[:500]}"
         if not any(way in message for way in WAYS_OUT):
             return f"no way out is named: {message[:500]}"

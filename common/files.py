@@ -52,7 +52,9 @@ def read_bytes(path: Path, limit: int) -> bytes:
     except OSError as error:
         raise UserError(f"{path}: the file cannot be read ({error.strerror})") from error
     if len(content) > limit:
-        raise UserError(f"{path}: the file is larger than {limit // MIB} MiB, which such a file never is")
+        raise UserError(
+            f"{path}: the file is larger than {limit // MIB} MiB, which such a file never is: replace it"
+        )
     return content
 
 
@@ -72,8 +74,10 @@ def read_json(path: Path, limit: int) -> Any:
     """What a JSON file of at most `limit` bytes holds."""
     try:
         return json.loads(read_text(path, limit))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}, line {error.lineno}: not JSON ({error.msg}), export it anew") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: the file is not JSON ({error})") from error
+        raise UserError(f"{path}: not JSON that can be read ({error}), export it anew") from error
 
 
 def sha256(path: Path) -> str:

@@ -50,7 +50,7 @@ class AP10K(Benchmark):
         pairs = []
         for file, match in tqdm(found.items(), str(self.list_path), delay=2, disable=None):
             content = read_json(self.list_path / file, MIB)
-            with naming(str(self.list_path / file)):
+            with naming(str(self.list_path / file), "correct or remove it"):
                 if match is None:
                     raise UserError("its name is not of the form <source>-<target>:<category>.json")
                 src_key, trg_key = (image_key(content, f"{end}_json_path") for end in ("src", "trg"))

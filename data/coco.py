@@ -25,6 +25,7 @@ PAIRS = 100  # drawn a category
 MOST_PAIRS = 1_000_000
 EXACT = 2000  # objects whose pairs are all looked at; of more, pairs are drawn and looked at
 ROUNDS = 50
+CORRECT = "correct it, or leave it out"
 Flags = NDArray[np.bool_]
 
 
@@ -84,9 +85,10 @@ class Coco(OwnData):
         if not ids:
             raise UserError(
                 f"{path}: there is no pair in split {self.split}, that is two objects of a category in different "
-                f"images that share {SHARED} key-points ({'; '.join(self.notes)})"
+                f"images that share {SHARED} key-points ({'; '.join(self.notes)}): choose another split or file"
             )
-        places = located(self.root, {o.image for ends in self._ends for o in ends})
+        with naming(str(path)):
+            places = located(self.root, {o.image for ends in self._ends for o in ends})
         self.frames = {places[name]: size for name, size in self.frames.items() if name in places}
         return [
             own_pair(n, places[s.image], places[t.image], category)
@@ -126,11 +128,11 @@ class Coco(OwnData):
         self.point_names = [point_names(record.get("keypoints")) for record in content["categories"]]
         groups: dict[str, list[Object]] = {name: [] for name in names.values()}
         if len(groups) < len(names):
-            raise UserError(f"{path}: two categories have one name")
+            raise UserError(f"{path}: two categories have one name: rename one")
         left_out: Counter[str] = Counter()
         annotations = tqdm(records(path, content, "annotations"), str(path), delay=2, disable=None)
         for number, record in enumerate(annotations):
-            with naming(f"{path}, annotations[{number}]"):
+            with naming(f"{path}, annotations[{number}]", CORRECT):
                 category = names.get(identity(record, "category_id"))
                 if category is None:
                     raise UserError(f"no category has the id {brief(record['category_id'])}")
@@ -214,10 +216,10 @@ def records(path: Path, content: Any, kind: str) -> list[dict[str, Any]]:
     """A list of a COCO file."""
     found = content.get(kind) if isinstance(content, dict) else None
     if not isinstance(found, list):
-        raise UserError(f"{path}: not a COCO file of key-points, it has no list '{kind}'")
+        raise UserError(f"{path}: not a COCO file of key-points, it has no list '{kind}': export it as such")
     for number, record in enumerate(found):
         if not isinstance(record, dict):
-            raise UserError(f"{path}, {kind}[{number}]: not a record with names and values")
+            raise UserError(f"{path}, {kind}[{number}]: not a record with names and values: {CORRECT}")
     return found
 
 
@@ -225,7 +227,7 @@ def names_of(path: Path, content: Any, kind: str, field: str) -> dict[str, str]:
     """A text of each record of a list, by the record's id."""
     names: dict[str, str] = {}
     for number, record in enumerate(records(path, content, kind)):
-        with naming(f"{path}, {kind}[{number}]"):
+        with naming(f"{path}, {kind}[{number}]", CORRECT):
             name = record.get(field)
             if not isinstance(name, str) or not name.strip():
                 raise UserError(f"it has no {field}")

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dhpf.common.errors import UserError, naming
+from dhpf.common.errors import UserError
 from dhpf.common.files import is_file
 from dhpf.data.benchmark import Array, Pair
-from dhpf.data.lists import numbers, read_table
+from dhpf.data.lists import at_line, numbers, read_table
 from dhpf.data.own import OwnData, clean, own_pair
 
 ENDS = ("source_x", "source_y", "target_x", "target_y")
@@ -30,7 +30,7 @@ class PairTable(OwnData):
         self.root = path.parent
         lines: dict[tuple[str, str, str], list[tuple[int, Array, Array | None, str]]] = {}
         for line, row in read_table(path, COLUMNS):
-            with naming(f"{path}, line {line}"):
+            with at_line(path, line):
                 source, target = (image_name(self.root, row[end]) for end in ("source", "target"))
                 key = source, target, clean((row.get("category") or "").strip()) or NO_CATEGORY
                 point = clean((row.get("point") or "").strip())

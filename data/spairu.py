@@ -37,7 +37,7 @@ class SPairU(SPair):
         """The pair with the images that its annotation names."""
         path = self.annotation_file(pair)
         fields = read_json(path, MIB)
-        with naming(str(path)):
+        with naming(str(path), "correct or remove it"):
             if not isinstance(fields, dict) or not all(isinstance(fields.get(name), str) for name in IMAGES):
                 raise UserError(f"it does not name its images, {' and '.join(IMAGES)}")
             folder = f"JPEGImages/{self.categories[pair.category_id]}"

@@ -480,7 +480,7 @@ def test_ap10k(tmp_path):
     ("file", "content", "message"),
     [
         ("PairAnnotation/test/0-1:king cheetah.json", "{}", r"0-1:king cheetah.json: src_json_path is None"),
-        ("PairAnnotation/test/0-1:king cheetah.json", "[", "0-1:king cheetah.json: the file is not JSON"),
+        ("PairAnnotation/test/0-1:king cheetah.json", "[", "0-1:king cheetah.json, line 1: not JSON"),
         ("PairAnnotation/test/0.json", "{}", "test/0.json: its name is not of the form"),
         ("ImageAnnotation/Felidae/king cheetah/000000000001.json", "[]", "01.json: it is no annotation"),
         ("ImageAnnotation/Felidae/king cheetah/000000000001.json", '{"bbox": [1, 2, 3]}', "01.json: bbox is"),
