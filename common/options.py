@@ -6,6 +6,8 @@ name. A field is made by `option`; what it is called on the command line follows
 
 import argparse
 import inspect
+import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
@@ -71,6 +73,16 @@ class Parser(argparse.ArgumentParser):
         """The options that arguments (those of the process by default) give; `saved` stands for what they do not."""
         self.set_defaults(**(saved or {}))
         return self.options(**listless(vars(self.parse_args(arguments))))
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's, which takes a value with a minus sign in front, such as '-5,101', for an option."""
+        joined: list[str] = []
+        for argument in sys.argv[1:] if args is None else args:
+            if re.match(r"-\.?\d", argument) and joined and re.fullmatch(r"--[a-z-]+", joined[-1]):
+                joined[-1] += f"={argument}"
+            else:
+                joined.append(argument)
+        return super().parse_known_args(joined, namespace)
 
     def parse_known(self, arguments: Sequence[str] | None) -> tuple[Any, list[str]]:
         """The options, and the arguments that are none of them."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from dhpf.common.errors import UserError
 from dhpf.common.options import Parser, number, option
 from dhpf.common.program import program
+from dhpf.data.options import MAX_PIXELS
 from dhpf.model.options import AblationOptions, LoadOptions, ModelOptions
 
 EXAMPLES = (
@@ -25,13 +26,28 @@ class ImagesOptions:
         nargs="+",
         metavar="TRG",
     )
-    points: str | None = option(None, "points in pixels of SRC", either="points", metavar='"x,y x,y ..."')
+    points: str | None = option(
+        None,
+        "points in pixels of SRC: themselves, a file as --points-file, or - for standard input",
+        either="points",
+        metavar='"x,y x,y ..."',
+    )
     points_file: Path | None = option(
-        None, "text file, a line x,y for each point", either="points", type=Path, metavar="FILE"
+        None,
+        "a line x,y for each point, or JSON of labelme, COCO or VGG Image Annotator",
+        either="points",
+        type=Path,
+        metavar="FILE",
     )
     grid: int = option(
         6, "N×N points spread over SRC", either="points", type=number(int, 1, 100), metavar="N"
     )
+    min_confidence: float = option(
+        0.0, "leave out points that are less sure", type=number(float, 0, 1), metavar="C"
+    )
+    json: bool = option(False, "print what was found as JSON, a line for each target")
+    no_warp: bool = option(False, "write no warped picture")
+    max_pixels: int = option(MAX_PIXELS, "decode no image that has more", type=number(int, 1), metavar="N")
     output: Path = option(Path("matches"), "folder of what is written", type=Path, metavar="DIR")
     table_out: Path | None = option(
         None, "add the matches to this table of pairs, for --benchmark table", type=Path, metavar="FILE.csv"
