@@ -34,6 +34,7 @@ class OutputOptions:
     logpath: str = option(
         "", "run folder, logs/NAME; named after the run and the time if not given", metavar="NAME"
     )
+    quiet: bool = option(False, "no progress and no log on the console, only what goes wrong")
 
     @property
     def run_folder(self) -> Path | None:

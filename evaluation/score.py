@@ -85,9 +85,10 @@ def score(table: pd.DataFrame, alphas: Sequence[float], thres: str = "auto") -> 
     measures = measure(table, alphas, thres)
     figures = averages(table, measures)
 
+    lines = [*sentences(table), *without_threshold(pairs, measures)]
     result: dict[str, Any] = {
         "benchmark": about.benchmark, "split": about.split, "img_side": int(about.img_side),
-        "about": sentences(table), "n_pairs": len(pairs), "n_pairs_without_keypoints": int((pairs.n_pts == 0).sum()),
+        "about": lines, "n_pairs": len(pairs), "n_pairs_without_keypoints": int((pairs.n_pts == 0).sum()),
         "totals": figures(pairs.n_pts >= 0),
     }  # fmt: skip
     benchmark = BENCHMARKS[about.benchmark]
@@ -139,6 +140,17 @@ def sentences(table: pd.DataFrame) -> list[str]:
         many = f"{(pairs[LEAKED] > 0).sum()} of {len(pairs)} pairs {benchmark.leak}"
         lines.append(f"leak: {f'unknown, {benchmark.unknown_leak}' if unknown else many}")
     return lines
+
+
+def without_threshold(pairs: pd.DataFrame, measures: Sequence[Measure]) -> list[str]:
+    """A sentence about pairs that have key-points but no PCK, as their threshold is zero."""
+    undefined = [values.index[values.isna()] for what, values in measures if "thres" in what]
+    if not undefined or not len(undefined[0]):
+        return []
+    left = pairs.loc[undefined[0].unique()]
+    named = ", ".join(f"{pair.source} - {pair.target}" for pair in left.head(MANY).itertuples())
+    more = ", ..." if len(left) > MANY else ""
+    return [f"threshold: zero in {len(left)} pairs, which are in no PCK: {named}{more}"]
 
 
 def by_point(table: pd.DataFrame, measures: Sequence[Measure]) -> dict[str, Any]:

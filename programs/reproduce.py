@@ -1,11 +1,9 @@
 """Measure what a table of the paper shows, beside the published values; see docs/tables.md."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dhpf.common.errors import UserError
 from dhpf.common.options import Parser, option
 from dhpf.common.program import program
 from dhpf.model import BACKBONES
@@ -33,8 +31,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         EXAMPLES,
     )
     options, given = parser.parse_known(arguments)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("reproduce.py is one process: start it with python, not with torchrun")
     from dhpf.programs.tables import reproduce  # torch: not needed to refuse an option
 
     reproduce(options, given)

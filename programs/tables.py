@@ -11,7 +11,7 @@ import pandas as pd
 
 from dhpf.common.errors import UserError
 from dhpf.common.files import replace_file, sha256
-from dhpf.common.run import OPTIONS
+from dhpf.common.run import OPTIONS, hold
 from dhpf.data.spair import SPair
 from dhpf.evaluation.results import RESULTS
 from dhpf.programs.reproduce import ReproduceOptions
@@ -24,7 +24,18 @@ PCK = tuple(f"PCK@{alpha}" for alpha in ALPHAS)
 # What the table decides of test.py's options, and what else may differ between a finished cell and now.
 CHOSEN = {"--load", "--benchmark", "--split", "--list", "--categories", "--backbone", "--alpha", "--thres"}
 CHOSEN |= {"--logpath", "--from-predictions"}
-FREE = {"load", "logpath", "device", "workers", "bsz", "no_download", "on_bad_pair", "seed", "voting"}
+FREE = {
+    "load",
+    "logpath",
+    "device",
+    "workers",
+    "bsz",
+    "no_download",
+    "on_bad_pair",
+    "seed",
+    "voting",
+    "quiet",
+}
 # Verified values with their sources: checkpoints' names without ending, benchmark, figure.
 PUBLISHED = json.loads((Path(__file__).parent / "published.json").read_text())
 
@@ -171,9 +182,14 @@ def reproduce(options: ReproduceOptions, given: list[str]) -> None:
             f"--weights {options.weights}: no checkpoint of the table is there, such as {missing[0]}; "
             "docs/tables.md says how they are named"
         )
-    for cell in todo:
-        finished(cell)  # contradictions come to light before hours are spent
-    done = [(cell, measure(cell)) for cell in todo]
+    options.out.mkdir(parents=True, exist_ok=True)
+    lock = hold(options.out)
+    try:
+        for cell in todo:
+            finished(cell)  # contradictions come to light before hours are spent
+        done = [(cell, measure(cell)) for cell in todo]
+    finally:
+        lock.release()
     found = [record for cell, results in done for record in records(table, cell, results)]
     failed = [f"{cell.folder.name}: {results['reason']}" for cell, results in done if "reason" in results]
     sources = [g["source"] for g in PUBLISHED if any(cell.checkpoint.stem in g["values"] for cell in todo)]

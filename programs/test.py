@@ -42,7 +42,7 @@ def parser() -> Parser:
     )
 
 
-@program
+@program(processes=True)
 def main(arguments: Sequence[str] | None = None) -> None:
     options: TestOptions = parser().parse(arguments)
     if options.from_predictions:

@@ -67,14 +67,15 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
     if processes.is_main_process:
         stamp = time.strftime("%Y%m%d-%H%M%S")
         name = Path("logs") / f"test-{options.benchmark}-{options.backbone}-{stamp}"
-        run = Run.create(folder or name, asdict(options) | {"versions": versions()})
+        about = asdict(options) | {"versions": versions()}
+        run = Run.create(folder or name, about, numbered=not folder, quiet=options.quiet)
         learner = options.load or f"untrained, drawn from seed {options.seed}"
         learner = "none" if model.ablation.unlearned else learner
         words = "; ".join(filter(None, [f"{options.backbone}, learner: {learner}", model.differences]))
         run.log("\n".join(filter(None, [words, note, *benchmark.notes])))
     share = range(len(benchmark) * rank // count, len(benchmark) * (rank + 1) // count)
     begin = time.monotonic()
-    with progress("testing", len(share), run is not None) as advance:
+    with progress("testing", len(share), run is not None and not options.quiet) as advance:
         rows, unread = predict(
             model, benchmark, share, options.bsz, options.workers, options.on_bad_pair, advance
         )
@@ -103,4 +104,5 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
     run.log(f"{len(benchmark)} pairs in {seconds:.0f} s; results: {run.folder}")
     used = resources(seconds, len(benchmark), device)
     report_test(run.folder, words, benchmark, table, results, asdict(options), used)
+    run.close()
     return results

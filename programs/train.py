@@ -14,7 +14,7 @@ from dhpf.training.options import TrainOptions
 
 # What may differ when a run is resumed: it does not change what the run computes.
 FREE = {"resume", "logpath", "datapath", "device", "workers", "save_every", "no_download", "niter"}
-FREE |= {"backbone_weights", "on_bad_pair", "images"}
+FREE |= {"backbone_weights", "on_bad_pair", "images", "quiet"}
 EXAMPLES = (
     "python train.py --benchmark pfpascal --supervision strong --backbone resnet101 --logpath strong",
     "python train.py --resume logs/strong",
@@ -55,7 +55,7 @@ def as_json(options: Mapping[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(options, default=str))
 
 
-@program
+@program(processes=True)
 def main(arguments: Sequence[str] | None = None) -> None:
     options = read_options(arguments)
     name = f"{options.benchmark}-{options.supervision}-{options.backbone}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -65,5 +65,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     trainer = Trainer(options)
     trainer.train(folder)
-    if trainer.processes.is_main_process:
-        report_training(folder)
+    if trainer.run:
+        report_training(trainer.run.folder)

@@ -1,9 +1,9 @@
 """What a finished run leaves for people to look at: `report.html` and `pictures/` in its folder."""
 
 import json
-import resource
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -203,12 +203,12 @@ def report_training(folder: Path) -> None:
 
 def resources(seconds: float, pairs: int, device: torch.device) -> dict[str, str]:
     """What an evaluation of `pairs` pairs took, for its report; memory is the peak of this process."""
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes
-    used = {
-        "time": f"{seconds:.1f} s, {pairs / max(seconds, 1e-9):.3g} pairs/s",
-        "memory": f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30:.2f} GiB",
-        "device": "CPU",
-    }
+    used = {"time": f"{seconds:.1f} s, {pairs / max(seconds, 1e-9):.3g} pairs/s", "device": "CPU"}
+    with suppress(ImportError):  # Windows has none
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024  # bytes
+        used["memory"] = f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30:.2f} GiB"
     if device.type == "cuda":
         used |= {"device": torch.cuda.get_device_name(device)}
         used |= {"GPU memory": f"{torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB"}

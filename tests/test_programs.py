@@ -211,7 +211,7 @@ def test_ctrl_c_ends_a_test_with_one_line(tmp_path: Path) -> None:
         time.sleep(0.01)
     command.signal(signal.SIGINT, everywhere=True)
     outcome = command.end()
-    assert (outcome.code, outcome.err) == (130, "test.py: stopped\n")
+    assert (outcome.code, outcome.err) == (130, "test.py: stopped by SIGINT\n")
 
 
 def test_a_log_folder_that_cannot_be_made_is_refused(data: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from places import SHARED
 
 from dhpf.common import weights as weights_file
 from dhpf.common.errors import UserError
+from dhpf.common.run import hold
 from dhpf.model import checkpoint, released
 from dhpf.programs import reproduce
 from dhpf.programs import tables as published
@@ -207,9 +208,10 @@ def test_mistakes_are_named(
     with pytest.raises(SystemExit, match="2"):
         tables("2", "--wrokers", "2")
     assert "--wrokers" in capsys.readouterr().err
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="one process"):
+    lock = hold(tmp_path / "out")
+    with pytest.raises(UserError, match="/out: another process is writing in this folder"):
         tables("2")
+    lock.release()
     assert tables.evaluated == []
 
 
