@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from dhpf.common.errors import UserError
+from dhpf.common.files import PREDICTIONS
 from dhpf.common.registry import Registry
 
 
@@ -166,6 +167,11 @@ def existing(text: str) -> Path:
     if not Path(text).is_file():
         raise argparse.ArgumentTypeError(f"{text}: there is no such file")
     return Path(text)
+
+
+def predictions(text: str) -> Path:
+    """A file of predictions, or that of a run folder."""
+    return existing(str(Path(text) / PREDICTIONS)) if Path(text).is_dir() else existing(text)
 
 
 def names(text: str) -> tuple[str, ...]:

@@ -10,12 +10,12 @@ from typing import Any
 
 import pandas as pd
 
-from dhpf.common.files import replace_file, sha256
+from dhpf.common.files import PREDICTIONS, replace_file, sha256
 from dhpf.common.run import versions
 from dhpf.evaluation.score import score
 from dhpf.evaluation.table import read_predictions, write_predictions
 
-RESULTS, PREDICTIONS = "results.json", "predictions.csv.gz"
+RESULTS = "results.json"
 
 
 def save_results(
@@ -25,20 +25,27 @@ def save_results(
     thres: str,
     options: Mapping[str, Any],
     checkpoint: Path | None = None,
+    predictions: Path | None = None,
 ) -> dict[str, Any]:
     """Writes the table of predictions and `results.json` into the folder; returns what the latter holds.
 
-    Args: table: merged rows; options: those that decide the figures (no batch size, no workers, no paths).
+    Args: table: merged rows; options: those that decide the figures (no batch size, no workers, no paths);
+    checkpoint or predictions: the file that they come from.
     """
     results = {
         "options": dict(options, alpha=list(alphas), thres=thres),
         "versions": versions(),
-        "checkpoint": {"file": checkpoint.name, "sha256": sha256(checkpoint)} if checkpoint else None,
+        "checkpoint": _file(checkpoint),
+        **({"predictions": _file(predictions)} if predictions else {}),
         "figures": score(table, alphas, thres),
     }
     write_predictions(folder / PREDICTIONS, table)
     replace_file(folder / RESULTS, (json.dumps(results, indent=2, allow_nan=False) + "\n").encode())
     return results
+
+
+def _file(path: Path | None) -> dict[str, str] | None:
+    return {"file": path.name, "sha256": sha256(path)} if path else None
 
 
 def rescore(path: Path, alphas: Sequence[float], thres: str = "auto") -> dict[str, Any]:
