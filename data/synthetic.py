@@ -22,7 +22,6 @@ from PIL import Image
 from torch import Tensor
 
 from dhpf.data.benchmark import Benchmark, Pair
-from dhpf.data.images import normalised
 from dhpf.data.photographs import (
     PHOTOGRAPHS,
     as_image,
@@ -157,9 +156,9 @@ class Synthetic(Benchmark):
     def size(self, key: str) -> tuple[int, int]:
         return self.img_side, self.img_side
 
-    def image(self, key: str) -> Tensor:
+    def picture(self, key: str) -> Image.Image:
         _, index, end = key.split("/")
-        return normalised(self._scene(int(index)).images[end == "target"], self.img_side)
+        return self._scene(int(index)).images[end == "target"]
 
     def where(self, i: int) -> str:
         return f"benchmark synthetic, split {self.split}, pair {i}"

@@ -11,7 +11,7 @@ from dhpf.common.errors import UserError
 from dhpf.common.processes import gather, start
 from dhpf.common.run import Run, progress, versions
 from dhpf.data import open_benchmark
-from dhpf.data.benchmark import read_trained
+from dhpf.data.benchmark import Benchmark, read_trained
 from dhpf.data.own import OwnData
 from dhpf.evaluation.predict import predict
 from dhpf.evaluation.results import describe, save_results
@@ -21,6 +21,7 @@ from dhpf.model.ablation import ablation
 from dhpf.model.checkpoint import build_model, load_model
 from dhpf.model.options import DEFAULT_BACKBONE, DEFAULT_VOTING
 from dhpf.model.released import resolve
+from dhpf.programs.match import MatchOptions
 from dhpf.programs.test import TestOptions
 from dhpf.report.runs import report_test, resources
 
@@ -35,20 +36,7 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
     processes, device = start(options.device)
     rank, count = processes.process_index, processes.num_processes
     checkpoint = resolve(options.load) if options.load else None
-    if len(options.list) > 1:
-        raise UserError("--list: give one list, of the pairs to measure on")
-    benchmark = open_benchmark(
-        options.benchmark,
-        options.datapath,
-        options.split,
-        options.thres,
-        options.img_side,
-        not options.no_download,
-        pair_list=next(iter(options.list), None),
-        only=options.categories,
-        evaluation=True,
-        own=options.own,
-    )
+    benchmark = benchmark_of(options)
     torch.manual_seed(options.seed)
     note = ""
     if checkpoint:
@@ -104,3 +92,22 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
     used = resources(seconds, len(benchmark), device)
     report_test(run.folder, words, benchmark, table, results, asdict(options), used)
     return results
+
+
+def benchmark_of(options: TestOptions | MatchOptions) -> Benchmark:
+    """The pairs that the options name, numbered as they are tested. Raises: UserError."""
+    assert options.benchmark
+    if len(options.list) > 1:
+        raise UserError("--list: give one list, of the pairs to measure on")
+    return open_benchmark(
+        options.benchmark,
+        options.datapath,
+        options.split,
+        options.thres,
+        options.img_side,
+        not options.no_download,
+        pair_list=next(iter(options.list), None),
+        only=options.categories,
+        evaluation=True,
+        own=options.own,
+    )
