@@ -23,6 +23,7 @@ from dhpf.model.ablation import ablation
 from dhpf.model.checkpoint import build_model, load_model
 from dhpf.model.options import DEFAULT_BACKBONE, DEFAULT_VOTING
 from dhpf.model.released import resolve
+from dhpf.programs.match import MatchOptions
 from dhpf.programs.test import TestOptions
 from dhpf.report.runs import report_test, resources
 
@@ -37,7 +38,7 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
     processes, device = start(options.device)
     rank, count = processes.process_index, processes.num_processes
     checkpoint = resolve(options.load) if options.load else None
-    benchmark = opened(options)
+    benchmark = benchmark_of(options)
     torch.manual_seed(options.seed)
     note = ""
     if checkpoint:
@@ -88,7 +89,7 @@ def measure_predictions(options: TestOptions, path: Path) -> None:
         print(describe(rescore(path, options.alpha, options.thres)))
         return
     unread: list[str] = []
-    benchmark, begin = opened(options), time.monotonic()
+    benchmark, begin = benchmark_of(options), time.monotonic()
     words = f"predictions of {path.name}"
     if own:
         table = of_benchmark(path, read_predictions(path), benchmark)
@@ -106,24 +107,6 @@ def measure_predictions(options: TestOptions, path: Path) -> None:
     decisive = {} if own else {"predictions_frame": options.predictions_frame}
     used = resources(time.monotonic() - begin, len(benchmark), torch.device("cpu"))
     finished(run, options, benchmark, table, unread, words, decisive, used, predictions=path)
-
-
-def opened(options: TestOptions) -> Benchmark:
-    """The benchmark to measure on."""
-    if len(options.list) > 1:
-        raise UserError("--list: give one list, of the pairs to measure on")
-    return open_benchmark(
-        options.benchmark,
-        options.datapath,
-        options.split,
-        options.thres,
-        options.img_side,
-        not options.no_download,
-        pair_list=next(iter(options.list), None),
-        only=options.categories,
-        evaluation=True,
-        own=options.own,
-    )
 
 
 def of_benchmark(path: Path, table: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
@@ -188,3 +171,22 @@ def finished(
     run.log(f"{len(benchmark)} pairs in {used['time'].partition(',')[0]}; results: {run.folder}")
     report_test(run.folder, words, benchmark, table, results, asdict(options), used)
     return results
+
+
+def benchmark_of(options: TestOptions | MatchOptions) -> Benchmark:
+    """The pairs that the options name, numbered as they are tested. Raises: UserError."""
+    assert options.benchmark
+    if len(options.list) > 1:
+        raise UserError("--list: give one list, of the pairs to measure on")
+    return open_benchmark(
+        options.benchmark,
+        options.datapath,
+        options.split,
+        options.thres,
+        options.img_side,
+        not options.no_download,
+        pair_list=next(iter(options.list), None),
+        only=options.categories,
+        evaluation=True,
+        own=options.own,
+    )
