@@ -1,4 +1,4 @@
-"""Hyperimage correlation: any rows of the N×N appearance matrix, without ever building it (spec section 4).
+"""Hyperimage correlation: any rows of the N×N appearance matrix, without ever building it (method, section 4).
 
 Interpolation is linear, so the sum over layers of the products of interpolated maps is, for each side h of layers, the
 native h²×h² product interpolated along its four axes. For a block of target cells the target's two come first, into a
@@ -101,10 +101,8 @@ class Factors:
         native = max(1, sum(B * s.shape[1] * height * S for s in self.src[1:]))
         band = min(S, max(depth, S * TABLE // native))  # source rows of a table
         length = self.src_length.clamp(min=SHORTEST)[..., None]
-        fine, margin = (
-            self.src[0] / length,
-            MARGIN / length,
-        )  # scores are divided by the target's length alone
+        # Scores are divided by the target's length alone.
+        fine, margin = self.src[0] / length, MARGIN / length
         for top in range(0, S, height):
             end = min(S, top + height)
             columns = slice(top * S, end * S)

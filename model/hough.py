@@ -1,4 +1,4 @@
-"""Regularized Hough matching (spec section 5, paper section 3.3).
+"""Regularized Hough matching (method, section 5, paper section 3.3).
 
 A match votes for a bin that depends on its displacement alone, so the N² votes are first summed by displacement
 into a (2S-1)×(2S-1) table, and the geometric score is such a table, too.

@@ -89,7 +89,7 @@ def maxima(blocks: Iterable[Block], factors: Tensor) -> tuple[Tensor, Tensor]:
     # The largest of appearance times factor is the square of the largest of their roots' products.
     windows = (
         factors.sqrt().unfold(2, S, 1).flip(2).transpose(1, 2).contiguous()
-    )  # pair, source column, dy, target column
+    )  # ..., source column, dy, target's
     row, column = factors.new_zeros(2, B, S, S)
     for first, top, grid in blocks:
         rows, height = grid.shape[1], grid.shape[3]

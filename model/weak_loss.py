@@ -1,4 +1,4 @@
-"""The weak loss's entropies of scores by displacement, value and gradient in one pass (spec section 7).
+"""The weak loss's entropies of scores by displacement, value and gradient in one pass (method, section 7).
 
 For one direction let i be the cells of one image and j those cells of the other that the reduction to R×R places r
 reads; a_ij = <f_i, f_j> the products of their hypercolumns, l_i and l_j the lengths, and
@@ -139,17 +139,14 @@ def _one_way(
     index, row_weight = (x[0] for x in row_taps(1, S, 0, S, extents, own))
     row_weight = row_weight / length
     column = weight / maxima[cells].clamp(min=NOTHING)
-    windows = factors.sqrt()[
-        :, axis - torch.arange(S, device=axis.device)[:, None] + S - 1
-    ]  # dy, own column, column
+    apart = axis - torch.arange(S, device=axis.device)[:, None] + S - 1  # from every own row or column
+    windows = factors.sqrt()[:, apart]  # dy, own column, column
 
     value = own.new_zeros(())
     d_length, d_short = torch.empty_like(own_length), torch.zeros_like(short)
     d_own, d_far, d_table = torch.empty_like(own), torch.zeros_like(far), torch.zeros_like(table)
     columns = own.new_zeros(T * T)  # sums of E
-    best = (
-        maxima[cells].sqrt() * 0.999
-    )  # of the columns' roots; what is smaller is not the maximum, rounded otherwise
+    best = maxima[cells].sqrt() * 0.999  # of roots; what is smaller is not the maximum, rounded otherwise
     place, best_similarity = torch.zeros_like(cells), torch.zeros_like(best)
     depth = max(1, min(S, block_entries(own) // (4 * S * T * T)))
     for y in range(0, S, depth):
@@ -158,8 +155,8 @@ def _one_way(
         similarity.addmm_(fine[rows], far.T)
         divisor = short + margin[rows]
         similarity.div_(divisor).clamp_(min=0)
-        window = windows[axis - torch.arange(y, min(S, y + depth), device=axis.device)[:, None] + S - 1]
-        roots = (similarity.view(-1, S, T, T) * window.transpose(1, 2)).view(-1, T * T)
+        window = windows[apart[y : y + depth]].transpose(1, 2)
+        roots = (similarity.view(-1, S, T, T) * window).view(-1, T * T)
         if gradient:
             top = roots.amax(0)
             found = (top > best).nonzero()[:, 0]
