@@ -169,7 +169,7 @@ def stages(options: argparse.Namespace, device: torch.device) -> dict[str, float
         parts = {
             "backbone": lambda: list(model._layers(both)),
             "transformation and norms": lambda: model._describe(maps),
-            "gates": lambda: model.learner(tuple(s + t for s, t in zip(src.pooled, trg.pooled, strict=True))),
+            "gates": lambda: model.learner(src.pooled + trg.pooled),
             "native products": lambda: correlate(src, trg, matches.weights, model.layer_of_channel),
             "appearance, votes, column maxima": lambda: hough_voting(matches.scores.rows.correlation),
             "transfer": lambda: matches.transfer(batch["src_kps"]),

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dhpf.model.grid import bilinear_taps, constant, interpolation, linear_taps
+from dhpf.model.grid import bilinear_taps, constant, interpolation, linear_taps, together
 from dhpf.model.hypercolumn import ImageCode
 
 MARGIN = 1e-3  # added to the product of two lengths
@@ -28,15 +28,7 @@ Block = tuple[int, int, Tensor]  # a first source row, a first target row, simil
 
 def block_entries(like: Tensor) -> int:
     """Entries of a block of the matrix: it stays in a processor's cache, or keeps a GPU busy."""
-    return 2**26 if like.is_cuda else 2**19
-
-
-def together(like: Tensor) -> bool:
-    """Whether pairs are computed together, rather than one by one with the channels alone that each uses.
-
-    Asking a GPU which channels a pair uses costs more than multiplying zeros.
-    """
-    return like.is_cuda or torch.compiler.is_compiling()
+    return 2**26 if together(like) else 2**19
 
 
 def weighted_sums(rows: Tensor, index: Tensor, weight: Tensor) -> Tensor:

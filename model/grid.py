@@ -51,6 +51,15 @@ def constant(function: Callable[P, T]) -> Callable[P, T]:
     return known
 
 
+def together(like: Tensor) -> bool:
+    """Whether the device computes pairs and layers together, rather than one by one.
+
+    A processor gains from what lies in its cache and from leaving out channels that a pair does not use. A GPU, or a
+    compiled program, gains from few calls and none that waits for a value.
+    """
+    return like.device.type != "cpu" or torch.compiler.is_compiling()
+
+
 @constant
 def interpolation(size: int, side: int, like: Tensor) -> Tensor:
     """side×size matrix of linear interpolation with align_corners=True along one axis."""

@@ -12,7 +12,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from dhpf.model.correlation import Block, Correlation, together
+from dhpf.model.correlation import Block, Correlation
+from dhpf.model.grid import together
 from dhpf.model.weak_loss import entropies_by_displacement
 
 

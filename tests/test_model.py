@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from dhpf.model import correlation, hough, voting, weak_loss
+from dhpf.model import correlation, gating, hough, voting, weak_loss
 from dhpf.model.dhpf import DHPF
 from dhpf.model.gating import DynamicGating
 from dhpf.model.grid import bilinear_taps, covering_cells, nearest_cells
@@ -250,8 +250,8 @@ def test_pairs_together_as_on_a_gpu_equal_pairs_one_by_one(problem: Problem) -> 
     batch = problem.batch
     with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
         expected = problem.model.eval()(batch["src_img"], batch["trg_img"])
-        patch.setattr(correlation, "together", lambda _: True)
-        patch.setattr(voting, "together", lambda _: True)
+        for module in (correlation, gating, voting):
+            patch.setattr(module, "together", lambda _: True)
         actual = problem.model(batch["src_img"], batch["trg_img"])
     cells = all_cells(len(batch["n_pts"]), expected.side)
     close(actual.scores.rows(cells), expected.scores.rows(cells))
@@ -327,12 +327,36 @@ def test_equal_maxima_pass_the_gradient_to_the_first() -> None:
 # Gating
 
 
+@pytest.mark.parametrize("change", ["loaded", "written to", "trained", "another"])
+def test_folded_batch_norms_follow_the_weights(change: str) -> None:
+    """With a gradient, the modules themselves evaluate."""
+    problem = make_problem([12, 12, 8], [4, 4, 3], [2, 2, 3], 2, "all layers")
+    learner, maps = problem.model.learner.eval(), problem.maps("src_img")
+    with torch.no_grad():
+        before = [y for _, y in learner.transformed(maps)]
+    if change == "loaded":
+        learner.load_state_dict({k: v + 1 for k, v in learner.state_dict().items()})
+    elif change == "written to":
+        learner.reduction_ffns[1][0].weight.data.mul_(2)
+        learner.reduction_ffns[1][0].weight.data = learner.reduction_ffns[1][0].weight.data + 1
+    elif change == "trained":
+        list(learner.train().transformed(maps))
+        learner.eval()
+    else:
+        learner.reduction_ffns[1][1].bias = nn.Parameter(torch.ones(2).double())
+    with torch.no_grad():
+        after = [y for _, y in learner.transformed(maps)]
+    for folded, (_, plain) in zip(after, learner.transformed(maps), strict=True):
+        close(folded, plain.detach())
+    assert not torch.equal(after[1], before[1])
+
+
 def test_gates_select_with_the_probability_of_their_logits() -> None:
     """The Gumbel-max trick: P(select) = sigmoid(select logit - skip logit)."""
     torch.manual_seed(2)
     learner, pairs = DynamicGating((6, 5), (2, 2)).train(), 4000
     pooled = tuple(torch.randn(1, c).repeat(pairs, 1) + 1e-3 * torch.randn(pairs, c) for c in (6, 5))
-    selection = learner(pooled)
+    selection = learner(torch.cat(pooled, 1))
     assert set(selection.unique().tolist()) <= {0.0, 1.0}
     for k, (gate, x) in enumerate(zip(learner.gumbel_ffns, pooled, strict=True)):
         logits = gate(x[:, :, None, None])[:, :, 0, 0]
@@ -344,7 +368,7 @@ def test_gradients_reach_gates_of_skipped_layers_through_the_selection_loss() ->
     torch.manual_seed(3)
     learner = DynamicGating((6, 5), (2, 2)).train()
     noise = torch.tensor([1 - 1e-6, 1e-6]).expand(2, 3, 2)  # skip, always
-    selection = learner(tuple(torch.randn(3, c) for c in (6, 5)), noise)
+    selection = learner(torch.randn(3, 11), noise)
     assert not selection.any()
     selection.sum().backward()
     assert all(gate[3].weight.grad.abs().sum() > 0 for gate in learner.gumbel_ffns)
@@ -372,10 +396,9 @@ SIZES = st.integers(2, 16).flatmap(lambda side: st.tuples(st.integers(1, side), 
 def test_interpolated_norms(sizes: tuple[int, int], widths: list[int], seed: int) -> None:
     (size, side), generator = sizes, torch.Generator().manual_seed(seed)
     maps = torch.randn(2, size, size, sum(widths), dtype=torch.float64, generator=generator)
-    layers = torch.eye(len(widths), dtype=torch.float64).repeat_interleave(torch.tensor(widths), 0)
     on_grid = F.interpolate(maps.permute(0, 3, 1, 2), (side, side), mode="bilinear", align_corners=True)
     expected = torch.stack([x.square().sum(1) for x in on_grid.split(widths, 1)], 1)
-    close(interpolated_norms(maps, layers, side), expected)
+    close(interpolated_norms(maps, widths, side), expected)
 
 
 @given(SIZES)
