@@ -27,7 +27,8 @@ from tensorboardX.summary import hparams
 from tqdm import tqdm
 
 from dhpf.common import __version__
-from dhpf.common.errors import UserError
+from dhpf.common.errors import UserError, refusal
+from dhpf.common.program import Stopped
 
 OPTIONS, LOG, HISTORY, EVENTS = "options.json", "log.txt", "history.csv", "events.out.tfevents"
 LOCK = ".lock"
@@ -76,7 +77,9 @@ class Run:
             except OSError as error:
                 raise UserError(f"{place}: the run folder cannot be made ({error.strerror})") from error
         else:
-            raise UserError(f"{folder}: the run folder exists already, choose another --logpath")
+            raise UserError(
+                f"{folder}: the run folder exists already, choose another --logpath or go on with --resume {folder}"
+            )
         run = cls(place, quiet)
         try:
             run._append(OPTIONS, json.dumps(dict(options), indent=2, default=str) + "\n")
@@ -92,6 +95,22 @@ class Run:
             with suppress(OSError):  # the console may be gone, or redirected to a full disk
                 print(text, flush=True)
         self.note(text)
+
+    @contextmanager
+    def ending(self) -> Iterator[None]:
+        """Within, what stops the run gets into its log; afterwards the folder is free."""
+        try:
+            yield
+        except Stopped as stop:
+            self.log(f"stopped by {stop.number.name}: continue with --resume {self.folder}")
+            raise
+        except Exception as error:
+            if words := str(error) if isinstance(error, UserError) else refusal(error):
+                with suppress(UserError):  # the disk may be what is full
+                    self.note(f"stopped: {words}")
+            raise
+        finally:
+            self.close()
 
     def note(self, text: str) -> None:
         """A line for the log alone."""
@@ -155,6 +174,18 @@ class Run:
                     path.unlink(missing_ok=True)
                 elif path.stat().st_size > sizes[path.name]:
                     os.truncate(path, sizes[path.name])
+
+
+def replace_run(folder: Path) -> None:
+    """Removes a run folder, if there is one. Raises: UserError: it is another's, or no run folder."""
+    if not folder.exists():
+        return
+    if not (folder / OPTIONS).is_file():
+        raise UserError(f"--overwrite: {folder} is not the folder of a run, choose another --logpath")
+    lock = hold(folder)
+    with _writing(folder):
+        shutil.rmtree(folder)
+    lock.release()
 
 
 def hold(folder: Path) -> FileLock:

@@ -63,11 +63,13 @@ def _obey_parent_alone(_: int) -> None:
     for name in ("SIGINT", "SIGHUP", "SIGUSR1"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if main and hasattr(signal, "sigwaitinfo"):  # all but macOS and Windows
+        signal.pthread_sigmask(
+            signal.SIG_BLOCK, [signal.SIGTERM]
+        )  # before any thread begins, that all have it
+        threading.Thread(target=_await_signal_of, args=(main.pid,), daemon=True).start()
     if main:
         threading.Thread(target=_await_end_of, args=(main.sentinel,), daemon=True).start()
-    if main and hasattr(signal, "sigwaitinfo"):  # all but macOS and Windows
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-        threading.Thread(target=_await_signal_of, args=(main.pid,), daemon=True).start()
 
 
 def _await_end_of(sentinel: int) -> None:

@@ -89,6 +89,7 @@ def score(table: pd.DataFrame, alphas: Sequence[float], thres: str = "auto") -> 
     result: dict[str, Any] = {
         "benchmark": about.benchmark, "split": about.split, "img_side": int(about.img_side),
         "about": lines, "n_pairs": len(pairs), "n_pairs_without_keypoints": int((pairs.n_pts == 0).sum()),
+        "n_points_without_prediction": unpredicted(table),
         "totals": figures(pairs.n_pts >= 0),
     }  # fmt: skip
     benchmark = BENCHMARKS[about.benchmark]
@@ -139,6 +140,8 @@ def sentences(table: pd.DataFrame) -> list[str]:
         unknown = (pairs[LEAKED] < 0).all()
         many = f"{(pairs[LEAKED] > 0).sum()} of {len(pairs)} pairs {benchmark.leak}"
         lines.append(f"leak: {f'unknown, {benchmark.unknown_leak}' if unknown else many}")
+    if missing := unpredicted(table):
+        lines.append(f"predictions: {missing} of {pairs.n_pts.sum()} key-points have none and count as wrong")
     return lines
 
 
@@ -151,6 +154,12 @@ def without_threshold(pairs: pd.DataFrame, measures: Sequence[Measure]) -> list[
     named = ", ".join(f"{pair.source} - {pair.target}" for pair in left.head(MANY).itertuples())
     more = ", ..." if len(left) > MANY else ""
     return [f"threshold: zero in {len(left)} pairs, which are in no PCK: {named}{more}"]
+
+
+def unpredicted(table: pd.DataFrame) -> int:
+    """The number of key-points without a prediction."""
+    asked = (table.point >= 0) & (table.point < table.n_pts)
+    return int((asked & table[["predicted_x", "predicted_y"]].isna().any(axis=1)).sum())
 
 
 def by_point(table: pd.DataFrame, measures: Sequence[Measure]) -> dict[str, Any]:

@@ -10,10 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from PIL import Image
 
 from dhpf.common.errors import UserError, naming
@@ -24,12 +26,16 @@ from dhpf.data.lists import read_table
 from dhpf.data.pairs import COLUMNS as ENDS
 from dhpf.data.points import of_line, read_points
 from dhpf.evaluation.matcher import Found, Matcher, Reals, as_rgb, checked_points, grid_points, listed
+from dhpf.evaluation.metrics import keypoint_errors
 from dhpf.model import BACKBONES
 from dhpf.model.ablation import ablation
 from dhpf.model.options import DEFAULT_BACKBONE
 from dhpf.programs.match import MatchOptions
+from dhpf.programs.testing import benchmark_of
 from dhpf.report import pictures
+from dhpf.report.explorer import explorer
 
+ALPHA = 0.1  # a key-point within this share of the threshold is drawn as correct
 MAX_POINTS_FILE = 2**24  # bytes
 ENDINGS = (".json", ".csv", "-matches.png", "-warped.png")
 LONGEST = 90  # bytes of an image's name in that of a result; file systems take 143 or 255 in all
@@ -38,16 +44,93 @@ COLUMNS = [*ENDS[2:], "confidence"]
 
 
 def match(options: MatchOptions) -> None:
-    """Match the source with every target; what can be refused without a model is refused first.
+    """Match the source with every target, or a pair of a benchmark; what can be refused without a model is refused
+    first.
 
     Raises:
         UserError: a mistake, or no target can be read.
         SystemExit: 1, some targets cannot be read.
     """
+    if options.pair is not None:
+        match_pair(options, options.pair)
+        return
+    assert options.source
     targets, unread = image_files(options.targets), []
+    if options.explore and len(targets) > 1:
+        raise UserError(f"--explore {options.explore}: a page shows one pair, give one TRG")
     source = as_rgb(options.source, options.max_pixels)
     points = chosen_points(options, source.size)
     table = table_so_far(options.table_out, options.source, targets) if options.table_out else None
+    matcher = loaded(options)
+    code = matcher.encode(source)
+    for target in targets:
+        try:
+            picture = as_rgb(target, options.max_pixels)
+        except UserError as error:
+            unread.append(str(error))
+            continue
+        found = matcher.match(code, picture, points).at_least(options.min_confidence)
+        ends = options.source, target
+        save(options, matcher, place_for(options.output, ends), found, ends)
+        if options.table_out:
+            named = zip(ENDS, pair_names(options.table_out, ends), strict=False)
+            table = pd.concat([table, rows_of(found).assign(**dict(named))[[*ENDS, "confidence"]]])
+            replace_file(options.table_out, csv_of(table))
+    if len(unread) == len(targets):
+        raise UserError(unread[0])
+    for message in unread:
+        print(f"not matched: {message}", file=sys.stderr)
+    if unread:
+        sys.exit(1)
+
+
+def match_pair(options: MatchOptions, number: int) -> None:
+    """Match a pair of a benchmark at its key-points, unless other points are asked for; the annotation is drawn, too.
+
+    Raises: UserError: there is no such pair, or it has no points.
+    """
+    benchmark = benchmark_of(options)
+    if number >= len(benchmark):
+        raise UserError(
+            f"--pair {number}: {benchmark.where(0)} begins {len(benchmark)} pairs, 0 to {len(benchmark) - 1}"
+        )
+    sample = benchmark.annotation(number)
+    keys = sample["src_key"], sample["trg_key"]
+    source, target = map(benchmark.picture, keys)
+    own = options.points is not None or options.points_file
+    starts, ends = (
+        sample[f"{end}_kps"][:, : sample[n]] for end, n in (("src", "n_pts"), ("trg", "n_trg_pts"))
+    )
+    scales = [np.array(image.size) / benchmark.img_side for image in (source, target)]
+    points = chosen_points(options, source.size) if own else _array(starts.T) * scales[0]
+    inside = np.logical_and(points >= 0, points <= source.size).all(axis=1)
+    if not inside.any():
+        raise UserError(f"--pair {number}: it has no key-point in the image, give --points")
+    matcher = loaded(options)
+    found = matcher.match(source, target, points[inside])
+    drawn: dict[str, Any] = {
+        "title": f"{benchmark.name} {benchmark.split}, pair {number}, {sample['category']}"
+    }
+    if not own:
+        drawn["trg_kps"] = _array(ends) * scales[1][:, None]
+        if not inside.all():
+            print(f"{(~inside).sum()} of {len(points)} key-points are outside the image and left out")
+    if not own and benchmark.metric == "pck":
+        # In the frame and not cut at the image's border, as a test does it.
+        moved = found.matches.transfer(starts[None].to(matcher.model.device)).cpu()
+        counts, limits = torch.tensor([len(points)]), sample["pckthres"][None]
+        correct = keypoint_errors(moved, ends[None], counts, limits, ALPHA)[0][0].numpy()
+        drawn |= {
+            "correct": correct[inside],
+            "title": f"{drawn['title']}: PCK@{ALPHA} {100 * correct.mean():.1f} %",
+        }
+    files = benchmark.root / keys[0], benchmark.root / keys[1]
+    name = f"{benchmark.name}-{benchmark.split}-{number}"
+    save(options, matcher, options.output / name, found, files, drawn)
+
+
+def loaded(options: MatchOptions) -> Matcher:
+    """The matcher that the options ask for; it says what it is. Raises: UserError."""
     raw = replace(options, raw=options.raw or not options.load)
     if not options.load:
         ablation(raw, len(BACKBONES[options.backbone or DEFAULT_BACKBONE].channels), learned=False)
@@ -62,39 +145,7 @@ def match(options: MatchOptions) -> None:
     matcher.model.ablate(ablation(raw, len(matcher.model.backbone.channels), bool(options.load)))
     if not options.json:
         print(matcher)
-
-    code = matcher.encode(source)
-    about = {"model": str(matcher), "img_side": options.img_side, "versions": versions()}
-    for target in targets:
-        try:
-            picture = as_rgb(target, options.max_pixels)
-        except UserError as error:
-            unread.append(str(error))
-            continue
-        found = matcher.match(code, picture, points).at_least(options.min_confidence)
-        files = (options.source, target)
-        path = place_for(options.output, files)
-        content = save(path, found, files, about, not options.no_warp)
-        if options.table_out:
-            ends = zip(ENDS, pair_names(options.table_out, files), strict=False)
-            table = pd.concat([table, rows_of(found).assign(**dict(ends))[[*ENDS, "confidence"]]])
-            replace_file(options.table_out, csv_of(table))
-        for file, image in zip(files, found.images, strict=True):
-            if image.blank:
-                print(
-                    f"warning: {file} has one colour everywhere: no match has a confidence", file=sys.stderr
-                )
-        if options.json:
-            print(json.dumps(content), flush=True)
-        else:
-            kinds = ", ".join(ending for ending, file in results(path).items() if file.exists())
-            print(f"{target}: {summary(found)}\n{listing(found)}  written: {path}{kinds}", flush=True)
-    if len(unread) == len(targets):
-        raise UserError(unread[0])
-    for message in unread:
-        print(f"not matched: {message}", file=sys.stderr)
-    if unread:
-        sys.exit(1)
+    return matcher
 
 
 def image_files(places: Sequence[Path]) -> list[Path]:
@@ -165,7 +216,7 @@ def chosen_points(options: MatchOptions, size: tuple[int, int]) -> Reals:
         with naming("--points"):
             return checked_points([point for field in fields for point in of_line(field)], size)
     with naming(place):
-        return checked_points(read_points(text, options.source), size)
+        return checked_points(read_points(text, options.source or Path()), size)
 
 
 def standard_input() -> str:
@@ -224,12 +275,16 @@ def listing(found: Found) -> str:
 
 
 def save(
-    path: Path, found: Found, files: tuple[Path, Path], about: Mapping[str, Any], warp: bool
-) -> dict[str, Any]:
-    """Writes what was found as `path`.json, .csv, -matches.png and, if asked, -warped.png; returns what JSON holds.
-
-    Raises: UserError.
-    """
+    options: MatchOptions,
+    matcher: Matcher,
+    path: Path,
+    found: Found,
+    files: tuple[Path, Path],
+    drawn: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
+    """Writes what was found as `path`.json, .csv, -matches.png and -warped.png, and the page to explore it if one is
+    asked for; prints it. `drawn`: more arguments of the picture. Raises: UserError."""
+    about = {"model": str(matcher), "img_side": options.img_side, "versions": versions()}
     ends = {
         end: {
             "file": str(file),
@@ -246,20 +301,38 @@ def save(
     ]
     content = {**about, **ends, "layers": found.layers, "matches": matches}
     src, trg = (of.image for of in found.images)
-    picture = pictures.matches(
-        src, trg, found.source.T, found.points.T, title=summary(found), confidence=found.confidence
-    )
+    look = {"title": summary(found)} | ({} if "correct" in drawn else {"confidence": found.confidence})
+    picture = pictures.matches(src, trg, found.source.T, found.points.T, **{**look, **drawn})
     written = {
         ".json": (json.dumps(content, indent=2) + "\n").encode(),
         ".csv": csv_of(rows),
         "-matches.png": pictures.render(picture, "png"),
     }
-    if warp:
+    if options.no_warp:
+        results(path)["-warped.png"].unlink(missing_ok=True)  # of an earlier call
+    else:
         warped = io.BytesIO()
         found.warped().save(warped, "png")
         written["-warped.png"] = warped.getvalue()
-    else:
-        results(path)["-warped.png"].unlink(missing_ok=True)  # of an earlier call
     for ending, data in written.items():
         replace_file(results(path)[ending], data)
-    return content
+    for file, image in zip(files, found.images, strict=True):
+        if image.blank:
+            print(f"warning: {file} has one colour everywhere: no match has a confidence", file=sys.stderr)
+    if options.json:
+        print(json.dumps(content), flush=True)
+    else:
+        print(
+            f"{files[1]}: {summary(found)}\n{listing(found)}  written: {path}{', '.join(written)}", flush=True
+        )
+    if options.explore:
+        page = explorer(matcher, found.images, pair_names(options.explore, files))
+        replace_file(options.explore, page)
+        print(
+            f"  written: {options.explore}, {len(page) / 1e6:.1f} MB",
+            file=sys.stderr if options.json else None,
+        )
+
+
+def _array(x: torch.Tensor) -> Reals:
+    return x.double().numpy()

@@ -23,19 +23,9 @@ ALPHAS = ("0.05", "0.1", "0.15")
 PCK = tuple(f"PCK@{alpha}" for alpha in ALPHAS)
 # What the table decides of test.py's options, and what else may differ between a finished cell and now.
 CHOSEN = {"--load", "--benchmark", "--split", "--list", "--categories", "--backbone", "--alpha", "--thres"}
-CHOSEN |= {"--logpath", "--from-predictions"}
-FREE = {
-    "load",
-    "logpath",
-    "device",
-    "workers",
-    "bsz",
-    "no_download",
-    "on_bad_pair",
-    "seed",
-    "voting",
-    "quiet",
-}
+CHOSEN |= {"--logpath", "--from-predictions", "--predictions-frame", "--resume", "--overwrite"}
+FREE = {"load", "logpath", "device", "workers", "bsz", "no_download", "on_bad_pair", "seed", "voting"}
+FREE |= {"predictions_frame", "quiet", "resume", "overwrite"}
 # Verified values with their sources: checkpoints' names without ending, benchmark, figure.
 PUBLISHED = json.loads((Path(__file__).parent / "published.json").read_text())
 

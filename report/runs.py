@@ -92,7 +92,8 @@ def report_test(
         Section("Options", facts=options),
         Section("Versions", facts=results["versions"]),
     ]
-    write_report(folder / REPORT, f"DHPF on {figures['about'][0]}", sections)
+    what_is = "Predictions for" if "predictions" in results else "DHPF on"
+    write_report(folder / REPORT, f"{what_is} {figures['about'][0]}", sections)
 
 
 def headline(figures: Sequence[Mapping[str, Any]], average: str = "") -> list[int]:

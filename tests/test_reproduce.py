@@ -168,7 +168,7 @@ def test_a_killed_run_goes_on_with_the_missing_cells(
     ("content", "reason"),
     [
         ({"reduction_ffns.0.0.weight": torch.zeros(8, 64, 1, 1)}, "not a checkpoint of"),
-        (b"<html>", "not a file of tensors alone"),
+        (b"<html>", "it is a web page"),
     ],
 )
 def test_a_wrong_checkpoint_fails_alone(

@@ -17,6 +17,7 @@ from PIL import Image
 
 from dhpf.common import run as run_files
 from dhpf.common.run import Run, progress
+from dhpf.evaluation.results import matrix
 from dhpf.training.examples import CORRECT, INCORRECT, example
 
 event_accumulator = pytest.importorskip(
@@ -114,6 +115,23 @@ def test_a_threshold_of_zero_is_no_figure(tmp_path: Path) -> None:
     assert [figure["n_pairs"] for figure in figures["totals"] if figure["average"] == "pairs"] == [7, 7]
     (line,) = [line for line in out.splitlines() if line.startswith("threshold: ")]
     assert line.startswith("threshold: zero in 1 pairs, which are in no PCK: JPEGImages/cat/")
+
+
+def test_totals_are_a_matrix_of_thresholds_and_averages() -> None:
+    frames, averages = ("240x240 frame", "original pixels"), ("pairs", "key-points", "categories")
+    totals = [
+        {"alpha": alpha, "average": average, "frame": frame, "value": None if alpha == 0.3 else value}
+        for alpha in (0.1, 0.05, 0.3)
+        for frame in frames
+        for value, average in enumerate(averages, 50)
+    ]
+    lines = matrix(totals)
+    for number, frame in enumerate(frames):
+        head, *rows = (line.split() for line in lines[4 * number : 4 * number + 4])
+        assert head == ["PCK", "in", "%,", *frame.split(), *averages]
+        assert rows[0] == ["α", "=", "0.05", "50.00", "51.00", "52.00"]
+        assert rows[2] == ["α", "=", "0.3", "-", "-", "-"]
+    assert matrix([{"average": "pairs", "value": 0.5}]) == []
 
 
 def test_runs_of_one_second_have_names_of_their_own(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import math
 import signal
 import time
-from contextlib import suppress
+from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from dhpf.common import weights
-from dhpf.common.errors import UserError, refusal
+from dhpf.common.errors import UserError
 from dhpf.common.processes import gather, start, synchronise, total
 from dhpf.common.program import STOPS
 from dhpf.common.run import HISTORY, Run, progress, versions
@@ -102,32 +102,22 @@ class Trainer:
         asked = [*STOPS, SAVE] if SAVE else [*STOPS]
         numbers = [number for number in asked if signal.getsignal(number) != signal.SIG_IGN]  # nohup
         before = [signal.signal(number, lambda number, _: self.asked.add(number)) for number in numbers]
-        try:
-            self._open_run(folder)
+        with ExitStack() as stack:
+            stack.callback(lambda: [signal.signal(n, h) for n, h in zip(numbers, before, strict=True)])
+            self._open_run(folder, stack)
             while self.epoch < self.options.niter:
                 begin = time.monotonic()
                 self._training_pass()
                 self._finish_epoch(*self._validation_pass(), begin)
-            if self.run:
-                self.run.conclude(
-                    asdict(self.options), {"final/val_pck": self.best if self.best >= 0 else math.nan}
-                )
             best = (
                 f"best validation PCK {percent(self.best)}"
                 if self.best >= 0
                 else "no PCK: the last epoch's model"
             )
-            self.log(f"{best}: {self.run.folder / BEST if self.run else BEST}")
-        except Exception as error:
-            if self.run and (words := str(error) if isinstance(error, UserError) else refusal(error)):
-                with suppress(UserError):  # the disk may be what is full
-                    self.run.note(f"stopped: {words}")
-            raise
-        finally:
-            for number, handler in zip(numbers, before, strict=True):
-                signal.signal(number, handler)
             if self.run:
-                self.run.close()
+                final = {"final/val_pck": self.best if self.best >= 0 else math.nan}
+                self.run.conclude(asdict(self.options), final)
+                self.run.log(f"{best}: {self.run.folder / BEST}")
 
     @property
     def visible(self) -> bool:
@@ -144,17 +134,22 @@ class Trainer:
             write_trained(self.run.folder, self.sets["trn"])
         self.log("\n".join(note for data in self.sets.values() for note in data.notes))
 
-    def _open_run(self, folder: Path) -> None:
-        """The run folder in the main process: a new one, or the one to resume with the state that it holds."""
+    def _open_run(self, folder: Path, stack: ExitStack) -> None:
+        """The run folder in the main process: a new one, or the one to resume with the state that it holds.
+
+        Args: stack: ends the run.
+        """
         threads = torch.get_num_threads()
         main = self.processes.is_main_process
         if main and self.options.resume:
             self.run = Run(folder, self.options.quiet)
+            stack.enter_context(self.run.ending())
         if not self.options.resume:
             if main:
                 about = asdict(self.options) | {"versions": versions()}
                 numbered = not self.options.logpath
                 self.run = Run.create(folder, about, numbered=numbered, quiet=self.options.quiet)
+                stack.enter_context(self.run.ending())
                 self._tell()
             self._save()
             return
