@@ -10,7 +10,8 @@ real benchmarks: cat, cup and motorcycle.  Validation takes the camera man and t
 enough corners to match, from the astronaut to a page of text; what lacks them or only repeats serves as background.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -156,9 +157,10 @@ class Synthetic(Benchmark):
     def size(self, key: str) -> tuple[int, int]:
         return self.img_side, self.img_side
 
-    def picture(self, key: str) -> Image.Image:
+    @contextmanager
+    def opened(self, key: str) -> Iterator[Image.Image]:
         _, index, end = key.split("/")
-        return self._scene(int(index)).images[end == "target"]
+        yield self._scene(int(index)).images[end == "target"]
 
     def where(self, i: int) -> str:
         return f"benchmark synthetic, split {self.split}, pair {i}"
