@@ -7,12 +7,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from PIL import Image
 
 from dhpf.common.errors import UserError, naming
@@ -22,26 +20,19 @@ from dhpf.data.images import formats
 from dhpf.data.lists import read_table
 from dhpf.data.pairs import COLUMNS as ENDS
 from dhpf.evaluation.matcher import Found, Matcher, Reals, as_rgb, checked_points, grid_points, listed
-from dhpf.evaluation.metrics import keypoint_errors
 from dhpf.model import BACKBONES
 from dhpf.model.ablation import ablation
 from dhpf.model.options import DEFAULT_BACKBONE
 from dhpf.programs.match import MatchOptions
-from dhpf.programs.testing import benchmark_of
 from dhpf.report import pictures
 from dhpf.report.explorer import explorer
 
-ALPHA = 0.1  # a key-point within this share of the threshold is drawn as correct
 MAX_POINTS_FILE = 2**20  # bytes
 COLUMNS = [*ENDS[2:], "confidence"]
 
 
 def match(options: MatchOptions) -> None:
-    """Match the source with every target, or a pair of a benchmark; what can be refused without a model is refused
-    first. Raises: UserError."""
-    if options.pair is not None:
-        match_pair(options, options.pair)
-        return
+    """Match the source with every target; what can be refused without a model is refused first. Raises: UserError."""
     assert options.source
     targets = image_files(options.targets)
     if options.explore and len(targets) > 1:
@@ -51,58 +42,27 @@ def match(options: MatchOptions) -> None:
     table = table_so_far(options.table_out, options.source, targets) if options.table_out else None
     matcher = loaded(options)
     code = matcher.encode(source)
+    about = {"model": str(matcher), "img_side": options.img_side, "versions": versions()}
     for target, name in zip(targets, names(options.source, targets), strict=True):
         found = matcher.match(code, target, points)
-        ends = options.source, target
-        save(options, matcher, name, found, ends)
+        path = options.output / name
+        save(path, found, (options.source, target), about)
         if options.table_out:
-            named = zip(ENDS, pair_names(options.table_out, ends), strict=False)
-            table = pd.concat([table, rows_of(found).assign(**dict(named))[[*ENDS, "confidence"]]])
+            ends = zip(ENDS, pair_names(options.table_out, (options.source, target)), strict=False)
+            table = pd.concat([table, rows_of(found).assign(**dict(ends))[[*ENDS, "confidence"]]])
             replace_file(options.table_out, csv_of(table))
-
-
-def match_pair(options: MatchOptions, number: int) -> None:
-    """Match a pair of a benchmark at its key-points, unless other points are asked for; the annotation is drawn, too.
-
-    Raises: UserError: there is no such pair, or it has no points.
-    """
-    benchmark = benchmark_of(options)
-    if number >= len(benchmark):
-        raise UserError(
-            f"--pair {number}: {benchmark.where(0)} begins {len(benchmark)} pairs, 0 to {len(benchmark) - 1}"
+        print(
+            f"{target}: {summary(found)}\n  written: {path}.json, .csv, -matches.png, -warped.png", flush=True
         )
-    sample = benchmark.annotation(number)
-    keys = sample["src_key"], sample["trg_key"]
-    source, target = map(benchmark.picture, keys)
-    own = options.points is not None or options.points_file
-    starts, ends = (
-        sample[f"{end}_kps"][:, : sample[n]] for end, n in (("src", "n_pts"), ("trg", "n_trg_pts"))
-    )
-    scales = [np.array(image.size) / benchmark.img_side for image in (source, target)]
-    points = chosen_points(options, source.size) if own else _array(starts.T) * scales[0]
-    inside = np.logical_and(points >= 0, points <= source.size).all(axis=1)
-    if not inside.any():
-        raise UserError(f"--pair {number}: it has no key-point in the image, give --points")
-    matcher = loaded(options)
-    found = matcher.match(source, target, points[inside])
-    drawn: dict[str, Any] = {
-        "title": f"{benchmark.name} {benchmark.split}, pair {number}, {sample['category']}"
-    }
-    if not own:
-        drawn["trg_kps"] = _array(ends) * scales[1][:, None]
-        if not inside.all():
-            print(f"{(~inside).sum()} of {len(points)} key-points are outside the image and left out")
-    if not own and benchmark.metric == "pck":
-        # In the frame and not cut at the image's border, as a test does it.
-        moved = found.matches.transfer(starts[None].to(matcher.model.device)).cpu()
-        counts, limits = torch.tensor([len(points)]), sample["pckthres"][None]
-        correct = keypoint_errors(moved, ends[None], counts, limits, ALPHA)[0][0].numpy()
-        drawn |= {
-            "correct": correct[inside],
-            "title": f"{drawn['title']}: PCK@{ALPHA} {100 * correct.mean():.1f} %",
-        }
-    files = benchmark.root / keys[0], benchmark.root / keys[1]
-    save(options, matcher, f"{benchmark.name}-{benchmark.split}-{number}", found, files, drawn)
+        if options.explore:
+            explore(options.explore, matcher, found, (options.source, target))
+
+
+def explore(path: Path, matcher: Matcher, found: Found, files: tuple[Path, Path]) -> None:
+    """Writes the page that predicts for any point of a pair. Raises: UserError."""
+    page = explorer(matcher, found.images, pair_names(path, files))
+    replace_file(path, page)
+    print(f"  written: {path}, {len(page) / 1e6:.1f} MB")
 
 
 def loaded(options: MatchOptions) -> Matcher:
@@ -205,18 +165,11 @@ def summary(found: Found) -> str:
     return f"{len(found.points)} points, {confidence}, {layers}"
 
 
-def save(
-    options: MatchOptions,
-    matcher: Matcher,
-    name: str,
-    found: Found,
-    files: tuple[Path, Path],
-    drawn: Mapping[str, Any] = MappingProxyType({}),
-) -> None:
-    """Writes what was found as NAME.json, .csv, -matches.png and -warped.png, and the page to explore it if one is
-    asked for. `drawn`: more arguments of the picture. Raises: UserError."""
-    path = options.output / name
-    about = {"model": str(matcher), "img_side": options.img_side, "versions": versions()}
+def save(path: Path, found: Found, files: tuple[Path, Path], about: Mapping[str, Any], **drawn: Any) -> None:
+    """Writes what was found as `path`.json, .csv, -matches.png and -warped.png. Raises: UserError.
+
+    Args: drawn: more arguments of the picture (see `pictures.matches`).
+    """
     ends = {
         end: {"file": str(file), "width": of.image.width, "height": of.image.height}
         for end, file, of in zip(("source", "target"), files, found.images, strict=True)
@@ -229,7 +182,7 @@ def save(
     warped = io.BytesIO()
     found.warped().save(warped, "png")
     src, trg = (of.image for of in found.images)
-    picture = pictures.matches(src, trg, found.source.T, found.points.T, **{"title": summary(found), **drawn})
+    picture = pictures.matches(src, trg, found.source.T, found.points.T, **{"title": summary(found)} | drawn)
     for ending, data in {
         ".json": (json.dumps(content, indent=2) + "\n").encode(),
         ".csv": csv_of(rows),
@@ -237,14 +190,3 @@ def save(
         "-warped.png": warped.getvalue(),
     }.items():
         replace_file(path.with_name(path.name + ending), data)
-    print(
-        f"{files[1]}: {summary(found)}\n  written: {path}.json, .csv, -matches.png, -warped.png", flush=True
-    )
-    if options.explore:
-        page = explorer(matcher, found.images, pair_names(options.explore, files))
-        replace_file(options.explore, page)
-        print(f"  written: {options.explore}, {len(page) / 1e6:.1f} MB")
-
-
-def _array(x: torch.Tensor) -> Reals:
-    return x.double().numpy()

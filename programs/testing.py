@@ -38,7 +38,7 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
     processes, device = start(options.device)
     rank, count = processes.process_index, processes.num_processes
     checkpoint = resolve(options.load) if options.load else None
-    benchmark = benchmark_of(options)
+    benchmark = opened(options)
     torch.manual_seed(options.seed)
     note = ""
     if checkpoint:
@@ -173,7 +173,7 @@ def finished(
     return results
 
 
-def benchmark_of(options: TestOptions | MatchOptions) -> Benchmark:
+def opened(options: TestOptions | MatchOptions) -> Benchmark:
     """The pairs that the options name, numbered as they are tested. Raises: UserError."""
     assert options.benchmark
     if len(options.list) > 1:
