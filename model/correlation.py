@@ -40,7 +40,8 @@ def weighted_sums(rows: Tensor, index: Tensor, weight: Tensor) -> Tensor:
 class Factors:
     """What the appearance matrices of B pairs are made of.
 
-    src, trg: for every side h of layers, S first, the maps B×h²×C; the layers' weights in both are in the source's.
+    src, trg: for every side h of layers that is used, S first, the maps B×h²×C; the layers' weights in both are in the
+        source's.
     products: for every smaller side their inner products B×h²×h², without gradient; empty if they would be too large.
     src_length, trg_length: B×S² lengths of the hypercolumns.
     """
@@ -232,18 +233,22 @@ def correlate(
         *(x.split(1) for x in lengths),
         strict=True,
     )
-    return Correlation(tuple(_factors([_used(*side) for side in sides], s, t) for *sides, s, t in pairs))
+    return Correlation(tuple(_factors(_used(sides), s, t) for *sides, s, t in pairs))
 
 
 Side = tuple[Tensor, Tensor, Tensor]  # of some pairs: weights of channels, source and target maps
 
 
-def _used(weight: Tensor, src: Tensor, trg: Tensor) -> Side:
-    """The channels that a pair uses."""
-    used = weight.detach().flatten().nonzero()[:, 0]
-    if len(used) == weight.numel():
-        return weight, src, trg
-    return weight[..., used], src[..., used], trg[..., used]
+def _used(sides: list[Side]) -> list[Side]:
+    """The channels that a pair uses, and the sides that have any; the finest is kept."""
+    parts: list[Side] = []
+    for weight, src, trg in sides:
+        used = weight.detach().flatten().nonzero()[:, 0]
+        if 0 < len(used) < weight.numel() or not parts:
+            weight, src, trg = weight[..., used], src[..., used], trg[..., used]
+        if len(used) or not parts:
+            parts.append((weight, src, trg))
+    return parts
 
 
 def _factors(maps: list[Side], src_length: Tensor, trg_length: Tensor) -> Factors:

@@ -97,6 +97,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for place in filter(None, (options.source, *options.targets, options.points_file)):
         if not place.exists():
             raise UserError(f"{place}: there is no such file")
-    from dhpf.programs.matching import match  # torch: not needed to refuse an option
+    # What needs torch is imported when the options are known to be good.
+    if options.pair is not None:
+        from dhpf.programs.pairs import match_pair
 
-    match(options)
+        match_pair(options, options.pair)
+    else:
+        from dhpf.programs.matching import match
+
+        match(options)

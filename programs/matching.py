@@ -6,16 +6,14 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from PIL import Image
 
 from dhpf.common.errors import UserError, naming
@@ -26,16 +24,13 @@ from dhpf.data.lists import read_table
 from dhpf.data.pairs import COLUMNS as ENDS
 from dhpf.data.points import of_line, read_points
 from dhpf.evaluation.matcher import Found, Matcher, Reals, as_rgb, checked_points, grid_points, listed
-from dhpf.evaluation.metrics import keypoint_errors
 from dhpf.model import BACKBONES
 from dhpf.model.ablation import ablation
 from dhpf.model.options import DEFAULT_BACKBONE
 from dhpf.programs.match import MatchOptions
-from dhpf.programs.testing import benchmark_of
 from dhpf.report import pictures
 from dhpf.report.explorer import explorer
 
-ALPHA = 0.1  # a key-point within this share of the threshold is drawn as correct
 MAX_POINTS_FILE = 2**24  # bytes
 ENDINGS = (".json", ".csv", "-matches.png", "-warped.png")
 LONGEST = 90  # bytes of an image's name in that of a result; file systems take 143 or 255 in all
@@ -44,16 +39,12 @@ COLUMNS = [*ENDS[2:], "confidence"]
 
 
 def match(options: MatchOptions) -> None:
-    """Match the source with every target, or a pair of a benchmark; what can be refused without a model is refused
-    first.
+    """Match the source with every target; what can be refused without a model is refused first.
 
     Raises:
         UserError: a mistake, or no target can be read.
         SystemExit: 1, some targets cannot be read.
     """
-    if options.pair is not None:
-        match_pair(options, options.pair)
-        return
     assert options.source
     targets, unread = image_files(options.targets), []
     if options.explore and len(targets) > 1:
@@ -82,51 +73,6 @@ def match(options: MatchOptions) -> None:
         print(f"not matched: {message}", file=sys.stderr)
     if unread:
         sys.exit(1)
-
-
-def match_pair(options: MatchOptions, number: int) -> None:
-    """Match a pair of a benchmark at its key-points, unless other points are asked for; the annotation is drawn, too.
-
-    Raises: UserError: there is no such pair, or it has no points.
-    """
-    benchmark = benchmark_of(options)
-    if number >= len(benchmark):
-        raise UserError(
-            f"--pair {number}: {benchmark.where(0)} begins {len(benchmark)} pairs, 0 to {len(benchmark) - 1}"
-        )
-    sample = benchmark.annotation(number)
-    keys = sample["src_key"], sample["trg_key"]
-    source, target = map(benchmark.picture, keys)
-    own = options.points is not None or options.points_file
-    starts, ends = (
-        sample[f"{end}_kps"][:, : sample[n]] for end, n in (("src", "n_pts"), ("trg", "n_trg_pts"))
-    )
-    scales = [np.array(image.size) / benchmark.img_side for image in (source, target)]
-    points = chosen_points(options, source.size) if own else _array(starts.T) * scales[0]
-    inside = np.logical_and(points >= 0, points <= source.size).all(axis=1)
-    if not inside.any():
-        raise UserError(f"--pair {number}: it has no key-point in the image, give --points")
-    matcher = loaded(options)
-    found = matcher.match(source, target, points[inside])
-    drawn: dict[str, Any] = {
-        "title": f"{benchmark.name} {benchmark.split}, pair {number}, {sample['category']}"
-    }
-    if not own:
-        drawn["trg_kps"] = _array(ends) * scales[1][:, None]
-        if not inside.all():
-            print(f"{(~inside).sum()} of {len(points)} key-points are outside the image and left out")
-    if not own and benchmark.metric == "pck":
-        # In the frame and not cut at the image's border, as a test does it.
-        moved = found.matches.transfer(starts[None].to(matcher.model.device)).cpu()
-        counts, limits = torch.tensor([len(points)]), sample["pckthres"][None]
-        correct = keypoint_errors(moved, ends[None], counts, limits, ALPHA)[0][0].numpy()
-        drawn |= {
-            "correct": correct[inside],
-            "title": f"{drawn['title']}: PCK@{ALPHA} {100 * correct.mean():.1f} %",
-        }
-    files = benchmark.root / keys[0], benchmark.root / keys[1]
-    name = f"{benchmark.name}-{benchmark.split}-{number}"
-    save(options, matcher, options.output / name, found, files, drawn)
 
 
 def loaded(options: MatchOptions) -> Matcher:
@@ -280,10 +226,10 @@ def save(
     path: Path,
     found: Found,
     files: tuple[Path, Path],
-    drawn: Mapping[str, Any] = MappingProxyType({}),
+    **drawn: Any,
 ) -> None:
     """Writes what was found as `path`.json, .csv, -matches.png and -warped.png, and the page to explore it if one is
-    asked for; prints it. `drawn`: more arguments of the picture. Raises: UserError."""
+    asked for; prints it. `drawn`: more arguments of `pictures.matches`. Raises: UserError."""
     about = {"model": str(matcher), "img_side": options.img_side, "versions": versions()}
     ends = {
         end: {
@@ -332,7 +278,3 @@ def save(
             f"  written: {options.explore}, {len(page) / 1e6:.1f} MB",
             file=sys.stderr if options.json else None,
         )
-
-
-def _array(x: torch.Tensor) -> Reals:
-    return x.double().numpy()

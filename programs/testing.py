@@ -41,7 +41,7 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
     processes, device = start(options.device)
     rank, count = processes.process_index, processes.num_processes
     checkpoint = resolve(options.load) if options.load else None
-    benchmark = benchmark_of(options)
+    benchmark = opened(options)
     torch.manual_seed(options.seed)
     note = ""
     if checkpoint:
@@ -98,7 +98,7 @@ def measure_predictions(options: TestOptions, path: Path) -> None:
         print(describe(rescore(path, options.alpha, options.thres)))
         return
     unread: list[str] = []
-    benchmark, begin = benchmark_of(options), time.monotonic()
+    benchmark, begin = opened(options), time.monotonic()
     words = f"predictions of {path.name}"
     if own:
         table = of_benchmark(path, read_predictions(path), benchmark)
@@ -192,7 +192,7 @@ def finished(
     return results
 
 
-def benchmark_of(options: TestOptions | MatchOptions) -> Benchmark:
+def opened(options: TestOptions | MatchOptions) -> Benchmark:
     """The pairs that the options name, numbered as they are tested. Raises: UserError."""
     assert options.benchmark
     if len(options.list) > 1:
