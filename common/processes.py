@@ -55,10 +55,11 @@ def start(device: str) -> tuple[PartialState, torch.device]:
 @contextmanager
 def waiting() -> Iterator[None]:
     """Says every few seconds which processes of a launcher are waited for; a signal kills meanwhile."""
-    if "RANK" not in os.environ:
+    names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    if not {*names} <= os.environ.keys():
         yield
         return
-    rank, count, host, port = (os.environ[n] for n in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
+    rank, count, host, port = (os.environ[name] for name in names)
     done = threading.Event()
 
     def tell() -> None:

@@ -63,7 +63,7 @@ def test_a_stopped_test_goes_on_to_the_same_results(
     outcome = run(tmp_path, "test.py --resume logs/run")
     assert outcome.code == 2
     assert "resumed with 3 of 8 pairs" in outcome.out
-    stopping(0, Stopped(0))
+    stopping(0, Stopped(SIGTERM))
     assert "resumed with 5 of 8 pairs" in succeed(tmp_path, "test.py --resume logs/run --workers 1").out
     for name in ("results.json", "predictions.csv.gz"):
         assert (folder / name).read_bytes() == (whole / name).read_bytes()
@@ -77,7 +77,7 @@ def test_a_test_goes_on_with_its_own_pairs_and_options_alone(
 ) -> None:
     stopping(4, Stopped(SIGTERM))
     assert run(tmp_path, f"test.py {OPTIONS} --datapath {data} --logpath run").code == 143
-    stopping(0, Stopped(0))
+    stopping(0, Stopped(SIGTERM))
     outcome = run(tmp_path, "test.py --resume logs/run --thres bbox")
     assert (outcome.code, "--thres (it was auto)" in outcome.err) == (2, True)
     part = tmp_path / "logs" / "run" / f"{PART}0"
