@@ -66,7 +66,8 @@ def test_a_full_disk_behind_the_console_does_not_end_the_work() -> None:
 @pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&-", "<&- >/dev/full 2>&-"])
 def test_closed_descriptors_do_not_end_the_work(closed: str, tmp_path: Path) -> None:
     """Nor is a file that is opened then taken for the console."""
-    body = f'f = open("{tmp_path / "work"}", "w"); print("näme \\udcff"); print("x", file=sys.stderr); f.write("done"); f.close()'
+    talk = 'print("näme \\udcff"); print("x", file=sys.stderr)'
+    body = f'f = open("{tmp_path / "work"}", "w"); {talk}; f.write("done"); f.close()'
     assert light(body, f"exec {{command}} {closed}").code == 0
     assert (tmp_path / "work").read_text() == "done"
 
