@@ -9,6 +9,7 @@ import pandas as pd
 from dhpf.data import BENCHMARKS
 from dhpf.data.published import compare
 from dhpf.evaluation import METRICS
+from dhpf.evaluation.intervals import WORDS, add_intervals
 from dhpf.evaluation.metrics import Figure, Measure
 from dhpf.evaluation.table import NAME, SELECTION
 
@@ -76,28 +77,32 @@ def score(table: pd.DataFrame, alphas: Sequence[float], thres: str = "auto") -> 
 
     Returns: what the figures are about, also in sentences ('about'); 'totals', 'without_leaked' (where the benchmark
     knows training pairs), 'categories' and 'difficulty' (by the benchmark's labels), each ending in a list of figures:
-    the definition that `measure` gives with what `averages` adds; 'points', the share of each point that has a name,
-    or a number and a category; 'layer_selection', the selection rate of each layer.
+    the definition that `measure` gives with what `averages` and `add_intervals` add; 'points', the share of each point
+    that has a name, or a number and a category; 'layer_selection', the selection rate of each layer.
     Args and errors: as for `measure`.
     """
     pairs = table.drop_duplicates("pair").set_index("pair")
     about = pairs.iloc[0]
     measures = measure(table, alphas, thres)
-    figures = averages(table, measures)
+    average = averages(table, measures)
+    averaged: list[tuple[pd.Series, list[Figure]]] = []
+
+    def figures(chosen: pd.Series) -> list[Figure]:
+        averaged.append((chosen, average(chosen)))
+        return averaged[-1][1]
 
     result: dict[str, Any] = {
         "benchmark": about.benchmark, "split": about.split, "img_side": int(about.img_side),
         "about": sentences(table), "n_pairs": len(pairs), "n_pairs_without_keypoints": int((pairs.n_pts == 0).sum()),
         "n_points_without_prediction": unpredicted(table),
-        "totals": figures(pairs.n_pts >= 0),
+        "totals": figures(pairs.n_pts >= 0), "intervals": WORDS,
     }  # fmt: skip
     benchmark = BENCHMARKS[about.benchmark]
     labels = {k: v for k, v in benchmark.labels.items() if k in pairs and (pairs[k] >= 0).any()}
     if LEAKED in labels and about.split != "trn":
-        result["without_leaked"] = [
-            figure | {"basis": f"{figure['basis']}, without those that {benchmark.leak}", "paper": False}
-            for figure in figures(pairs[LEAKED] == 0)
-        ]
+        result["without_leaked"] = figures(pairs[LEAKED] == 0)
+        for figure in result["without_leaked"]:
+            figure |= {"basis": f"{figure['basis']}, without those that {benchmark.leak}", "paper": False}
     categories = {name: pairs.category == name for name in sorted(pairs.category.unique())}
     result["categories"] = {name: figures(chosen) for name, chosen in categories.items()}
     for label, names in labels.items():
@@ -105,6 +110,7 @@ def score(table: pd.DataFrame, alphas: Sequence[float], thres: str = "auto") -> 
             grade = pairs[label].map(dict(enumerate(names))).fillna("unknown")
             groups = {name: figures(grade == name) for name in (*names, "unknown") if (grade == name).any()}
             result.setdefault("difficulty", {})[label] = groups
+    add_intervals(table, measures, averaged)
     if points := by_point(table, measures):
         result["points"] = points
     if (pairs[SELECTION] != "").all():

@@ -17,8 +17,9 @@ from dhpf.common.files import replace_file
 from dhpf.common.run import HISTORY, OPTIONS
 from dhpf.data.benchmark import Benchmark
 from dhpf.data.images import IMAGENET_MEAN, IMAGENET_STD
+from dhpf.evaluation.intervals import written
 from dhpf.evaluation.score import averages, measure
-from dhpf.report import pictures
+from dhpf.report import pictures, statistics
 from dhpf.report.page import DPI, Section, picture, write_report
 
 REPORT, PICTURES = "report.html", "pictures"
@@ -88,6 +89,7 @@ def report_test(
     sections = [
         Section(text=model),
         *evaluation(figures, curves, drawn.get("layers"), groups),
+        statistics.intervals(figures),
         Section("Time and memory", facts=facts),
         Section("Options", facts=options),
         Section("Versions", facts=results["versions"]),
@@ -144,7 +146,8 @@ def evaluation(
         charts.append(picture(bars, "Bar chart", f"{name} of each category, mean over pairs, the best first"))
     for i, f in (*enumerate(totals), *enumerate(figures.get("without_leaked", ()))):
         if i in main:
-            tiles.append((f["name"], _value(f), f"mean over pairs, {f['basis']}"))
+            between = f"; 95 %: {written(f['interval'], f['unit'])}" if "interval" in f else ""
+            tiles.append((f["name"], _value(f), f"mean over pairs, {f['basis']}{between}"))
         definition = f"{f['definition']}; {f['basis']}{' (the paper’s definition)' if f['paper'] else ''}"
         rows.append([f["name"], _value(f), *_counts(f), definition])
     if curves:
