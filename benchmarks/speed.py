@@ -31,7 +31,7 @@ from dhpf.data.loading import load
 from dhpf.model import BACKBONES
 from dhpf.model.correlation import correlate
 from dhpf.model.dhpf import DHPF
-from dhpf.model.hough import hough_matching
+from dhpf.model.hough import hough_voting
 from dhpf.training import SUPERVISIONS
 from dhpf.training.supervision import gate_noise, to_device
 
@@ -169,9 +169,9 @@ def stages(options: argparse.Namespace, device: torch.device) -> dict[str, float
         parts = {
             "backbone": lambda: list(model._layers(both)),
             "transformation and norms": lambda: model._describe(maps),
-            "gates": lambda: model.learner(tuple(s + t for s, t in zip(src.pooled, trg.pooled, strict=True))),
+            "gates": lambda: model.learner(src.pooled + trg.pooled),
             "native products": lambda: correlate(src, trg, matches.weights, model.layer_of_channel),
-            "appearance, votes, column maxima": lambda: hough_matching(matches.scores.rows.correlation),
+            "appearance, votes, column maxima": lambda: hough_voting(matches.scores.rows.correlation),
             "transfer": lambda: matches.transfer(batch["src_kps"]),
         }
         return {name: median(part, options.repeats) * 1e3 for name, part in parts.items()}

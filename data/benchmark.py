@@ -230,8 +230,12 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
 
     def image(self, key: str) -> Tensor:
         """One image, resized to the frame and normalised: float32 [3, img_side, img_side]."""
+        return normalised(self.picture(key), self.img_side)
+
+    def picture(self, key: str) -> Image.Image:
+        """One image as its annotation means it, RGB of its own size."""
         with self.opened(key) as image:
-            return normalised(to_rgb(image), self.img_side)
+            return to_rgb(image)
 
     def _path(self, key: str) -> Path:
         return self.root / self._other_case.get(key, key)

@@ -23,7 +23,6 @@ from torch.utils.data import default_collate
 from dhpf.common.errors import UserError, naming
 from dhpf.common.run import progress
 from dhpf.data.benchmark import Benchmark
-from dhpf.data.images import to_rgb
 from dhpf.data.lists import table_rows
 from dhpf.data.loading import load, tolerated
 from dhpf.evaluation.results import describe, save_results
@@ -273,8 +272,7 @@ def evaluate(
     """
 
     def image(key: str) -> Any:
-        with benchmark.opened(key) as stored:
-            picture = to_rgb(stored)
+        picture = benchmark.picture(key)
         return encode(picture) if encode else picture
 
     kept = lru_cache(maxsize=CODES if encode else 2)(image)

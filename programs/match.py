@@ -7,22 +7,27 @@ from pathlib import Path
 from dhpf.common.errors import UserError
 from dhpf.common.options import Parser, number, option
 from dhpf.common.program import program
+from dhpf.data import BENCHMARKS
+from dhpf.data.options import BenchmarkOptions
 from dhpf.model.options import AblationOptions, LoadOptions, ModelOptions
 
 EXAMPLES = (
-    'python match.py a.jpg b.jpg --points "120,80 64.5,200"',
-    "python match.py a.jpg folder/ --grid 10 --load logs/strong/best_model.pt",
+    'python match.py a.jpg b.jpg --points "120,80 64.5,200" --explore a-b.html',
+    "python match.py --benchmark spair --pair 17 --load logs/strong/best_model.pt",
 )
 
 
 @dataclass(frozen=True)
 class ImagesOptions:
-    source: Path = option(help="image that has the points", positional=True, type=Path, metavar="SRC")
+    source: Path | None = option(
+        None, "image that has the points", positional=True, type=Path, nargs="?", metavar="SRC"
+    )
     targets: tuple[Path, ...] = option(
-        help="images, or folders of images, to match it with",
+        (),
+        "images, or folders of images, to match it with",
         positional=True,
         type=Path,
-        nargs="+",
+        nargs="*",
         metavar="TRG",
     )
     points: str | None = option(None, "points in pixels of SRC", either="points", metavar='"x,y x,y ..."')
@@ -32,6 +37,9 @@ class ImagesOptions:
     grid: int = option(
         6, "N×N points spread over SRC", either="points", type=number(int, 1, 100), metavar="N"
     )
+    explore: Path | None = option(
+        None, "a page that predicts for any point of either image", type=Path, metavar="FILE.html"
+    )
     output: Path = option(Path("matches"), "folder of what is written", type=Path, metavar="DIR")
     table_out: Path | None = option(
         None, "add the matches to this table of pairs, for --benchmark table", type=Path, metavar="FILE.csv"
@@ -39,7 +47,20 @@ class ImagesOptions:
 
 
 @dataclass(frozen=True)
-class MatchOptions(AblationOptions, ModelOptions, LoadOptions, ImagesOptions):
+class PairOptions(BenchmarkOptions):
+    """A pair of a benchmark instead of images."""
+
+    benchmark: str | None = option(
+        None, "match a pair of it, with --pair, instead of images", choices=BENCHMARKS
+    )
+    pair: int | None = option(
+        None, "its number in the benchmark's list, counted from 0", type=number(int, 0), metavar="N"
+    )
+    split: str | None = option(None, "pairs that it is of: trn, val, ...; as for test.py", metavar="SPLIT")
+
+
+@dataclass(frozen=True)
+class MatchOptions(AblationOptions, ModelOptions, LoadOptions, PairOptions, ImagesOptions):
     """All options of `match.py`."""
 
 
@@ -52,9 +73,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         EXAMPLES,
     )
     options: MatchOptions = parser.parse(arguments)
-    for place in (options.source, *options.targets, *filter(None, [options.points_file])):
+    if (options.pair is None) != (options.benchmark is None):
+        raise UserError("a pair of a benchmark needs both --benchmark and --pair")
+    if options.pair is not None and (options.source or options.table_out):
+        raise UserError("--pair: a pair of a benchmark has its images, give no others and no --table-out")
+    if options.pair is None and not (options.source and options.targets):
+        raise UserError("give SRC and TRG, or a pair of a benchmark with --benchmark and --pair")
+    for place in filter(None, (options.source, *options.targets, options.points_file)):
         if not place.exists():
             raise UserError(f"{place}: there is no such file")
-    from dhpf.programs.matching import match  # torch: not needed to refuse an option
+    # What needs torch is imported when the options are known to be good.
+    if options.pair is not None:
+        from dhpf.programs.pairs import match_pair
 
-    match(options)
+        match_pair(options, options.pair)
+    else:
+        from dhpf.programs.matching import match
+
+        match(options)

@@ -25,6 +25,7 @@ from dhpf.model.ablation import ablation
 from dhpf.model.options import DEFAULT_BACKBONE
 from dhpf.programs.match import MatchOptions
 from dhpf.report import pictures
+from dhpf.report.explorer import explorer
 
 MAX_POINTS_FILE = 2**20  # bytes
 COLUMNS = [*ENDS[2:], "confidence"]
@@ -32,24 +33,14 @@ COLUMNS = [*ENDS[2:], "confidence"]
 
 def match(options: MatchOptions) -> None:
     """Match the source with every target; what can be refused without a model is refused first. Raises: UserError."""
+    assert options.source
     targets = image_files(options.targets)
+    if options.explore and len(targets) > 1:
+        raise UserError(f"--explore {options.explore}: a page shows one pair, give one TRG")
     source = as_rgb(options.source)
     points = chosen_points(options, source.size)
     table = table_so_far(options.table_out, options.source, targets) if options.table_out else None
-    raw = replace(options, raw=options.raw or not options.load)
-    if not options.load:
-        ablation(raw, len(BACKBONES[options.backbone or DEFAULT_BACKBONE].channels), learned=False)
-    matcher = Matcher.load(
-        options.load or options.backbone or DEFAULT_BACKBONE,
-        backbone=options.backbone,
-        backbone_weights=options.backbone_weights,
-        voting=options.voting,
-        img_side=options.img_side,
-        device=options.device,
-    )
-    matcher.model.ablate(ablation(raw, len(matcher.model.backbone.channels), bool(options.load)))
-    print(matcher)
-
+    matcher = loaded(options)
     code = matcher.encode(source)
     about = {"model": str(matcher), "img_side": options.img_side, "versions": versions()}
     for target, name in zip(targets, names(options.source, targets), strict=True):
@@ -63,6 +54,33 @@ def match(options: MatchOptions) -> None:
         print(
             f"{target}: {summary(found)}\n  written: {path}.json, .csv, -matches.png, -warped.png", flush=True
         )
+        if options.explore:
+            explore(options.explore, matcher, found, (options.source, target))
+
+
+def explore(path: Path, matcher: Matcher, found: Found, files: tuple[Path, Path]) -> None:
+    """Writes the page that predicts for any point of a pair. Raises: UserError."""
+    page = explorer(matcher, found.images, pair_names(path, files))
+    replace_file(path, page)
+    print(f"  written: {path}, {len(page) / 1e6:.1f} MB")
+
+
+def loaded(options: MatchOptions) -> Matcher:
+    """The matcher that the options ask for; it says what it is. Raises: UserError."""
+    raw = replace(options, raw=options.raw or not options.load)
+    if not options.load:
+        ablation(raw, len(BACKBONES[options.backbone or DEFAULT_BACKBONE].channels), learned=False)
+    matcher = Matcher.load(
+        options.load or options.backbone or DEFAULT_BACKBONE,
+        backbone=options.backbone,
+        backbone_weights=options.backbone_weights,
+        voting=options.voting,
+        img_side=options.img_side,
+        device=options.device,
+    )
+    matcher.model.ablate(ablation(raw, len(matcher.model.backbone.channels), bool(options.load)))
+    print(matcher)
+    return matcher
 
 
 def image_files(places: Sequence[Path]) -> list[Path]:
@@ -147,8 +165,11 @@ def summary(found: Found) -> str:
     return f"{len(found.points)} points, {confidence}, {layers}"
 
 
-def save(path: Path, found: Found, files: tuple[Path, Path], about: Mapping[str, Any]) -> None:
-    """Writes what was found as `path`.json, .csv, -matches.png and -warped.png. Raises: UserError."""
+def save(path: Path, found: Found, files: tuple[Path, Path], about: Mapping[str, Any], **drawn: Any) -> None:
+    """Writes what was found as `path`.json, .csv, -matches.png and -warped.png. Raises: UserError.
+
+    Args: drawn: more arguments of the picture (see `pictures.matches`).
+    """
     ends = {
         end: {"file": str(file), "width": of.image.width, "height": of.image.height}
         for end, file, of in zip(("source", "target"), files, found.images, strict=True)
@@ -161,7 +182,7 @@ def save(path: Path, found: Found, files: tuple[Path, Path], about: Mapping[str,
     warped = io.BytesIO()
     found.warped().save(warped, "png")
     src, trg = (of.image for of in found.images)
-    picture = pictures.matches(src, trg, found.source.T, found.points.T, title=summary(found))
+    picture = pictures.matches(src, trg, found.source.T, found.points.T, **{"title": summary(found)} | drawn)
     for ending, data in {
         ".json": (json.dumps(content, indent=2) + "\n").encode(),
         ".csv": csv_of(rows),

@@ -23,6 +23,7 @@ from dhpf.model.ablation import ablation
 from dhpf.model.checkpoint import build_model, load_model
 from dhpf.model.options import DEFAULT_BACKBONE, DEFAULT_VOTING
 from dhpf.model.released import resolve
+from dhpf.programs.match import MatchOptions
 from dhpf.programs.test import TestOptions
 from dhpf.report.runs import report_test, resources
 
@@ -108,24 +109,6 @@ def measure_predictions(options: TestOptions, path: Path) -> None:
     finished(run, options, benchmark, table, unread, words, decisive, used, predictions=path)
 
 
-def opened(options: TestOptions) -> Benchmark:
-    """The benchmark to measure on."""
-    if len(options.list) > 1:
-        raise UserError("--list: give one list, of the pairs to measure on")
-    return open_benchmark(
-        options.benchmark,
-        options.datapath,
-        options.split,
-        options.thres,
-        options.img_side,
-        not options.no_download,
-        pair_list=next(iter(options.list), None),
-        only=options.categories,
-        evaluation=True,
-        own=options.own,
-    )
-
-
 def of_benchmark(path: Path, table: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
     """A table of predictions, if it is of this benchmark and its images."""
     about, keys = table.iloc[0], [(pair.src_key, pair.trg_key) for pair in benchmark.pairs]
@@ -188,3 +171,22 @@ def finished(
     run.log(f"{len(benchmark)} pairs in {used['time'].partition(',')[0]}; results: {run.folder}")
     report_test(run.folder, words, benchmark, table, results, asdict(options), used)
     return results
+
+
+def opened(options: TestOptions | MatchOptions) -> Benchmark:
+    """The pairs that the options name, numbered as they are tested. Raises: UserError."""
+    assert options.benchmark
+    if len(options.list) > 1:
+        raise UserError("--list: give one list, of the pairs to measure on")
+    return open_benchmark(
+        options.benchmark,
+        options.datapath,
+        options.split,
+        options.thres,
+        options.img_side,
+        not options.no_download,
+        pair_list=next(iter(options.list), None),
+        only=options.categories,
+        evaluation=True,
+        own=options.own,
+    )

@@ -1,9 +1,10 @@
-"""A run's report: one HTML file that holds its pictures, needs no network and no script, and opens anywhere.
+"""Pages: HTML files that hold their pictures, need no network, and open anywhere.
 
 A report is a title and sections of plain data; `page.html` makes all HTML of them, and escapes every text.
 """
 
 import base64
+import hashlib
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,13 +42,23 @@ class Section:
 
 def write_report(path: Path, title: str, sections: Iterable[Section]) -> None:
     """Writes a report as a whole. Raises: UserError where it cannot be written."""
-    folder = FileSystemLoader(Path(__file__).parent)
+    replace_file(path, rendered("page.html", title=title, sections=sections))
+
+
+def rendered(template: str, script: str = "", **values: Any) -> bytes:
+    """The page that a template of this folder makes of values, all text escaped; `script`, a file beside it, is the one
+    that its policy lets run."""
+    folder = Path(__file__).parent
     environment = Environment(
-        loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    environment.filters["text"] = _text
-    page = environment.get_template("page.html").render(title=title, sections=sections)
-    replace_file(path, page.encode())
+    environment.filters |= {"text": _text, "digest": _digest}
+    code = (folder / script).read_text(encoding="utf-8") if script else ""
+    return environment.get_template(template).render(script=code, **values).encode()
 
 
 def picture(drawn: Figure, what: str, caption: str, form: str = "png") -> dict[str, Any]:
@@ -63,6 +74,11 @@ def _kind(column: Sequence[str]) -> str:
     if max(map(len, column)) > 60:
         return "long"
     return "number" if all(text[:1].isdigit() or text == "undefined" for text in column) else "text"
+
+
+def _digest(script: str) -> str:
+    """The hash by which a page's policy knows its script."""
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def _text(value: Any) -> str:

@@ -324,7 +324,6 @@ def test_a_checkpoint_brings_its_gates(home: Path) -> None:
         ("a.png others/b.jpg --soft-gates", r"--soft-gates: no gate is asked"),
         ("a.png others/b.jpg --load others/notes.txt", r"notes\.txt: "),
         ("a.png others/b.jpg --output a.png/x", r"a\.png/x\S*: cannot be written"),
-        ("a.png", r"the following arguments are required: TRG"),
     ],
 )
 def test_a_mistake_is_told_in_one_sentence(home: Path, arguments: str, message: str) -> None:

@@ -39,7 +39,8 @@ LEFT = {
     "README.md": "logs/pfpascal-strong/history.csv logs/pfpascal-strong/best_model.safetensors "
     "logs/spair-test/results.json logs/spair-test/predictions.csv.gz matches/collins-hopper.csv "
     "matches/collins-hopper-matches.png logs/tables/table-1.md",
-    "docs/own-images.md": "matches/collins-hopper.json matches/collins-hopper-warped.png gridded/collins-hopper.csv",
+    "docs/own-images.md": "matches/collins-hopper.json matches/collins-hopper-warped.png gridded/collins-hopper.csv "
+    "portraits.html matches/spair-test-3.csv",
     "docs/lists.md": "logs/cats-and-dogs/results.json logs/listed/results.json",
     "docs/own-data.md": "logs/animals-val/results.json logs/animals-new/results.json portraits/pairs.csv",
     "docs/tables.md": "logs/tables/table-1.csv logs/tables/table-3.md logs/tables/table-mu.html",

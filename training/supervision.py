@@ -48,7 +48,7 @@ def weak_step(model: DHPF, batch: Batch, alpha: float, rate: float, noise: Tenso
         )
     src, trg = model.codes(batch["src_img"], batch["trg_img"], (src_index, trg_index))
     matches = model.compare(src, trg, noise)
-    entropy = entropies(matches.scores, matches.side)
+    entropy = entropies(matches.scores)
     loss = entropy[:B].mean() / (entropy[B:].mean() if len(entropy) > B else 1)
     pck, _ = predict_keypoints(matches[:B], batch, alpha)
     return Step(loss + selection_loss(matches.selection, rate), pck, matches.selection.detach())
