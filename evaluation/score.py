@@ -1,6 +1,6 @@
 """Scoring: the means of a metric's values over all pairs, and over groups of pairs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,6 +70,19 @@ def averages(table: pd.DataFrame, measures: Sequence[Measure]) -> Callable[[pd.S
         return found
 
     return figures
+
+
+def headline(figures: Sequence[Mapping[str, Any]], average: str = "") -> list[int]:
+    """Which of the figures stand for the run: those averaged and framed as the first; of PCK, at the alpha nearest 0.1.
+
+    Args: average: another average than the first figure's.
+    """
+    alphas = [f["alpha"] for f in figures if "alpha" in f]
+    alpha = min(alphas, key=lambda alpha: abs(alpha - 0.1), default=None)
+    first = figures[0]
+    chosen = {"average": average or first["average"], "frame": first["frame"], "alpha": alpha}
+    chosen["corners"] = first.get("corners")
+    return [i for i, f in enumerate(figures) if all(f.get(k) == v for k, v in chosen.items())]
 
 
 def score(table: pd.DataFrame, alphas: Sequence[float], thres: str = "auto") -> dict[str, Any]:

@@ -15,6 +15,13 @@ EXAMPLES = (
 )
 
 
+FRAME = option(
+    "image",
+    "another method's x and y are pixels of the stored image, or of 240x240",
+    choices=("image", "240"),
+)
+
+
 @dataclass(frozen=True)
 class TestingOptions:
     alpha: tuple[float, ...] = option(
@@ -32,11 +39,7 @@ class TestingOptions:
         type=predictions,
         metavar="FILE",
     )
-    predictions_frame: str = option(
-        "image",
-        "another method's x and y are pixels of the stored image, or of 240x240",
-        choices=("image", "240"),
-    )
+    predictions_frame: str = FRAME
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from dhpf.common.run import HISTORY, OPTIONS
 from dhpf.data.benchmark import Benchmark
 from dhpf.data.images import IMAGENET_MEAN, IMAGENET_STD
 from dhpf.evaluation.intervals import written
-from dhpf.evaluation.score import averages, measure
+from dhpf.evaluation.score import averages, headline, measure
 from dhpf.report import pictures, statistics
 from dhpf.report.page import DPI, Section, picture, write_report
 
@@ -96,19 +96,6 @@ def report_test(
     ]
     what_is = "Predictions for" if "predictions" in results else "DHPF on"
     write_report(folder / REPORT, f"{what_is} {figures['about'][0]}", sections)
-
-
-def headline(figures: Sequence[Mapping[str, Any]], average: str = "") -> list[int]:
-    """Which of the figures stand for the run: those averaged and framed as the first; of PCK, at the alpha nearest 0.1.
-
-    Args: average: another average than the first figure's.
-    """
-    alphas = [f["alpha"] for f in figures if "alpha" in f]
-    alpha = min(alphas, key=lambda alpha: abs(alpha - 0.1), default=None)
-    first = figures[0]
-    chosen = {"average": average or first["average"], "frame": first["frame"], "alpha": alpha}
-    chosen["corners"] = first.get("corners")
-    return [i for i, f in enumerate(figures) if all(f.get(k) == v for k, v in chosen.items())]
 
 
 def full(values: Sequence[float | None], unit: str) -> float:
