@@ -18,6 +18,13 @@ EXAMPLES = (
 )
 
 
+FRAME = option(
+    "image",
+    "another method's x and y are pixels of the stored image, or of 240x240",
+    choices=("image", "240"),
+)
+
+
 @dataclass(frozen=True)
 class TestingOptions:
     alpha: tuple[float, ...] = option(
@@ -37,11 +44,7 @@ class TestingOptions:
     )
     resume: Path | None = option(None, "continue the test of this folder", type=Path, metavar="RUN_FOLDER")
     overwrite: bool = option(False, "replace the run folder that --logpath names")
-    predictions_frame: str = option(
-        "image",
-        "another method's x and y are pixels of the stored image, or of 240x240",
-        choices=("image", "240"),
-    )
+    predictions_frame: str = FRAME
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from dhpf.model.ablation import ablation
 from dhpf.model.checkpoint import build_model, load_model
 from dhpf.model.options import DEFAULT_BACKBONE, DEFAULT_VOTING
 from dhpf.model.released import resolve
+from dhpf.programs.compare import CompareOptions
 from dhpf.programs.match import MatchOptions
 from dhpf.programs.test import TestOptions
 from dhpf.report.runs import report_test, resources
@@ -192,7 +193,7 @@ def finished(
     return results
 
 
-def opened(options: TestOptions | MatchOptions) -> Benchmark:
+def opened(options: TestOptions | MatchOptions | CompareOptions) -> Benchmark:
     """The pairs that the options name, numbered as they are tested. Raises: UserError."""
     assert options.benchmark
     if len(options.list) > 1:
