@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from dhpf.common.errors import UserError
+from dhpf.common.processors import share_processors
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
@@ -19,6 +20,7 @@ def program(main: Callable[[Sequence[str] | None], None]) -> Callable[..., None]
     @functools.wraps(main)
     def run(arguments: Sequence[str] | None = None) -> None:
         keep_freed_memory()
+        share_processors()
         name = Path(sys.argv[0]).name
         try:
             main(arguments)

@@ -13,7 +13,7 @@ from dhpf.common.run import Run, progress, versions
 from dhpf.data import open_benchmark
 from dhpf.data.benchmark import read_trained
 from dhpf.data.own import OwnData
-from dhpf.evaluation.predict import predict
+from dhpf.evaluation.predict import in_order, predict
 from dhpf.evaluation.results import describe, save_results
 from dhpf.evaluation.table import table_of
 from dhpf.model import BACKBONES
@@ -72,11 +72,18 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
         learner = "none" if model.ablation.unlearned else learner
         words = "; ".join(filter(None, [f"{options.backbone}, learner: {learner}", model.differences]))
         run.log("\n".join(filter(None, [words, note, *benchmark.notes])))
-    share = range(len(benchmark) * rank // count, len(benchmark) * (rank + 1) // count)
+    share = in_order(benchmark)[len(benchmark) * rank // count : len(benchmark) * (rank + 1) // count]
     begin = time.monotonic()
     with progress("testing", len(share), run is not None) as advance:
-        rows, unread = predict(
-            model, benchmark, share, options.bsz, options.workers, options.on_bad_pair, advance
+        rows, unread, waited = predict(
+            model,
+            benchmark,
+            share,
+            options.bsz,
+            options.workers,
+            options.cache_gb * 1e9,
+            options.on_bad_pair,
+            advance,
         )
     seconds = time.monotonic() - begin
     every, unread = gather([rows]), gather(unread)
@@ -100,7 +107,8 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
     if skipped:
         run.log(f"{len(skipped)} of {len(benchmark)} pairs skipped: {', '.join(skipped)}")
     run.log(describe(results["figures"]))
-    run.log(f"{len(benchmark)} pairs in {seconds:.0f} s; results: {run.folder}")
+    loading = f"{100 * waited / seconds:.0f} % of it waiting for images"
+    run.log(f"{len(benchmark)} pairs in {seconds:.0f} s, {loading}; results: {run.folder}")
     used = resources(seconds, len(benchmark), device)
     report_test(run.folder, words, benchmark, table, results, asdict(options), used)
     return results
