@@ -55,7 +55,12 @@ def run() -> int:
         points = write_predictions(folder)
         on = f"--benchmark spair --datapath {folder} --workers 0"
         cases = {
-            f"measuring {points} predictions": (test.main, f"{on} --from-predictions {folder}/a.csv", SECONDS, MIB),
+            f"measuring {points} predictions": (
+                test.main,
+                f"{on} --from-predictions {folder}/a.csv",
+                SECONDS,
+                MIB,
+            ),
             "comparing two runs": (compare.main, f"{folder}/a {folder}/b", COMPARISON, None),
         }
         for name, (main, arguments, seconds, memory) in cases.items():
