@@ -23,7 +23,11 @@ def kinds_and_distances(
     table: pd.DataFrame, benchmark: type[Benchmark], alpha: float, thres: str
 ) -> tuple[pd.Series, pd.DataFrame]:
     """The kind of each key-point's prediction, and its distance from the annotated place in pixels of the frame and in
-    thresholds (infinite: no prediction); both indexed by pair. Raises: UserError: the threshold cannot be had."""
+    thresholds, both indexed by pair. A distance is infinite where there is no prediction, and NaN in thresholds of zero,
+    within which nothing is.
+
+    Raises: UserError: the threshold cannot be had.
+    """
     _, _, extent = limits(table, benchmark, thres)
     rows = with_points(table)
     limit = torch.from_numpy(extent.max(1))
@@ -43,19 +47,21 @@ def kinds_and_distances(
         swapped |= within(target[torch.from_numpy(other)], alpha)[0] & (step < n)
     chosen = [correct, swapped, within(target, 2 * alpha)[0], np.isfinite(distance)]
     kinds = np.select(chosen, list(KINDS)[:4], "none")
-    with np.errstate(divide="ignore", invalid="ignore"):  # a threshold of 0
-        shares = distance / limit.numpy()
+    threshold = limit.numpy()
+    shares = np.divide(distance, threshold, out=np.full_like(distance, np.nan), where=threshold > 0)
     return pd.Series(kinds, rows.index), pd.DataFrame({"pixels": distance, "thresholds": shares}, rows.index)
 
 
 def hidden(table: pd.DataFrame, benchmark: type[Benchmark], alpha: float, thres: str) -> dict[str, Any]:
     """Shares of the kinds, of all and by category, and quantiles of the distances of what is predicted."""
     kinds, distances = kinds_and_distances(table, benchmark, alpha, thres)
-    category = with_points(table).category
+    measured = distances.thresholds.notna().to_numpy()
+    kinds, distances = kinds[measured], distances[measured]
+    category = with_points(table).category[measured]
     known = distances[np.isfinite(distances).all(axis=1)]
 
     def shares(of: pd.Series) -> dict[str, float]:
-        return {kind: float((of == kind).mean() * 100) for kind in KINDS}
+        return {kind: float((of == kind).sum() / max(len(of), 1) * 100) for kind in KINDS}
 
     return {
         "kinds": {

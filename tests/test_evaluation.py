@@ -103,21 +103,27 @@ def pair(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
+def naive_extent(pair: dict, thres: str, boxed: bool) -> tuple[int, int]:
+    """What the threshold is the larger side of, in the frame."""
+    xs, ys = ([xy[axis] for xy in pair["target"]] for axis in (0, 1))
+    if thres == "img":
+        return SIDE, SIDE
+    if thres == "bbox" and boxed:
+        return pair["box"][2] - pair["box"][0], pair["box"][3] - pair["box"][1]
+    # The published PF-WILLOW box counts the padding of a list that is not full.
+    extra = [-1] if thres == "bbox" and len(xs) < MAX_PTS else []
+    width, height = (max(values + extra) - min(values + extra) for values in (xs, ys))
+    return width, height
+
+
 def naive_pck(pairs: list[dict], alpha: float, thres: str, original: bool, boxed: bool) -> tuple:
     """Means over pairs, points and categories with a loop over each, in exact arithmetic."""
     per_pair, per_point, per_category = [], [], {}
     for pair in pairs:
         sx, sy = (Fraction(length, SIDE) if original else Fraction(1) for length in pair["size"])
-        xs, ys = ([xy[axis] for xy in pair["target"]] for axis in (0, 1))
-        if not xs:
+        if not pair["target"]:
             continue
-        if thres == "img":
-            width, height = SIDE, SIDE
-        elif thres == "bbox" and boxed:
-            width, height = pair["box"][2] - pair["box"][0], pair["box"][3] - pair["box"][1]
-        else:  # the published PF-WILLOW box counts the padding of a list that is not full
-            extra = [-1] if thres == "bbox" and len(xs) < MAX_PTS else []
-            width, height = (max(values + extra) - min(values + extra) for values in (xs, ys))
+        width, height = naive_extent(pair, thres, boxed)
         limit = Fraction(str(alpha)) * max(width * sx, height * sy)
         hits = []
         for (x, y), found in zip(pair["target"], pair["predicted"], strict=True):
@@ -132,6 +138,9 @@ def naive_pck(pairs: list[dict], alpha: float, thres: str, original: bool, boxed
 
 
 def check_against_naive(figures: list[dict], pairs: list[dict], thres: str, boxed: bool) -> None:
+    pairs = [
+        p for p in pairs if not p["target"] or max(naive_extent(p, thres, boxed))
+    ]  # nothing is within no distance
     found = values(figures)
     for alpha in ALPHAS:
         for frame, original in ((f"{SIDE}x{SIDE} frame", False), ("original pixels", True)):
