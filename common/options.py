@@ -18,6 +18,8 @@ from dhpf.common.errors import UserError
 from dhpf.common.files import PREDICTIONS
 from dhpf.common.registry import Registry
 
+FORMATS = ("text", "markdown", "latex", "csv", "html")  # of tables, see report.formats
+
 
 def option(default: Any = MISSING, help: str = "", **argument: Any) -> Any:
     """A field of an options class.

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dhpf.common.options import Parser, option
+from dhpf.common.options import FORMATS, Parser, option
 from dhpf.common.program import program
 from dhpf.model import BACKBONES
 
@@ -19,6 +19,7 @@ class ReproduceOptions:
     table: str = option(help="of the paper; mu: selection rates", choices=("1", "2", "3", "mu"))
     weights: Path = option(help="checkpoints, named as docs/tables.md says", type=Path, metavar="DIR")
     out: Path = option(Path("logs/tables"), "finished cells and tables", type=Path, metavar="DIR")
+    format: str = option("markdown", "of what is printed; all are written", choices=FORMATS)
     backbones: tuple[str, ...] = option(("resnet101", "resnet50"), "columns", choices=BACKBONES, nargs="+")
 
 

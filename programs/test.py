@@ -18,6 +18,13 @@ EXAMPLES = (
 )
 
 
+FRAME = option(
+    "image",
+    "another method's x and y are pixels of the stored image, or of 240x240",
+    choices=("image", "240"),
+)
+
+
 @dataclass(frozen=True)
 class TestingOptions:
     alpha: tuple[float, ...] = option(
@@ -27,6 +34,12 @@ class TestingOptions:
         None, "pairs to measure on: trn, val, ...; test if not given, of one's own file all", metavar="SPLIT"
     )
     bsz: int = option(8, "pairs compared together on a GPU", type=number(int, 1), metavar="N")
+    cache_gb: float = option(
+        0.5,
+        "memory for the codes of images that more pairs show, in GB",
+        type=number(float, 0),
+        metavar="GB",
+    )
     precision: str = option("fp32", "of the backbone and the transformation", choices=("fp32", "bf16"))
     seed: int = option(0, "draws the untrained learner", type=number(int, 0, 2**32 - 1), metavar="N")
     from_predictions: Path | None = option(
@@ -37,11 +50,7 @@ class TestingOptions:
     )
     resume: Path | None = option(None, "continue the test of this folder", type=Path, metavar="RUN_FOLDER")
     overwrite: bool = option(False, "replace the run folder that --logpath names")
-    predictions_frame: str = option(
-        "image",
-        "another method's x and y are pixels of the stored image, or of 240x240",
-        choices=("image", "240"),
-    )
+    predictions_frame: str = FRAME
 
 
 @dataclass(frozen=True)

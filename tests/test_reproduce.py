@@ -99,7 +99,7 @@ def test_a_table_shows_what_its_cells_measured(
         text = f"{value:.2f}" if figure.startswith("PCK") else f"{value:.4f}"
         assert f"| {text} |" in markdown
         assert f">{text}<" in page
-    assert markdown.count("- Missing: ") == missing
+    assert markdown.count("Missing: ") == missing
 
 
 def test_categories_of_table_2_are_their_own_figures(tables: Any) -> None:

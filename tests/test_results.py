@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +218,8 @@ def test_the_totals_as_text(table: pd.DataFrame) -> None:
     assert [line.split()[-3:] for line in lines if "in %" in line] == [
         ["pairs", "key-points", "categories"]
     ] * 2
+    assert re.search(r"\d % \[\d+\.\d\d, \d+\.\d\d\] +mean", lines[3])
+    assert re.search(r"resamples of the images.* is \[\d+\.\d\d, \d+\.\d\d\]$", lines[9])
     assert "mean over      8 pairs," in lines[3]
     assert "threshold bbox = larger side of the target box, 20x20 frame" in lines[3]
     assert "original pixels" in lines[6]
