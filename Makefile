@@ -10,7 +10,7 @@ STEP = @printf '\n%s\n'
 demo: .venv/run
 	$(STEP) "1 of 3: the untrained network is tested on 48 synthetic pairs (40 s on two quiet cores)"
 	$(BIN)/python test.py --benchmark synthetic --backbone efficientnet_lite0 --logpath $(RUN)/before
-	$(STEP) "2 of 3: it is trained for three epochs (three minutes)"
+	$(STEP) "2 of 3: it is trained for three epochs (two minutes)"
 	$(BIN)/python train.py --benchmark synthetic --backbone efficientnet_lite0 --supervision strong --lr 0.2 --niter 3 --logpath $(RUN)/train
 	$(STEP) "3 of 3: it is tested again (40 s on two quiet cores)"
 	$(BIN)/python test.py --benchmark synthetic --load logs/$(RUN)/train/best_model.pt --logpath $(RUN)/after
