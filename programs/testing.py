@@ -1,7 +1,8 @@
 """Evaluating a model on a benchmark into a run folder."""
 
+import shlex
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from dhpf.common.run import Run, progress, versions
 from dhpf.data import open_benchmark
 from dhpf.data.benchmark import Benchmark, read_trained
 from dhpf.data.own import OwnData
+from dhpf.evaluation.matcher import Matcher
 from dhpf.evaluation.predict import predict
 from dhpf.evaluation.results import describe, save_results
 from dhpf.evaluation.table import table_of
@@ -46,6 +48,7 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
             benchmark.mark(read_trained(checkpoint.parent))
     else:
         model = build_model(backbone, options.backbone_weights, voting)
+    command = drawing(options)
     options = replace(options, backbone=model.backbone.name, voting=model.voting)
     model.ablate(ablation(options, len(model.backbone.channels), bool(options.load)))
     model.bf16 = options.precision == "bf16"
@@ -90,7 +93,8 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
     run.log(describe(results["figures"]))
     run.log(f"{len(benchmark)} pairs in {seconds:.0f} s; results: {run.folder}")
     used = resources(seconds, len(benchmark), device)
-    report_test(run.folder, words, benchmark, table, results, asdict(options), used)
+    matcher = Matcher(model, words, options.img_side)
+    report_test(run.folder, words, benchmark, table, results, asdict(options), used, matcher, command)
     return results
 
 
@@ -111,3 +115,18 @@ def opened(options: TestOptions | MatchOptions) -> Benchmark:
         evaluation=True,
         own=options.own,
     )
+
+
+def drawing(options: TestOptions) -> str:
+    """The command that draws a pair of a test, whose number is to follow; none for a learner that no file holds."""
+    if not (options.load or options.raw):
+        return ""
+    words = ["python", "match.py"]
+    for spec in fields(MatchOptions):
+        value, flag = getattr(options, spec.name, spec.default), f"--{spec.name.replace('_', '-')}"
+        if value is True:
+            words.append(flag)
+        elif value != spec.default and spec.name != "device":
+            values = value if isinstance(value, tuple) and "nargs" in spec.metadata else [value]
+            words += [flag, *(",".join(map(str, v)) if isinstance(v, tuple) else str(v) for v in values)]
+    return shlex.join([*words, "--pair"])

@@ -1,10 +1,12 @@
 """What a finished run leaves for people to look at: `report.html` and `pictures/` in its folder."""
 
 import json
+import os
 import resource
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -12,16 +14,19 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image
 
 from dhpf.common.files import replace_file
-from dhpf.common.run import HISTORY, OPTIONS
+from dhpf.common.run import HISTORY, OPTIONS, progress
 from dhpf.data.benchmark import Benchmark
-from dhpf.data.images import IMAGENET_MEAN, IMAGENET_STD
+from dhpf.evaluation.matcher import Matcher
+from dhpf.evaluation.metrics import Measure
 from dhpf.evaluation.score import averages, measure
 from dhpf.report import pictures
+from dhpf.report.explorer import explorer
 from dhpf.report.page import DPI, Section, picture, write_report
 
-REPORT, PICTURES = "report.html", "pictures"
+REPORT, PICTURES, EXPLORERS = "report.html", "pictures", "explorer"
 CURVE = tuple(np.linspace(0.01, 0.2, 20).round(2).tolist())  # alphas of the curve
 
 
@@ -33,14 +38,19 @@ def report_test(
     results: Mapping[str, Any],
     options: Mapping[str, Any],
     facts: Mapping[str, Any],
+    matcher: Matcher | None = None,
+    command: str = "",
 ) -> None:
-    """Writes the report of an evaluation, and as PNG and PDF its best, median and worst pairs and its layers.
+    """Writes the report of an evaluation, as PNG and PDF its best, median and worst pairs and its layers, and a page to
+    explore each pair that it draws.
 
     Args:
         folder: the run folder; model: what was evaluated, in words.
         benchmark: what it was evaluated on, whose images are shown.
         table: the merged table of predictions; results: what `results.save_results` made of it.
         options: all options of the run; facts: time and memory, in words.
+        matcher: what predicted, if it can predict for other points; command: what draws the pair whose number is
+        written behind it.
     Raises:
         UserError: an image cannot be read any more, or a file cannot be written.
     """
@@ -75,10 +85,26 @@ def report_test(
             "title": f"pair {pair}, {about.category}: {what['name']} {number}",
         }
 
-    groups = {
-        name: [shown(p) for p in chosen] for name, chosen in pictures.extremes(by_pair).items() if chosen
-    }
-    drawn = {"matches": pictures.contact_sheet(groups)} if groups else {}
+    chosen = pictures.extremes(by_pair)
+    categories = table.drop_duplicates("pair").set_index("pair").category
+    for category, values in by_pair.groupby(categories):
+        of = pictures.extremes(values, 1)
+        chosen[f"{category}, worst, median, best"] = [*of["worst"], *of["median"], *of["best"]]
+    drawn_pairs = {pair: shown(pair) for pairs in chosen.values() for pair in pairs}
+    groups = {name: [drawn_pairs[pair] for pair in pairs] for name, pairs in chosen.items() if pairs}
+    pages = {}
+    if matcher:
+        with progress("pages to explore", len(drawn_pairs)) as advance:
+            for pair, arguments in drawn_pairs.items():
+                pages[pair] = f"{EXPLORERS}/{pair}.html"
+                keys = benchmark.pairs[pair].src_key, benchmark.pairs[pair].trg_key
+                ends = [matcher.encode(benchmark.picture(key)) for key in keys]
+                names = [os.path.relpath(benchmark.root / key, folder / EXPLORERS) for key in keys]
+                page = explorer(matcher, (ends[0], ends[1]), names, arguments["title"], model)
+                replace_file(folder / pages[pair], page)
+                advance(1)
+    sheet = {name: groups[name] for name in pictures.extremes(by_pair) if name in groups}
+    drawn = {"matches": pictures.contact_sheet(sheet)} if sheet else {}
     if layers := figures.get("layer_selection"):
         drawn["layers"] = pictures.layer_selection(layers["categories"] | {"all pairs": layers["total"]})
     for name, figure in drawn.items():
@@ -87,7 +113,14 @@ def report_test(
             replace_file(folder / PICTURES / f"{name}.{form}", content)
     sections = [
         Section(text=model),
-        *evaluation(figures, curves, drawn.get("layers"), groups),
+        *evaluation(
+            figures,
+            curves,
+            drawn.get("layers"),
+            groups,
+            {drawn_pairs[pair]["title"]: page for pair, page in pages.items()},
+        ),
+        every_pair(table, reported, pages, command),
         Section("Time and memory", facts=facts),
         Section("Options", facts=options),
         Section("Versions", facts=results["versions"]),
@@ -118,13 +151,14 @@ def evaluation(
     curves: Mapping[str, Mapping[float, float]],
     layers: Figure | None,
     pairs: Mapping[str, Sequence[dict[str, Any]]],
+    pages: Mapping[str, str] = MappingProxyType({}),
 ) -> list[Section]:
     """What was measured: totals with definitions, categories, PCK against alpha, difficulty, layers, pairs.
 
     Args:
         figures: as `evaluation.score.score` returns them; curves: as for `pictures.pck_curve`.
         layers: the heat map of the selected layers; pairs: by group (best, median, worst) the arguments of
-        `pictures.matches` for each.
+        `pictures.matches` for each; pages: addresses of pages to explore them, by their titles.
     """
     totals, categories = figures["totals"], figures["categories"]
     main, counts = headline(totals), ["Pairs", "Key-points"]
@@ -172,13 +206,30 @@ def evaluation(
     if layers:
         heat_map = picture(layers, "Heat map", figures["layer_selection"]["definition"])
         sections.append(Section("Selected layers", pictures=[heat_map]))
-    for name, group in pairs.items():
-        side = []
-        for pair in group:
+    made: dict[str, dict[str, Any]] = {}  # a pair may be in two groups
+    for pair in (pair for group in pairs.values() for pair in group):
+        if (title := pair["title"]) not in made:
             drawn = pictures.matches(**pair | {"title": ""})
-            side.append(picture(drawn, "Matches", pair["title"], "jpg"))
-        sections.append(Section(f"Pairs: {name}", pictures=side))
+            made[title] = picture(drawn, "Matches", title, "jpg", pages.get(title, ""))
+    for name, group in pairs.items():
+        sections.append(Section(f"Pairs: {name}", pictures=[made[pair["title"]] for pair in group]))
     return sections
+
+
+def every_pair(
+    table: pd.DataFrame, measures: Sequence[Measure], pages: Mapping[int, str], command: str
+) -> Section:
+    """All pairs with their figures of the headline, the worst first, those without a figure last.
+
+    Args: pages: addresses of pages to explore pairs; command: what draws the pair whose number is written behind it.
+    """
+    main = [measures[i] for i in headline([what for what, _ in measures])]
+    pairs = table.drop_duplicates("pair").set_index("pair")[["category", "source", "target", "n_pts"]]
+    values = pd.DataFrame({what["name"]: by.groupby(level=0).mean().round(4) for what, by in main})
+    pairs = pairs.join(values).sort_values([*values], kind="stable")
+    rows = pairs.reset_index().astype(object).where(lambda cells: cells.notna(), None).to_numpy().tolist()
+    header = ["Pair", "Category", "Source", "Target", "Key-points", *values]
+    return Section("All pairs", header, rows, listed=True, links=pages, command=command)
 
 
 def report_training(folder: Path) -> None:
@@ -217,8 +268,7 @@ def resources(seconds: float, pairs: int, device: torch.device) -> dict[str, str
 
 def _photograph(benchmark: Benchmark, key: str) -> NDArray[np.uint8]:
     """An image of the benchmark in its frame, [img_side, img_side, 3]."""
-    pixels = benchmark.image(key).numpy().transpose(1, 2, 0) * IMAGENET_STD + IMAGENET_MEAN
-    return (pixels * 255).round().clip(0, 255).astype(np.uint8)
+    return np.asarray(benchmark.picture(key).resize((benchmark.img_side,) * 2, Image.Resampling.BILINEAR))
 
 
 def _value(figure: Mapping[str, Any]) -> str:
