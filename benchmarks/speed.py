@@ -17,12 +17,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from dhpf.common.processors import share_processors
+
+share_processors()  # as the programs do, before torch is imported
+
 import timm
 import torch
 import torchvision
 from torch import Tensor, nn
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from dhpf.common.errors import UserError
 from dhpf.common.processes import start
 from dhpf.common.program import keep_freed_memory
@@ -31,7 +35,7 @@ from dhpf.data.loading import load
 from dhpf.model import BACKBONES
 from dhpf.model.correlation import correlate
 from dhpf.model.dhpf import DHPF
-from dhpf.model.hough import hough_matching
+from dhpf.model.hough import hough_voting
 from dhpf.training import SUPERVISIONS
 from dhpf.training.supervision import gate_noise, to_device
 
@@ -169,9 +173,9 @@ def stages(options: argparse.Namespace, device: torch.device) -> dict[str, float
         parts = {
             "backbone": lambda: list(model._layers(both)),
             "transformation and norms": lambda: model._describe(maps),
-            "gates": lambda: model.learner(tuple(s + t for s, t in zip(src.pooled, trg.pooled, strict=True))),
+            "gates": lambda: model.learner(src.pooled + trg.pooled),
             "native products": lambda: correlate(src, trg, matches.weights, model.layer_of_channel),
-            "appearance, votes, column maxima": lambda: hough_matching(matches.scores.rows.correlation),
+            "appearance, votes, column maxima": lambda: hough_voting(matches.scores.rows.correlation),
             "transfer": lambda: matches.transfer(batch["src_kps"]),
         }
         return {name: median(part, options.repeats) * 1e3 for name, part in parts.items()}

@@ -7,6 +7,7 @@ where the benchmark gives one. Coordinates are pixels of the img_side x img_side
 of NaN means there is none.
 """
 
+import codecs
 import gzip
 import io
 import zlib
@@ -105,10 +106,10 @@ def write_predictions(path: Path, table: pd.DataFrame) -> None:
     replace_file(path, gzip.compress(text.encode(), mtime=0))
 
 
-def read_predictions(path: Path) -> pd.DataFrame:
-    """The table of a predictions file, gzipped or plain CSV, checked.
+def unpacked(path: Path) -> bytes:
+    """What a predictions file holds, gzipped or plain, without a byte-order mark.
 
-    Raises: UserError: the file is missing, too large, cut off, something else, or contradicts itself.
+    Raises: UserError: the file is missing, too large or cut off.
     """
     try:
         with path.open("rb") as file:
@@ -119,8 +120,21 @@ def read_predictions(path: Path) -> pd.DataFrame:
         raise UserError(f"{path}: the table of predictions cannot be read ({error})") from error
     if len(content) > MAX_BYTES:
         raise UserError(f"{path}: no table of predictions is larger than {MAX_BYTES // MIB} MiB")
+    return content.removeprefix(codecs.BOM_UTF8)
 
-    header = content.partition(b"\n")[0].decode(errors="replace").removesuffix("\r").split(",")
+
+def header_of(content: bytes) -> list[str]:
+    """The names of the columns of a table that is written as `write_predictions` does."""
+    return content.partition(b"\n")[0].decode(errors="replace").removesuffix("\r").split(",")
+
+
+def read_predictions(path: Path) -> pd.DataFrame:
+    """The table of a predictions file, gzipped or plain CSV, checked.
+
+    Raises: UserError: the file is missing, too large, cut off, something else, or contradicts itself.
+    """
+    content = unpacked(path)
+    header = header_of(content)
     older = header[-1] != NAME
     labels = header[len(PAIR_COLUMNS) : older - len(POINT_COLUMNS)]
     types = columns(labels)

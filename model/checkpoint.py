@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from dhpf.common.errors import UserError
+from dhpf.common.files import instead
 from dhpf.common.weights import State, metadata, read_tensors
 from dhpf.model import BACKBONES, VOTINGS
 from dhpf.model.dhpf import DHPF
@@ -98,6 +99,12 @@ def build_model(backbone: str, weights: str | Path | None = None, voting: str = 
         raise
     except Exception as error:  # no network, or torch on a damaged file that was fetched before
         reason = str(error).partition("\n")[0][:200]
+        cached = Path(torch.hub.get_dir()) / "checkpoints" / cls.fetch.rpartition("/")[2]
+        if weights is None and cached.is_file():
+            what = instead(cached) or "damaged or cut off"
+            raise UserError(
+                f"{cached}: the ImageNet weights of {backbone} there are {what}: remove the file, it is fetched anew"
+            ) from error
         raise UserError(
             f"the ImageNet weights of {backbone} cannot be had ({reason}): get {cls.fetch} and give the file as "
             f"--backbone-weights FILE, or put it into {torch.hub.get_dir()}/checkpoints"

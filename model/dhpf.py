@@ -1,8 +1,9 @@
 """Dynamic Hyperpixel Flow: the parts composed."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate, groupby
 
 import torch
 from torch import Tensor, nn
@@ -41,37 +42,36 @@ class Matches:
         """S, the side of the correlation grid."""
         return round(self.scores.column_max.shape[1] ** 0.5)
 
-    @torch.no_grad()
     def best(self, cells: Tensor) -> Tensor:
         """Best target cell of some source cells after the mutual nearest-neighbour filter, both B×n."""
-        return torch.cat(
-            [best_targets(self.scores.rows(c), self.scores.column_max) for c in self._split(cells)], 1
-        )
+        return torch.cat([best_targets(rows, self.scores.column_max) for rows in self._rows(cells)], 1)
 
-    @torch.no_grad()
     def confident(self, cells: Tensor) -> tuple[Tensor, Tensor]:
         """`best` and, likewise B×n, the confidence of each (see `confident_targets`)."""
-        parts = [confident_targets(self.scores.rows(c), self.scores.column_max) for c in self._split(cells)]
+        parts = [confident_targets(rows, self.scores.column_max) for rows in self._rows(cells)]
         targets, confidence = zip(*parts, strict=True)
         return torch.cat(targets, 1), torch.cat(confidence, 1)
 
-    def _split(self, cells: Tensor) -> tuple[Tensor, ...]:
-        """Cells in parts whose rows take little memory."""
+    def _rows(self, cells: Tensor) -> Iterator[Tensor]:
+        """Rows of scores of some source cells, in parts that take little memory, without gradient."""
         chunk = max(1, 2**22 // self.scores.column_max.numel())
-        return cells.split(chunk if cells.device.type == "cpu" else 16 * chunk, dim=1)
+        for part in cells.split(chunk if cells.device.type == "cpu" else 16 * chunk, dim=1):
+            with torch.no_grad():
+                rows = self.scores.rows(part)
+            yield rows
 
-    @torch.no_grad()
     def transfer(self, points: Tensor) -> Tensor:
         """Predicted target points of source points, both B×2×P in the 4S×4S frame; NaN outside every cell."""
         cells, covers = covering_cells(points, self.side)
         targets = self.best(cells.flatten(1)).view_as(cells)
         return move_points(points, cells, covers, targets, self.side)
 
-    @torch.no_grad()
     def transfer_with_confidence(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """`transfer` and the mean confidence of the cells that cover each point, B×P in 0..1; NaN likewise."""
         cells, covers = covering_cells(points, self.side)
-        targets, confidence = (x.view_as(cells) for x in self.confident(cells.flatten(1)))
+        few, place = cells.unique(return_inverse=True)  # many points share the same cells
+        found = self.confident(few.expand(len(cells), -1))
+        targets, confidence = (x.gather(1, place.flatten(1)).view_as(cells) for x in found)
         mean = (confidence * covers).sum(2) / covers.sum(2)
         return move_points(points, cells, covers, targets, self.side), mean
 
@@ -102,8 +102,12 @@ class DHPF(nn.Module):
     def ablate(self, ablation: Ablation) -> None:
         """Evaluate otherwise than the paper; image codes of before do not fit codes of after."""
         self.ablation = ablation
-        widths = self.backbone.channels if ablation.raw else self.backbone.widths
-        self.layer_of_channel = _owners(widths).to(self.device)
+        self.layer_of_channel = _owners(self._widths).to(self.device)
+
+    @property
+    def _widths(self) -> tuple[int, ...]:
+        """Channels of every layer that is compared."""
+        return self.backbone.channels if self.ablation.raw else self.backbone.widths
 
     @property
     def differences(self) -> str:
@@ -129,25 +133,27 @@ class DHPF(nn.Module):
         """The maps of all layers, each computed when it is asked for."""
         return self.backbone(images.contiguous(memory_format=torch.channels_last))
 
-    def _precision(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+    def _precision(self) -> AbstractContextManager[object]:
+        return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
 
     def _describe(self, maps: Iterable[Tensor], index: Tensor | None = None) -> ImageCode:
-        """Image codes from backbone maps; `index` repeats or reorders the images (see `transform`)."""
+        """Image codes from backbone maps; `index` repeats or reorders the images (see `transformed`)."""
         pooled, transformed = [], []
+        stacks = ((m, m) for m in maps) if self.ablation.raw else self.learner.transformed(maps, index)
         with self._precision():
-            for k, m in enumerate(maps):  # read while the processor's cache still holds it
-                pooled.append(m.to(self._dtype).mean((2, 3)))
-                transformed.append(m if self.ablation.raw else self.learner.transform(k, m, index))
-        side = transformed[0].shape[-1]
+            for x, y in stacks:
+                pooled.append(x.to(self._dtype).mean((2, 3)))
+                transformed.append(y)
+        side, widths = transformed[0].shape[-1], list(self._widths)
         joined, norms = [], []
         for _, same_side in groupby(transformed, key=lambda m: m.shape[-1]):
-            group = list(same_side)
-            x = torch.cat([m.permute(0, 2, 3, 1) for m in group], -1).to(self._dtype)
-            layers = torch.block_diag(*(x.new_ones(m.shape[1], 1) for m in group))
+            x = torch.cat([m.permute(0, 2, 3, 1) for m in same_side], -1).to(self._dtype)
+            count = list(accumulate(widths)).index(x.shape[-1]) + 1
             joined.append(x)
-            norms.append(interpolated_norms(x, layers, side))
-        pools = tuple(p if index is None else p[index] for p in pooled)
+            norms.append(interpolated_norms(x, widths[:count], side))
+            widths = widths[count:]
+        pools = torch.cat(pooled, 1)
+        pools = pools if index is None else pools[index]
         return ImageCode(tuple(joined), torch.cat(norms, 1), pools, self.origin(side))
 
     def origin(self, grid: int) -> str:
@@ -180,8 +186,7 @@ class DHPF(nn.Module):
             fixed = src.norms.new_zeros(len(src), len(self.backbone.channels))
             fixed[:, list(self.ablation.layers)] = 1
             return fixed
-        pooled = tuple(s + t for s, t in zip(src.pooled, trg.pooled, strict=True))
-        return self.learner(pooled, noise, self.ablation.soft)
+        return self.learner(src.pooled + trg.pooled, noise, self.ablation.soft)
 
     @property
     def _floor(self) -> float:

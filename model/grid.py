@@ -4,11 +4,18 @@ Cell (x, y) has the number y·S + x, its centre at (4x, 4y) pixels of the frame,
 10.
 """
 
+from collections.abc import Callable
+from functools import lru_cache, wraps
+from typing import Any, ParamSpec, TypeVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from dhpf.common.errors import UserError
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 STRIDE = 4  # pixels between neighbouring cells
 REACH = 5  # half the side of a cell's receptive field, pixels
@@ -24,20 +31,55 @@ def check_frame(height: int, width: int) -> None:
         )
 
 
+def constant(function: Callable[P, T]) -> Callable[P, T]:
+    """Compute a function of hashable things, and last of a tensor whose device and type its result has, once for each.
+
+    The result is not to be written to.
+    """
+
+    @lru_cache(256)
+    def once(device: torch.device, dtype: torch.dtype, *arguments: Any) -> T:
+        return function(*arguments, torch.empty(0, device=device, dtype=dtype))  # type: ignore[arg-type, call-arg]
+
+    @wraps(function)
+    def known(*arguments: P.args, **names: P.kwargs) -> T:
+        *others, like = arguments
+        if torch.compiler.is_compiling():
+            return function(*arguments, **names)
+        return once(like.device, like.dtype, *others)  # type: ignore[attr-defined]
+
+    return known
+
+
+def together(like: Tensor) -> bool:
+    """Whether the device computes pairs and layers together, rather than one by one.
+
+    A processor gains from what lies in its cache and from leaving out channels that a pair does not use. A GPU, or a
+    compiled program, gains from few calls and none that waits for a value.
+    """
+    return like.device.type != "cpu" or torch.compiler.is_compiling()
+
+
+@constant
 def interpolation(size: int, side: int, like: Tensor) -> Tensor:
     """side×size matrix of linear interpolation with align_corners=True along one axis."""
     eye = torch.eye(size, device=like.device, dtype=like.dtype)
     return F.interpolate(eye[None], size=side, mode="linear", align_corners=True)[0].T
 
 
-def bilinear_taps(size: int, side: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """For every cell of the side×side grid its four cells of the size×size grid and their weights, each side²×4."""
+@constant
+def linear_taps(size: int, side: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """For each of `side` places along an axis its two of `size` native ones and their weights, each side×2."""
     position = torch.arange(side, device=like.device, dtype=like.dtype) * ((size - 1) / (side - 1))
     low = position.floor().clamp(max=max(size - 2, 0))
-    index = torch.stack(
-        [low, (low + 1).clamp(max=size - 1)], -1
-    ).long()  # side×2, the same for rows and columns
-    weight = torch.stack([1 - (position - low), position - low], -1)
+    index = torch.stack([low, (low + 1).clamp(max=size - 1)], -1).long()
+    return index, torch.stack([1 - (position - low), position - low], -1)
+
+
+@constant
+def bilinear_taps(size: int, side: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """For every cell of the side×side grid its four cells of the size×size grid and their weights, each side²×4."""
+    index, weight = linear_taps(size, side, like)  # the same for rows and columns
     taps = index[:, None, :, None] * size + index[None, :, None, :]
     return taps.reshape(-1, 4), (weight[:, None, :, None] * weight[None, :, None, :]).reshape(-1, 4)
 

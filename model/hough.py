@@ -1,143 +1,83 @@
-"""Regularized Hough matching (docs/method.md, section 5, paper section 3.3).
+"""Regularized Hough matching (method, section 5, paper section 3.3).
 
 A match votes for a bin that depends on its displacement alone, so the N² votes are first summed by displacement
 into a (2S-1)×(2S-1) table, and the geometric score is such a table, too.
 """
 
 import math
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dhpf.model.correlation import Correlation
-from dhpf.model.grid import STRIDE
-from dhpf.model.voting import Scores
+from dhpf.model.correlation import Block, Correlation, Factors
+from dhpf.model.grid import STRIDE, constant
+from dhpf.model.voting import Scores, displaced, maxima
+
+KEPT = 2**26  # entries of similarities that are kept; what would take more memory is computed twice
 
 
-def skewed(L: int, S: int, M: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Two views of one zeroed memory: x, L×S×M×S, to be filled; and x by displacement, L×S×M×(2S-1).
+def diagonal_view(memory: Tensor, first: int, top: int, rows: int, height: int) -> Tensor:
+    """Entries by cell of memory, newly made, by displacement of rows: B×R×S×(2S-1)×S -> B×rows×S×height×S.
 
-    skew[l, i, m, d + S - 1] = x[l, i, m, i + d] where that exists, else 0: behind S zeros a row, one step down
-    x's second axis plus one to the right is a constant stride.
+    view[b, i, x, j, u] = memory[b, i, x, dy + S - 1, u], dy from source row first + i to target row top + j.
     """
-    slab = S * M * 2 * S
-    memory = like.new_zeros(L, slab + S)
-    x = memory[:, :slab].view(L, S, M, 2 * S)[..., S:]
-    return x, memory.as_strided((L, S, M, 2 * S - 1), (slab + S, M * 2 * S + 1, 2 * S, 1), 1)
+    *_, R, S, D, _ = memory.shape
+    slab = S * D * S
+    offset = (top - first + S - 1) * S
+    strides = (R * slab, slab - S, D * S, S, 1)
+    return memory.as_strided((len(memory), rows, S, height, S), strides, offset)
 
 
 def diagonal_sums(x: Tensor) -> Tensor:
     """Sums over equal displacement: L×S×M×S -> L×M×(2S-1), out[l, m, d + S - 1] = Σ_i x[l, i, m, i + d]."""
     L, S, M, _ = x.shape
-    filled, skew = skewed(L, S, M, x)
-    filled.copy_(x)
-    return skew.sum(1)
+    # Behind S zeros a row, one step down x's second axis plus one to the right is a constant stride.
+    slab = S * M * 2 * S
+    memory = x.new_zeros(L, slab + S)
+    memory[:, :slab].view(L, S, M, 2 * S)[..., S:] = x
+    return memory.as_strided((L, S, M, 2 * S - 1), (slab + S, M * 2 * S + 1, 2 * S, 1), 1).sum(1)
 
 
 def geometric_scores(votes: Tensor) -> Tensor:
     """Smoothed Hough score of every displacement from the votes of every displacement, both B×(2S-1)×(2S-1)."""
-    S = (votes.shape[-1] + 1) // 2
+    onehot, kernel = _hough_space((votes.shape[-1] + 1) // 2, votes)
+    histogram = onehot.T @ votes @ onehot
+    smooth = F.conv2d(histogram[:, None], kernel, padding=3)[:, 0]
+    return onehot @ smooth @ onehot.T
+
+
+@constant
+def _hough_space(S: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """The bin of every offset along an axis, (2S-1)×bins one-hot, and the smoothing kernel, 1×1×7×7."""
     image = STRIDE * S
     cell = math.sqrt((2 * image) ** 2 // 8192)  # the published integer division: sqrt(28) at 240 pixels
     bins = int(2 * image / cell) + 1
-    offset = torch.arange(1 - S, S, device=votes.device)
-    index = ((image + STRIDE * offset) / cell).floor().long()
-    onehot = F.one_hot(index, bins).to(votes.dtype)
-    histogram = onehot.T @ votes @ onehot
-    x = torch.arange(-3, 4, device=votes.device, dtype=votes.dtype)
+    offset = torch.arange(1 - S, S, device=like.device)
+    onehot = F.one_hot(((image + STRIDE * offset) / cell).floor().long(), bins).to(like.dtype)
+    x = torch.arange(-3, 4, device=like.device, dtype=like.dtype)
     kernel = torch.exp(-x.square() / (2 * (7 / 2 / 2.354) ** 2))
-    kernel = torch.outer(kernel, kernel) / kernel.sum().square()
-    smooth = F.conv2d(histogram[:, None], kernel[None, None], padding=3)[:, 0]
-    return smooth[:, index][:, :, index]
-
-
-def score_rows(geometric: Tensor, cells: Tensor, axis: Tensor | None = None) -> Tensor:
-    """Geometric scores of some source cells (B×n) with the target cells, B×n×T².
-
-    `geometric` is the B×(2S-1)×(2S-1) table of `geometric_scores`; `axis` restricts the target grid's rows and
-    columns.
-    """
-    S = (geometric.shape[-1] + 1) // 2
-    pair = torch.arange(len(cells), device=cells.device)[:, None]
-    windows = geometric.unfold(1, S, 1).unfold(2, S, 1)  # B×S×S×S×S: a window for every source cell
-    rows = windows[pair, S - 1 - cells // S, S - 1 - cells % S]
-    if axis is not None:
-        rows = rows[:, :, axis][..., axis]
-    return rows.flatten(2)
-
-
-@dataclass(frozen=True)
-class HoughRows:
-    """Rows of match scores: appearance times the geometric score of the displacement.
-
-    geometric: the B×(2S-1)×(2S-1) table of `geometric_scores`; axis: as in `score_rows`.
-    """
-
-    correlation: Correlation
-    geometric: Tensor
-    axis: Tensor | None = None
-
-    def __call__(self, cells: Tensor) -> Tensor:
-        return self.correlation.appearance(cells) * score_rows(self.geometric, cells, self.axis)
-
-    def __getitem__(self, pairs: slice) -> "HoughRows":
-        return HoughRows(self.correlation[pairs], self.geometric[pairs], self.axis)
-
-    def towards(self, axis: Tensor, reverse: bool) -> "HoughRows":
-        geometric = self.geometric.flip(1, 2) if reverse else self.geometric
-        return HoughRows(self.correlation.towards(axis, reverse), geometric, axis)
+    return onehot, (torch.outer(kernel, kernel) / kernel.sum().square())[None, None]
 
 
 def hough_voting(correlation: Correlation) -> Scores:
     """Regularized Hough matching as a voting; no gradient goes through the geometric scores."""
-    geometric, column_max = hough_matching(correlation)
-    return Scores(HoughRows(correlation, geometric), column_max)
+    return displaced(correlation, [hough_matching(part) for part in correlation.parts])
 
 
 @torch.no_grad()
-def hough_matching(correlation: Correlation) -> tuple[Tensor, Tensor]:
-    """Geometric scores and column maxima of B pairs.
-
-    Returns:
-        geometric: B×(2S-1)×(2S-1), the geometric score of every displacement (dy, dx).
-        column_max: B×N, for every target cell the largest match score of any source cell.
-    """
-    # A block of matrix rows fits the processor's cache, or is large enough to keep a GPU busy.
-    lengths = correlation.src_length
-    N, block = lengths.shape[1], 2**26 if lengths.is_cuda else 2**20
-    together = max(1, block // N**2)
-    parts = [_match(correlation[b : b + together], block) for b in range(0, len(correlation), together)]
-    geometric, column_max = zip(*parts, strict=True)
-    return torch.cat(geometric), torch.cat(column_max)
-
-
-def _match(correlation: Correlation, block: int) -> tuple[Tensor, Tensor]:
-    """`hough_matching` of a few pairs, `block` matrix elements at a time."""
-    B, N = correlation.src_length.shape
-    S = round(N**0.5)
-    rows = max(1, min(S, block // (B * S**3)))
-    cells = torch.arange(N, device=correlation.src_length.device).expand(B, -1).split(rows * S, dim=1)
-    keep = max(block, 2**26) >= B * N**2  # what would take more memory is computed twice
-    kept, by_column = [], []
-    squares, skew = skewed(B * rows, S, S, correlation.src_length)
-    for c in cells:
-        grid = correlation.similarity(c).view(-1, S, S, S)  # (pair, source row), source column, target cell
-        torch.mul(grid, grid, out=squares[: len(grid)])
-        by_column.append(skew[: len(grid)].sum(1).view(B, -1, S, 2 * S - 1))
-        if keep:
-            kept.append(grid)
-    votes = diagonal_sums(torch.cat(by_column, 1).transpose(2, 3)).transpose(1, 2)
-    geometric = geometric_scores(votes)
-
-    # The largest of appearance times geometric score is the square of the largest of their roots' products.
-    windows = geometric.sqrt().unfold(2, S, 1).flip(2)  # pair, dy, source column, target column
-    largest = torch.zeros_like(correlation.trg_length).view(B, S, S)
-    product = torch.empty_like(windows[:, :S])
-    for i, c in enumerate(cells):
-        grid = kept[i] if keep else correlation.similarity(c).view(-1, S, S, S)
-        for r, row in enumerate(grid.view(B, -1, S, S, S).unbind(1), start=i * rows):
-            window = windows[:, S - 1 - r : 2 * S - 1 - r].transpose(1, 2)
-            largest = torch.maximum(largest, torch.mul(row, window, out=product).amax(1))
-    return geometric, largest.square().flatten(1)
+def hough_matching(part: Factors) -> tuple[Tensor, Tensor, Tensor]:
+    """Geometric scores of B pairs by displacement (dy, dx), B×(2S-1)×(2S-1), and what `maxima` gives."""
+    B, S = len(part), part.side
+    kept: list[Block] = []
+    sums: Tensor | None = None
+    for first, top, grid in part.blocks():
+        rows, height = grid.shape[1], grid.shape[3]
+        if sums is None:  # by source row of the block and source column, dy and target column
+            sums = grid.new_zeros(B, rows, S, 2 * S - 1, S)
+        diagonal_view(sums, first, top, rows, height).addcmul_(grid, grid)
+        if B * S**4 <= KEPT:
+            kept.append((first, top, grid))
+    assert sums is not None, "there is a block"
+    geometric = geometric_scores(diagonal_sums(sums.sum(1)))
+    return geometric, *maxima(kept or part.blocks(), geometric)

@@ -1,40 +1,54 @@
 """Image codes: all that comparing an image with another needs of it."""
 
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from torch import Tensor
 
-from dhpf.model.grid import interpolation
+from dhpf.model.grid import constant, interpolation
 
 
-def interpolated_norms(maps: Tensor, layers: Tensor, side: int) -> Tensor:
+def interpolated_norms(maps: Tensor, widths: list[int], side: int) -> Tensor:
     """Squared norms of every layer's bilinearly interpolated vectors, without interpolating the maps.
 
     An interpolated vector is a weighted sum of its 2×2 neighbours, so its squared norm is a weighted sum of
     their inner products: of each cell with itself, its right, its lower and its two diagonal neighbours.
 
     Args:
-        maps: B×h×w×C, the concatenated channels of several layers (h = w).
-        layers: C×K one-hot, the layer of every channel.
+        maps: B×h×h×C, the concatenated channels of several layers.
+        widths: how many of them each of the K layers has.
         side: S, the side of the correlation grid.
     Returns:
         B×K×S×S.
     """
+    runs = [(width, len(list(run))) for width, run in groupby(widths)]
 
-    def inner(a: Tensor, b: Tensor) -> Tensor:
-        return ((a * b) @ layers).permute(0, 3, 1, 2)
+    def by_layer(products: Tensor) -> Tensor:
+        parts = products.split([width * count for width, count in runs], -1)
+        sums = [
+            p.unflatten(-1, (count, width)).sum(-1) for p, (width, count) in zip(parts, runs, strict=True)
+        ]
+        return torch.cat(sums, -1) if len(sums) > 1 else sums[0]
 
-    size = maps.shape[1]
-    if size == side:
-        return inner(maps, maps)
-    u = interpolation(size, side, maps)
-    own, next_ = u * u, 2 * u[:, :-1] * u[:, 1:]
-    top, bottom = maps[:, :-1], maps[:, 1:]
-    diagonal = inner(top[:, :, :-1], bottom[:, :, 1:]) + inner(top[:, :, 1:], bottom[:, :, :-1])
-    across = own @ inner(maps, maps) + next_ @ inner(top, bottom)
-    beside = own @ inner(maps[:, :, :-1], maps[:, :, 1:]) + 0.5 * next_ @ diagonal
-    return across @ own.T + beside @ next_.T
+    own = by_layer(maps.square())
+    if maps.shape[1] == side:
+        return own.permute(0, 3, 1, 2)
+    left, right, top, bottom = maps[:, :, :-1], maps[:, :, 1:], maps[:, :-1], maps[:, 1:]
+    beside, below = by_layer(left * right), by_layer(top * bottom)
+    diagonal = by_layer(left[:, :-1] * right[:, 1:] + right[:, :-1] * left[:, 1:])
+    inner = torch.cat([torch.cat([own, beside], 2), torch.cat([below, diagonal / 2], 2)], 1).permute(
+        0, 3, 1, 2
+    )
+    share = _shares(maps.shape[1], side, maps)
+    return share @ inner @ share.T
+
+
+@constant
+def _shares(size: int, side: int, like: Tensor) -> Tensor:
+    """What inner products along an axis count for: a native place with itself, and twice with the next, S×(2h-1)."""
+    u = interpolation(size, side, like)
+    return torch.cat([u * u, 2 * u[:, :-1] * u[:, 1:]], 1)
 
 
 @dataclass(frozen=True)
@@ -43,13 +57,13 @@ class ImageCode:
 
     maps: for every side h of layers, the transformed maps of those layers, concatenated: B×h×h×C.
     norms: B×K×S×S, squared norms of every layer's vectors on the correlation grid.
-    pooled: for every layer the global average of its untransformed map, B×C.
+    pooled: the global averages of all layers' untransformed maps, concatenated: B×ΣC.
     origin: side of the frame, kind of features and model that the code is of, in words.
     """
 
     maps: tuple[Tensor, ...]
     norms: Tensor
-    pooled: tuple[Tensor, ...]
+    pooled: Tensor
     origin: str
 
     def __len__(self) -> int:
@@ -58,10 +72,7 @@ class ImageCode:
     def __getitem__(self, index: Tensor | slice) -> "ImageCode":
         """The codes of some of the images."""
         return ImageCode(
-            tuple(m[index] for m in self.maps),
-            self.norms[index],
-            tuple(p[index] for p in self.pooled),
-            self.origin,
+            tuple(m[index] for m in self.maps), self.norms[index], self.pooled[index], self.origin
         )
 
     @staticmethod
@@ -69,15 +80,12 @@ class ImageCode:
         """One batch of several."""
         if len(codes) == 1:
             return codes[0]
-        return ImageCode(
-            tuple(torch.cat(m) for m in zip(*(c.maps for c in codes), strict=True)),
-            torch.cat([c.norms for c in codes]),
-            tuple(torch.cat(p) for p in zip(*(c.pooled for c in codes), strict=True)),
-            codes[0].origin,
-        )
+        maps = tuple(torch.cat(m) for m in zip(*(c.maps for c in codes), strict=True))
+        norms, pooled = torch.cat([c.norms for c in codes]), torch.cat([c.pooled for c in codes])
+        return ImageCode(maps, norms, pooled, codes[0].origin)
 
     def tensors(self) -> tuple[Tensor, ...]:
-        return (*self.maps, self.norms, *self.pooled)
+        return (*self.maps, self.norms, self.pooled)
 
     @property
     def nbytes(self) -> int:

@@ -1,13 +1,14 @@
 """Training losses (docs/method.md, section 7, paper section 3.4)."""
 
+from math import isqrt
+
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from dhpf.model.grid import interpolation
-from dhpf.model.voting import Rows, Scores
-
-ENTROPY_SIDE = 15  # side of the grid that score maps are reduced to before their entropy is taken
+from dhpf.model.voting import DisplacementRows, Rows, Scores
+from dhpf.model.weak_loss import ENTROPY_SIDE
 
 
 def strong_loss(scores: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
@@ -40,53 +41,39 @@ def keypoint_weights(distance: Tensor, threshold: Tensor, n_pts: Tensor) -> Tens
     return weights * real / n_pts.clamp(min=1)[:, None]
 
 
-def entropy(scores: Tensor, reduce: Tensor) -> Tensor:
-    """Mean entropy, in bits, of every source cell's distribution over the target grid.
+def entropy(scores: Tensor) -> Tensor:
+    """Mean entropy, in bits, of every source cell's distribution over the target grid: B×N×N match scores -> B.
 
     The mutual nearest-neighbour filter's factor 1 / row maximum cancels in the normalisation of a row.
-
-    Args:
-        scores: B×N×T² match scores with the target cells that the reduction reads.
-        reduce: R×T bilinear reduction of the target grid's rows, and likewise its columns.
-    Returns:
-        B.
     """
+    S = isqrt(scores.shape[2])
+    reduce = interpolation(S, ENTROPY_SIDE, scores)
     column_max = scores.max(1, keepdim=True).values
     row_max = scores.detach().amax(2, keepdim=True)
     column_max = column_max + 1e-30 * (column_max == 0)
     row_max = row_max + 1e-30 * (row_max == 0)
     mutual = scores * (scores / row_max) * (scores / column_max)
-    T = reduce.shape[1]
-    p = (reduce @ mutual.unflatten(2, (T, T)) @ reduce.T).flatten(2)
+    p = (reduce @ mutual.unflatten(2, (S, S)) @ reduce.T).flatten(2)
     total = p.sum(2, keepdim=True)
     p = p / torch.where(total == 0, 1, total)
     p = torch.where(p == 0, 1e-30, p)
     return -(p * torch.log2(p)).sum(2).mean(1)
 
 
-def entropies(scores: Scores, side: int) -> Tensor:
-    """Entropy of each pair's match scores, the mean of both directions, B.
+def entropies(scores: Scores) -> Tensor:
+    """Entropy of each pair's match scores, the mean of both directions, B: in one pass where the voting has it."""
+    if isinstance(scores.rows, DisplacementRows):
+        return scores.rows.entropies()
+    B, N = scores.column_max.shape
+    every = torch.arange(N, device=scores.column_max.device)[None]
+    pairs = [scores.rows[b : b + 1] for b in range(B)]
+    return torch.cat([checkpoint(both_ways, rows, every, use_reentrant=False) for rows in pairs])
 
-    Only the target cells that the reduction reads are scored; scores are recomputed in the backward pass.
 
-    Args:
-        side: S, of the correlation grid.
-    """
-    reduce = interpolation(side, ENTROPY_SIDE, scores.column_max)
-    axis = (reduce != 0).any(0).nonzero()[:, 0]
-    every = torch.arange(side**2, device=axis.device)
-    B = len(scores.column_max)
-    some = B if scores.column_max.is_cuda else 1  # bounds the memory, fills a GPU
-
-    def direction(rows: Rows) -> Tensor:
-        return entropy(rows(every.expand(min(some, B), -1)), reduce[:, axis])
-
-    total = scores.column_max.new_zeros(B)
-    for reverse in (False, True):
-        rows = scores.rows.towards(axis, reverse)
-        each = [checkpoint(direction, rows[p : p + some], use_reentrant=False) for p in range(0, B, some)]
-        total = total + torch.cat(each)
-    return total / 2
+def both_ways(rows: Rows, cells: Tensor) -> Tensor:
+    """`entropy` of the rows and of the columns, the mean."""
+    matrix = rows(cells)
+    return (entropy(matrix) + entropy(matrix.mT)) / 2
 
 
 def selection_loss(selection: Tensor, rate: float) -> Tensor:

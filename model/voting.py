@@ -1,18 +1,20 @@
 """Voting: what turns appearance into match scores.
 
-A voting is a function of a `Correlation`; it gives `Scores`: rows of match scores of some source cells, the column
-maxima that the mutual nearest-neighbour filter needs, and the rows of the reverse direction. Regularized Hough matching
-(`model.hough`) and `no_voting` here never build an N×N matrix; `dense` makes a voting of any function that does.
+A voting is a function of a `Correlation`; it gives `Scores`: rows of match scores of some source cells, and the column
+maxima that the mutual nearest-neighbour filter needs. Regularized Hough matching (`model.hough`) and `no_voting` here
+never build an N×N matrix; `dense` makes a voting of any function that does.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from dhpf.model.correlation import Correlation
+from dhpf.model.correlation import Block, Correlation
+from dhpf.model.grid import together
+from dhpf.model.weak_loss import entropies_by_displacement
 
 
 class Rows(Protocol):
@@ -23,12 +25,6 @@ class Rows(Protocol):
 
     def __getitem__(self, pairs: slice) -> "Rows":
         """Those of some of the pairs."""
-
-    def towards(self, axis: Tensor, reverse: bool) -> "Rows":
-        """The same scores with the target cells in the rows, and likewise the columns, `axis` of the grid alone.
-
-        reverse: of the target's cells with the source's.
-        """
 
 
 @dataclass(frozen=True)
@@ -50,33 +46,86 @@ Voting = Callable[[Correlation], Scores]
 
 
 @dataclass(frozen=True)
-class AppearanceRows:
-    """Appearance alone as match scores."""
+class DisplacementRows:
+    """Appearance times a factor that depends on the displacement alone.
+
+    factors: B×(2S-1)×(2S-1), of every displacement (dy, dx) from source to target cell.
+    row_max, column_max: the largest score of every source and of every target cell, B×N.
+    """
 
     correlation: Correlation
+    factors: Tensor
+    row_max: Tensor
+    column_max: Tensor
 
     def __call__(self, cells: Tensor) -> Tensor:
-        return self.correlation.appearance(cells)
+        return self.correlation.appearance(cells) * factor_rows(self.factors, cells)
 
-    def __getitem__(self, pairs: slice) -> "AppearanceRows":
-        return AppearanceRows(self.correlation[pairs])
+    def __getitem__(self, pairs: slice) -> "DisplacementRows":
+        tensors = (x[pairs] for x in (self.factors, self.row_max, self.column_max))
+        return DisplacementRows(self.correlation[pairs], *tensors)
 
-    def towards(self, axis: Tensor, reverse: bool) -> "AppearanceRows":
-        return AppearanceRows(self.correlation.towards(axis, reverse))
+    def entropies(self) -> Tensor:
+        """What `losses.entropies` is of these scores, in one pass."""
+        return entropies_by_displacement(self.correlation, self.factors, self.row_max, self.column_max)
+
+
+def factor_rows(factors: Tensor, cells: Tensor) -> Tensor:
+    """The factors of some source cells (B×n) with all target cells, B×n×N, from the table by displacement."""
+    S = (factors.shape[-1] + 1) // 2
+    pair = torch.arange(len(cells), device=cells.device)[:, None]
+    windows = factors.unfold(1, S, 1).unfold(2, S, 1)  # B×S×S×S×S: a window for every source cell
+    return windows[pair, S - 1 - cells // S, S - 1 - cells % S].flatten(2)
+
+
+@torch.no_grad()
+def maxima(blocks: Iterable[Block], factors: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest match score of every source and of every target cell, both B×N.
+
+    Args:
+        blocks: the similarities of B pairs (`Factors.blocks`).
+        factors: as in `DisplacementRows`.
+    """
+    B, S = len(factors), (factors.shape[-1] + 1) // 2
+    # The largest of appearance times factor is the square of the largest of their roots' products.
+    windows = (
+        factors.sqrt().unfold(2, S, 1).flip(2).transpose(1, 2).contiguous()
+    )  # ..., source column, dy, target's
+    row, column = factors.new_zeros(2, B, S, S)
+    for first, top, grid in blocks:
+        rows, height = grid.shape[1], grid.shape[3]
+        step = rows if together(grid) else 1  # a view of a row's windows, or a copy of all rows'
+        for i in range(0, rows, step):
+            offset = top - first - i + S - 1
+            if step == 1:
+                window = windows[:, None, :, offset : offset + height]
+            else:
+                axis = torch.arange(max(rows, height), device=grid.device)
+                window = windows[:, :, offset + axis[:height] - axis[:rows, None]].transpose(1, 2)
+            product = grid[:, i : i + step] * window
+            here = column[:, top : top + height]
+            torch.maximum(here, product.amax((1, 2)), out=here)
+            here = row[:, first + i : first + i + step]
+            torch.maximum(here, product.flatten(3).amax(3), out=here)
+    return row.square().flatten(1), column.square().flatten(1)
 
 
 def no_voting(correlation: Correlation) -> Scores:
     """Appearance alone."""
-    cells = all_cells(correlation)
-    rows = max(1, 2**22 // cells.numel())  # a block of the matrix at a time
-    with torch.no_grad():
-        maxima = [correlation.appearance(c).amax(1) for c in cells.split(rows, dim=1)]
-    return Scores(AppearanceRows(correlation), torch.stack(maxima).amax(0))
+    ones = [part.src_length.new_ones(len(part), *(2 * part.side - 1,) * 2) for part in correlation.parts]
+    found = [(one, *maxima(part.blocks(), one)) for part, one in zip(correlation.parts, ones, strict=True)]
+    return displaced(correlation, found)
+
+
+def displaced(correlation: Correlation, parts: list[tuple[Tensor, Tensor, Tensor]]) -> Scores:
+    """Scores by `DisplacementRows`, from the factors, row maxima and column maxima of each part of the correlation."""
+    factors, row_max, column_max = (torch.cat(x) for x in zip(*parts, strict=True))
+    return Scores(DisplacementRows(correlation, factors, row_max, column_max), column_max)
 
 
 @dataclass(frozen=True)
 class DenseRows:
-    """Rows of whole matrices of match scores, B×N×M."""
+    """Rows of whole matrices of match scores, B×N×N."""
 
     matrix: Tensor
 
@@ -86,11 +135,6 @@ class DenseRows:
     def __getitem__(self, pairs: slice) -> "DenseRows":
         return DenseRows(self.matrix[pairs])
 
-    def towards(self, axis: Tensor, reverse: bool) -> "DenseRows":
-        matrix = self.matrix.mT if reverse else self.matrix
-        side = round(matrix.shape[2] ** 0.5)
-        return DenseRows(matrix[:, :, (axis[:, None] * side + axis).flatten()])
-
 
 def dense(vote: Callable[[Tensor], Tensor]) -> Voting:
     """A voting from a function of whole appearance matrices, B×N×N (source, target) -> match scores B×N×N.
@@ -99,13 +143,7 @@ def dense(vote: Callable[[Tensor], Tensor]) -> Voting:
     """
 
     def voting(correlation: Correlation) -> Scores:
-        matrix = vote(correlation.appearance(all_cells(correlation)))
+        matrix = vote(correlation.appearance(correlation.cells))
         return Scores(DenseRows(matrix), matrix.detach().amax(1))
 
     return voting
-
-
-def all_cells(correlation: Correlation) -> Tensor:
-    """The numbers of all source cells, B×N."""
-    B, N = correlation.src_length.shape
-    return torch.arange(N, device=correlation.src_length.device).expand(B, -1)

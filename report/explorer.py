@@ -38,6 +38,7 @@ def explorer(
         "likely": LIKELY,
         "full": FULL,
         "bytes": cell_type(pair[0].side // STRIDE).itemsize,
+        "blank": any(of.blank for of in pair),
         "names": list(names),
         "sizes": [of.image.size for of in pair],
         "ways": [base64.b64encode(way).decode() for way in ways],

@@ -67,7 +67,7 @@ def rendered(template: str, script: str = "", **values: Any) -> bytes:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"text": _text, "cell": _cell, "digest": _digest}
+    environment.filters |= {"text": text_of, "cell": _cell, "digest": _digest}
     code = (folder / script).read_text(encoding="utf-8") if script else ""
     return environment.get_template(template).render(script=code, **values).encode()
 
@@ -101,11 +101,11 @@ def _digest(script: str) -> str:
 
 def _cell(value: Any) -> str:
     """A value of a table."""
-    return "undefined" if value is None else _text(value)
+    return "undefined" if value is None else text_of(value)
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
     """A value as people write it."""
     if isinstance(value, list | tuple):
-        return ", ".join(map(_text, value)) or "none"
+        return ", ".join(map(text_of, value)) or "none"
     return f"{value:.6g}" if isinstance(value, float) else str(value)

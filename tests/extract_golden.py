@@ -40,8 +40,9 @@ def main(folder: Path) -> None:
         for way in ("src", "trg"):
             images = (pairs[f"{way}_image"] / 255 - mean) / std
             maps = list(model.backbone(torch.from_numpy(images).permute(0, 3, 1, 2)))
+            transformed = list(model.learner.transformed([m[PAIR : PAIR + 1] for m in maps]))
             for k in kept["layers"]:
-                kept[f"{way}_map.{k}"] = rounded(model.learner.transform(k, maps[k][PAIR : PAIR + 1])[0])
+                kept[f"{way}_map.{k}"] = rounded(transformed[k][1][0])
             for k in range(GATES):
                 kept[f"{way}_pooled.{k}"] = maps[k].mean((2, 3)).numpy().astype(np.float32)
     kept |= {name: single[name][PAIR, :ROWS] for name in ("appearance_rows", "corr_rows")}

@@ -1,6 +1,6 @@
 """Numbers of the published program that can be checked without any other file; see extract_golden.py."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +34,11 @@ class Kept(nn.Module):
 class Selected(DynamicGating):
     """The maps are transformed already, and every layer is selected."""
 
-    def transform(self, layer: int, maps: Tensor, index: Tensor | None = None) -> Tensor:
-        return maps
+    def transformed(self, maps: Iterable[Tensor], *_: Any) -> Iterator[tuple[Tensor, Tensor]]:
+        return ((m, m) for m in maps)
 
-    def forward(self, pooled: tuple[Tensor, ...], *_: Any) -> Tensor:
-        return torch.ones(len(pooled[0]), len(pooled))
+    def forward(self, pooled: Tensor, *_: Any) -> Tensor:
+        return torch.ones(len(pooled), len(self.channels))
 
 
 @pytest.fixture(scope="module")
@@ -96,5 +96,5 @@ def test_selection_of_the_first_layers(kind: str, golden: Golden) -> None:
         src = [torch.cat([s, s[negative]]) for s in src]
         trg = [torch.cat([t, t[(negative + 1) % len(t)]]) for t in trg]
     noise = None if kind == "evaluation" else torch.from_numpy(golden[f"{kind}_noise"])
-    selection = learner(tuple(s + t for s, t in zip(src, trg, strict=True)), noise)
+    selection = learner(torch.cat(src, 1) + torch.cat(trg, 1), noise)
     assert np.array_equal(selection.detach(), golden[f"{kind}_selection"])

@@ -14,13 +14,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from dhpf.model import hough
-from dhpf.model.correlation import correlate
+from dhpf.model import correlation, gating, hough, voting, weak_loss
 from dhpf.model.dhpf import DHPF
 from dhpf.model.gating import DynamicGating
 from dhpf.model.grid import bilinear_taps, covering_cells, nearest_cells
-from dhpf.model.hough import diagonal_sums, geometric_scores, hough_matching, score_rows
+from dhpf.model.hough import diagonal_sums, geometric_scores
 from dhpf.model.hypercolumn import ImageCode, interpolated_norms
+from dhpf.model.losses import entropies
+from dhpf.model.voting import factor_rows
 from dhpf.training import SUPERVISIONS
 
 ALPHA, RATE = 0.1, 0.4
@@ -215,7 +216,7 @@ def test_comparing_codes_equals_forward_however_they_were_kept(problem: Problem)
         last = torch.tensor([len(trg) - 1])
         actual = model.compare(ImageCode.cat(src), ImageCode.cat([trg[last]] * len(src)))
         assert torch.equal(actual.selection, expected.selection)
-        close(actual.scores.rows.geometric, expected.scores.rows.geometric)
+        close(actual.scores.rows.factors, expected.scores.rows.factors)
         close(actual.scores.column_max, expected.scores.column_max)
         cells = all_cells(len(src), expected.side)
         close(actual.scores.rows(cells), expected.scores.rows(cells))
@@ -224,29 +225,146 @@ def test_comparing_codes_equals_forward_however_they_were_kept(problem: Problem)
         close(expected[some].transfer(batch["src_kps"][some]), expected.transfer(batch["src_kps"])[some])
 
 
-@given(problems(), st.integers(1, 2**17))
+@given(problems(), st.integers(1, 2**17), st.integers(1, 2**15), st.sampled_from([0, 2**30]))
+@settings(deadline=None, max_examples=20)
+def test_voting_does_not_depend_on_the_blocks(problem: Problem, block: int, table: int, kept: int) -> None:
+    """Nor on whether tables, native products and similarities are kept or computed again."""
+    batch = problem.batch
+    with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
+        expected = problem.model.eval()(batch["src_img"], batch["trg_img"])
+        patch.setattr(correlation, "block_entries", lambda _: block)
+        patch.setattr(correlation, "TABLE", table)
+        patch.setattr(correlation, "PRODUCTS", kept)
+        patch.setattr(hough, "KEPT", kept)
+        actual = problem.model(batch["src_img"], batch["trg_img"])
+    for a, e in zip(vars(actual.scores.rows).values(), vars(expected.scores.rows).values(), strict=True):
+        if isinstance(a, Tensor):
+            close(a, e)
+    cells = all_cells(len(batch["n_pts"]), expected.side)
+    close(actual.scores.rows(cells), expected.scores.rows(cells))
+
+
+@given(problems())
 @settings(deadline=None, max_examples=10)
-def test_voting_does_not_depend_on_the_block(problem: Problem, block: int) -> None:
-    with torch.no_grad():
-        matches = problem.model.eval()(problem.batch["src_img"], problem.batch["trg_img"])
-        correlation = matches.scores.rows.correlation
-        for actual, expected in zip(
-            hough._match(correlation, block), hough_matching(correlation), strict=True
-        ):
-            close(actual, expected)
+def test_pairs_together_as_on_a_gpu_equal_pairs_one_by_one(problem: Problem) -> None:
+    batch = problem.batch
+    with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
+        expected = problem.model.eval()(batch["src_img"], batch["trg_img"])
+        for module in (correlation, gating, voting):
+            patch.setattr(module, "together", lambda _: True)
+        actual = problem.model(batch["src_img"], batch["trg_img"])
+    cells = all_cells(len(batch["n_pts"]), expected.side)
+    close(actual.scores.rows(cells), expected.scores.rows(cells))
+    close(actual.scores.column_max, expected.scores.column_max)
+    close(entropies(actual.scores), entropies(expected.scores))
 
 
-def test_scores_too_many_to_keep_are_computed_again() -> None:
-    torch.manual_seed(1)
-    side = 92  # N² is above what is kept
-    src, trg = (ImageCode((x,), x.square().sum(-1)[:, None], (), "") for x in torch.rand(2, 1, side, side, 3))
-    correlation = correlate(src, trg, torch.ones(1, 1), torch.zeros(3, dtype=torch.long))
-    actual, expected = (hough._match(correlation, block) for block in (2**22, side**4))
-    for a, e in zip(actual, expected, strict=True):
-        close(a, e, 1e-6)
+@pytest.mark.parametrize("kind", list(SUPERVISIONS))
+def test_a_side_of_which_no_layer_is_selected_takes_no_part(kind: str) -> None:
+    """With two threads PyTorch's `embedding_bag` refuses rows without entries."""
+    problem = make_problem([12, 8, 4], [4, 4, 3], [2, 2, 3], 2, "all layers")
+    problem.model.learner.gumbel_ffns[1][3].weight.data *= -1
+    torch.set_num_threads(2)
+    try:
+        step = SUPERVISIONS[kind](problem.model.train(), problem.batch, ALPHA, RATE, problem.noise)
+        step.loss.backward()
+    finally:
+        torch.set_num_threads(1)
+    assert step.selection.tolist() == [[1, 0, 1]] * len(step.selection)
+    gradients = [ffn[0].weight.grad for ffn in problem.model.learner.reduction_ffns]
+    assert [bool(g is not None and g.any()) for g in gradients] == [True, False, True]
+
+
+# The weak loss
+
+
+def factors_of(seed: int, sides: tuple[int, ...], channels: int, least: float = 0) -> correlation.Factors:
+    """Random factors of a pair, in float64, with gradient; their maps are at least so large."""
+    draw = torch.Generator().manual_seed(seed)
+    src, trg = (
+        tuple(torch.randn(1, h * h, channels, dtype=torch.float64, generator=draw) for h in sides)
+        for _ in "st"
+    )
+    src, trg = (tuple(x.clamp(min=0).add(least).requires_grad_() for x in maps) for maps in (src, trg))
+    lengths = 0.1 + torch.rand(2, 1, sides[0] ** 2, dtype=torch.float64, generator=draw)
+    products = tuple((s @ t.mT).detach() for s, t in zip(src[1:], trg[1:], strict=True))
+    return correlation.Factors(src, trg, products, *lengths.requires_grad_())
+
+
+@pytest.mark.parametrize("vote", [hough.hough_voting, voting.no_voting])
+@pytest.mark.parametrize("sides", [(12,), (20, 9, 4, 1), (17, 17, 8)])
+def test_fused_entropies_are_those_of_whole_matrices(sides: tuple[int, ...], vote: voting.Voting) -> None:
+    """Value and gradients; the plain path has neither blocks nor tables."""
+    results = []
+    for path in ("fused", "plain"):
+        factors = factors_of(3, sides, 4)
+        scores = vote(correlation.Correlation((factors,)))
+        if path == "plain":
+            cells = torch.arange(sides[0] ** 2)[None]
+            scores = voting.Scores(voting.DenseRows(scores.rows(cells)), scores.column_max)
+        value = entropies(scores)
+        inputs = (*factors.src, *factors.trg, factors.src_length, factors.trg_length)
+        results.append((value.detach(), *torch.autograd.grad(value.sum(), inputs)))
+    for fused, plain in zip(*results, strict=True):
+        close(fused, plain)
+
+
+def test_gradient_of_fused_entropies_is_that_of_their_values() -> None:
+    factors = factors_of(5, (5, 3), 2, 0.1)
+    table = torch.rand(1, 9, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+    def entropy(*tensors: Tensor) -> Tensor:
+        changed = correlation.Factors(tensors[:2], tensors[2:4], (), *tensors[4:])
+        matrix = correlation.Correlation((changed,))
+        return weak_loss.entropies_by_displacement(matrix, table, *voting.maxima(changed.blocks(), table))
+
+    inputs = (*factors.src, *factors.trg, factors.src_length, factors.trg_length)
+    assert torch.autograd.gradcheck(entropy, inputs)
+
+
+def test_equal_maxima_pass_the_gradient_to_the_first() -> None:
+    """As `max` does: all source cells are alike, so that every column is a tie of all rows."""
+    gradients = []
+    for path in ("fused", "plain"):
+        src, trg = (torch.ones(1, 144, 1, dtype=torch.float64).requires_grad_() for _ in range(2))
+        target = (trg * torch.linspace(1, 2, 144, dtype=torch.float64)[:, None],)
+        lengths = torch.ones(2, 1, 144, dtype=torch.float64)
+        scores = voting.no_voting(
+            correlation.Correlation((correlation.Factors((src,), target, (), *lengths),))
+        )
+        if path == "plain":
+            scores = voting.Scores(voting.DenseRows(scores.rows(torch.arange(144)[None])), scores.column_max)
+        gradients.append(torch.autograd.grad(entropies(scores).sum(), (src, trg)))
+    assert gradients[1][0].unique().numel() > 1
+    for fused, plain in zip(*gradients, strict=True):
+        close(fused, plain)
 
 
 # Gating
+
+
+@pytest.mark.parametrize("change", ["loaded", "written to", "trained", "another"])
+def test_folded_batch_norms_follow_the_weights(change: str) -> None:
+    """With a gradient, the modules themselves evaluate."""
+    problem = make_problem([12, 12, 8], [4, 4, 3], [2, 2, 3], 2, "all layers")
+    learner, maps = problem.model.learner.eval(), problem.maps("src_img")
+    with torch.no_grad():
+        before = [y for _, y in learner.transformed(maps)]
+    if change == "loaded":
+        learner.load_state_dict({k: v + 1 for k, v in learner.state_dict().items()})
+    elif change == "written to":
+        learner.reduction_ffns[1][0].weight.data.mul_(2)
+        learner.reduction_ffns[1][0].weight.data = learner.reduction_ffns[1][0].weight.data + 1
+    elif change == "trained":
+        list(learner.train().transformed(maps))
+        learner.eval()
+    else:
+        learner.reduction_ffns[1][1].bias = nn.Parameter(torch.ones(2).double())
+    with torch.no_grad():
+        after = [y for _, y in learner.transformed(maps)]
+    for folded, (_, plain) in zip(after, learner.transformed(maps), strict=True):
+        close(folded, plain.detach())
+    assert not torch.equal(after[1], before[1])
 
 
 def test_gates_select_with_the_probability_of_their_logits() -> None:
@@ -254,7 +372,7 @@ def test_gates_select_with_the_probability_of_their_logits() -> None:
     torch.manual_seed(2)
     learner, pairs = DynamicGating((6, 5), (2, 2)).train(), 4000
     pooled = tuple(torch.randn(1, c).repeat(pairs, 1) + 1e-3 * torch.randn(pairs, c) for c in (6, 5))
-    selection = learner(pooled)
+    selection = learner(torch.cat(pooled, 1))
     assert set(selection.unique().tolist()) <= {0.0, 1.0}
     for k, (gate, x) in enumerate(zip(learner.gumbel_ffns, pooled, strict=True)):
         logits = gate(x[:, :, None, None])[:, :, 0, 0]
@@ -266,7 +384,7 @@ def test_gradients_reach_gates_of_skipped_layers_through_the_selection_loss() ->
     torch.manual_seed(3)
     learner = DynamicGating((6, 5), (2, 2)).train()
     noise = torch.tensor([1 - 1e-6, 1e-6]).expand(2, 3, 2)  # skip, always
-    selection = learner(tuple(torch.randn(3, c) for c in (6, 5)), noise)
+    selection = learner(torch.randn(3, 11), noise)
     assert not selection.any()
     selection.sum().backward()
     assert all(gate[3].weight.grad.abs().sum() > 0 for gate in learner.gumbel_ffns)
@@ -294,10 +412,9 @@ SIZES = st.integers(2, 16).flatmap(lambda side: st.tuples(st.integers(1, side), 
 def test_interpolated_norms(sizes: tuple[int, int], widths: list[int], seed: int) -> None:
     (size, side), generator = sizes, torch.Generator().manual_seed(seed)
     maps = torch.randn(2, size, size, sum(widths), dtype=torch.float64, generator=generator)
-    layers = torch.eye(len(widths), dtype=torch.float64).repeat_interleave(torch.tensor(widths), 0)
     on_grid = F.interpolate(maps.permute(0, 3, 1, 2), (side, side), mode="bilinear", align_corners=True)
     expected = torch.stack([x.square().sum(1) for x in on_grid.split(widths, 1)], 1)
-    close(interpolated_norms(maps, layers, side), expected)
+    close(interpolated_norms(maps, widths, side), expected)
 
 
 @given(SIZES)
@@ -321,7 +438,7 @@ def test_geometric_scores(S: int, seed: int) -> None:
     displacement = (y - y[:, None] + S - 1) * (2 * S - 1) + x - x[:, None] + S - 1
     votes = np.bincount(displacement.ravel(), appearance.numpy().ravel()).reshape(1, 2 * S - 1, 2 * S - 1)
     geometric = geometric_scores(torch.from_numpy(votes))
-    close(score_rows(geometric, all_cells(1, S))[0], oracle.hough(appearance))
+    close(factor_rows(geometric, all_cells(1, S))[0], oracle.hough(appearance))
 
 
 # Where boxes begin and end, and where two centres are equally near; the neighbouring floats, and far away.
