@@ -337,6 +337,25 @@ def training_curves(history: pd.DataFrame) -> Figure:
 
 
 @mpl.rc_context(STYLE)
+def loss_parts(history: pd.DataFrame) -> Figure:
+    """The two parts of the loss over the epochs, of training and validation.
+
+    Args: history: a row an epoch: epoch, and for trn and val matching_loss and selection_loss.
+    """
+    figure = Figure(figsize=(WIDTH, 3.8), layout="constrained")
+    panels = figure.subplots(2, sharex=True)
+    for axes, part in zip(panels, ("matching", "selection"), strict=True):
+        for split, word in {"trn": "training", "val": "validation"}.items():
+            axes.plot(history.epoch, history[f"{split}_{part}_loss"], label=word)
+        axes.set_ylabel(f"{part} loss")
+        axes.legend()
+        axes.grid()
+    panels[1].set_xlabel("epoch")
+    panels[1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    return figure
+
+
+@mpl.rc_context(STYLE)
 def render(figure: Figure, form: str, dpi: int = 300) -> bytes:
     """The content of a figure's file: 'png', 'pdf' or 'jpg' (photographs)."""
     content = io.BytesIO()

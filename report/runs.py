@@ -2,9 +2,7 @@
 
 import json
 import os
-import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -17,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dhpf.common.files import replace_file
-from dhpf.common.run import HISTORY, OPTIONS, progress
+from dhpf.common.processes import peak_memory
+from dhpf.common.run import HISTORY, OPTIONS, SPENT, progress
 from dhpf.data.benchmark import Benchmark
 from dhpf.evaluation.intervals import written
 from dhpf.evaluation.matcher import Matcher
@@ -25,9 +24,24 @@ from dhpf.evaluation.metrics import Measure
 from dhpf.evaluation.score import averages, headline, measure
 from dhpf.report import pictures, statistics
 from dhpf.report.explorer import explorer
-from dhpf.report.page import DPI, Section, picture, write_report
+from dhpf.report.page import DPI, SHOWN, Section, picture, write_report
 
 REPORT, PICTURES, EXPLORERS = "report.html", "pictures", "explorer"
+EPOCHS = {  # what is told of each epoch of a training, and in words
+    "epoch": "Epoch",
+    "trn_loss": "Training loss",
+    "trn_matching_loss": "of matching",
+    "trn_selection_loss": "of selection",
+    "val_loss": "Validation loss",
+    "val_matching_loss": "of matching",
+    "val_selection_loss": "of selection",
+    "trn_pck": "Training PCK (%)",
+    "val_pck": "Validation PCK (%)",
+    "layers": "Layers selected",
+    "seconds": "Time (s)",
+    "memory": "Memory (GiB)",
+    "GPU memory": "GPU memory (GiB)",
+}
 CURVE = tuple(np.linspace(0.01, 0.2, 20).round(2).tolist())  # alphas of the curve
 
 
@@ -216,26 +230,43 @@ def every_pair(
     """
     main = [measures[i] for i in headline([what for what, _ in measures])]
     pairs = table.drop_duplicates("pair").set_index("pair")[["category", "source", "target", "n_pts"]]
-    values = pd.DataFrame({what["name"]: by.groupby(level=0).mean().round(4) for what, by in main})
+    values = pd.DataFrame({what["name"]: by.groupby(level=0).mean() for what, by in main})
     pairs = pairs.join(values).sort_values([*values], kind="stable")
-    rows = pairs.reset_index().astype(object).where(lambda cells: cells.notna(), None).to_numpy().tolist()
     header = ["Pair", "Category", "Source", "Target", "Key-points", *values]
-    return Section("All pairs", header, rows, listed=True, links=pages, command=command)
+    return Section(
+        "All pairs", header, _cells(pairs.reset_index()), listed=True, links=pages, command=command
+    )
 
 
 def report_training(folder: Path) -> None:
-    """Writes the report of a training run from what its folder holds: curves over the epochs, options, versions.
+    """Writes the report of a training run from what its folder holds: headline, curves, epochs, layers, options.
 
-    A run of no epochs gets none.
+    What a run of an earlier version did not record is left out; a run of no epochs gets no report.
     """
     if not (folder / HISTORY).exists():
         return
-    curves = pictures.training_curves(pd.read_csv(folder / HISTORY))
+    history = pd.read_csv(folder / HISTORY)
     options = json.loads((folder / OPTIONS).read_text())
     versions = options.pop("versions", {})
-    caption = "Loss, PCK and selected layers over the epochs"
+    for split in ("trn", "val"):  # the loss has two parts
+        if f"{split}_selection_loss" in history:
+            history[f"{split}_matching_loss"] = history[f"{split}_loss"] - history[f"{split}_selection_loss"]
+    layers = history.filter(regex="^selection/").rename(columns=lambda name: name.rpartition("/")[2])
+    history["layers"] = layers.sum(axis=1)
+    if (folder / SPENT).exists():
+        history = history.merge(pd.read_csv(folder / SPENT), "left", "epoch")
+    drawn = [
+        picture(pictures.training_curves(history), "Curves", "Loss, PCK and selected layers over the epochs")
+    ]
+    if "trn_matching_loss" in history:
+        drawn.append(picture(pictures.loss_parts(history), "Curves", "The parts of the loss over the epochs"))
+    shown = {name: words for name, words in EPOCHS.items() if name in history}
+    rates = layers.assign(epoch=history.epoch)[["epoch", *layers]]
     sections = [
-        Section("Training", pictures=[picture(curves, "Curves", caption)]),
+        Section(tiles=_best_of(history, layers.shape[1])),
+        Section("Training", pictures=drawn),
+        Section("Epochs", list(shown.values()), _cells(history[list(shown)]), listed=len(history) > SHOWN),
+        Section("", list(rates), _cells(rates), folded="How often each layer is selected, as a table"),
         Section("Options", facts=options),
         Section("Versions", facts=versions),
     ]
@@ -243,18 +274,46 @@ def report_training(folder: Path) -> None:
     write_report(folder / REPORT, title, sections)
 
 
+def _best_of(history: pd.DataFrame, layers: int) -> list[tuple[str, str, str]]:
+    """What matters most of a training, as a page's tiles."""
+    last = history.iloc[-1]
+    tiles = [
+        (
+            "Layers selected",
+            f"{last.layers:.1f} of {layers}",
+            f"mean over training pairs, epoch {last.epoch:g}",
+        )
+    ]
+    if history.val_pck.notna().any():
+        best = history.loc[history.val_pck.idxmax()]
+        of = f"mean over validation pairs, epoch {best.epoch:g} of {len(history)}: the model that is kept"
+        tiles.insert(0, ("Best validation PCK", f"{best.val_pck:.2f} %", of))
+    if "seconds" in history:
+        tiles.append(
+            ("Time", f"{history.seconds.sum() / 60:.1f} min", f"{history.seconds.mean():.0f} s an epoch")
+        )
+    for name in ("memory", "GPU memory"):
+        if name in history:
+            tiles.append(
+                (
+                    name.capitalize() if name == "memory" else name,
+                    f"{history[name].max():.2f} GiB",
+                    "the most of any epoch",
+                )
+            )
+    return tiles
+
+
+def _cells(table: pd.DataFrame) -> list[list[Any]]:
+    """The rows of a table, numbers rounded; None stands for what is not defined."""
+    return table.round(4).astype(object).where(table.notna(), None).to_numpy().tolist()
+
+
 def resources(seconds: float, pairs: int, device: torch.device) -> dict[str, str]:
     """What an evaluation of `pairs` pairs took, for its report; memory is the peak of this process."""
-    used = {"time": f"{seconds:.1f} s, {pairs / max(seconds, 1e-9):.3g} pairs/s", "device": "CPU"}
-    with suppress(ImportError):  # Windows has none
-        import resource
-
-        unit = 1 if sys.platform == "darwin" else 1024  # bytes
-        used["memory"] = f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30:.2f} GiB"
-    if device.type == "cuda":
-        used |= {"device": torch.cuda.get_device_name(device)}
-        used |= {"GPU memory": f"{torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB"}
-    return used
+    used = {"time": f"{seconds:.1f} s, {pairs / max(seconds, 1e-9):.3g} pairs/s"}
+    used["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    return used | {name: f"{peak:.2f} GiB" for name, peak in peak_memory(device).items()}
 
 
 def _photograph(benchmark: Benchmark, key: str) -> NDArray[np.uint8]:

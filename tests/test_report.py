@@ -14,12 +14,13 @@ import pytest
 from PIL import Image
 
 from dhpf.common.errors import UserError
+from dhpf.common.run import Run
 from dhpf.data import BENCHMARKS
 from dhpf.evaluation.score import score
 from dhpf.evaluation.table import columns
 from dhpf.report import pictures
 from dhpf.report.page import Section, picture, write_report
-from dhpf.report.runs import evaluation
+from dhpf.report.runs import evaluation, report_training
 
 pytestmark = pytest.mark.filterwarnings("error")
 VOID = {"meta", "img", "br", "input"}
@@ -30,6 +31,9 @@ PAIR = {
 HOSTILE = (
     """</title><script src="http://example.org/x.js">alert('1')</script> & "cat" {0} {{ 7 * 7 }} {% x %}"""
 )
+
+HISTORY = [f"{split}_{name}" for split in ("trn", "val") for name in ("loss", "pck", "selection_loss")]
+HISTORY += ["selection/00", "selection/01"]
 
 
 class Page(HTMLParser):
@@ -230,10 +234,15 @@ def test_pages_are_accessible_on_screen_and_paper_and_hostile_names_stay_in_thei
         Section("Options", facts={long: long}),
     ]
     html = written(tmp_path, *sections, title=long)
-    found = chromium.looked_at(
-        tmp_path,
-        {"phone": (390, "dark", html), "desk": (1280, "light", html), "paper": (700, "print", html)},
-    )
+    run = Run.create(tmp_path / "run", {"benchmark": long, "supervision": "strong"})
+    for epoch in range(1, 4):
+        run.record(epoch, dict.fromkeys(HISTORY, 1.5 * epoch))
+        run.spent(epoch, {"seconds": 60 * epoch, "memory": 2.5})
+    run.close()
+    report_training(tmp_path / "run")
+    training = (tmp_path / "run" / "report.html").read_text()
+    pages = {"phone": (390, "dark", html), "desk": (1280, "light", html), "paper": (700, "print", html)}
+    found = chromium.looked_at(tmp_path, pages | {"training": (390, "light", training)})
     for name, what in found.items():
         assert what["violations"] == [], name
         assert {"color-contrast", "image-alt"} <= set(what["passed"])

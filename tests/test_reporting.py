@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import tiny
 from commands import succeed
@@ -224,9 +225,42 @@ def test_training_ends_with_curves(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     shown = rates.images[0].get_array()
     assert shown[:, 1].tolist() == pytest.approx([float(value) for value in last[-len(shown) :]])
     page = (tmp_path / "run" / "report.html").read_text()
-    assert page.count("data:image/png") == 1
+    assert page.count("data:image/png") == 2
     assert "Training of DHPF on pfpascal, strong supervision" in page
     assert "<dt>lr</dt><dd>0.03</dd>" in page
+
+    history = pd.read_csv(tmp_path / "run" / "history.csv")
+    spent = pd.read_csv(tmp_path / "run" / "time_and_memory.csv")
+    assert spent.epoch.tolist() == [1, 2]
+    assert (spent.memory > 0.1).all()
+    assert f"<b>{history.val_pck.max():.2f} %</b>" in page
+    assert f"<b>{spent.memory.max():.2f} GiB</b>" in page
+    rates = history.filter(regex="^selection/")
+    assert f"<b>{rates.iloc[-1].sum():.1f} of {rates.shape[1]}</b>" in page
+    for split in ("trn", "val"):
+        assert (history[f"{split}_selection_loss"] > 0).all()
+        assert (history[f"{split}_loss"] > history[f"{split}_selection_loss"]).all()
+    row = page.split("<h2>Epochs</h2>")[1].split("</tr>")[2]
+    shown = [float(text) for text in re.findall(r"<td[^>]*>([^<]*)</td>", row)]
+    loss, selecting = history.trn_loss[1], history.trn_selection_loss[1]
+    assert shown[:4] == pytest.approx([2, loss, loss - selecting, selecting], abs=1e-4)
+    assert shown[-2:] == pytest.approx(spent.iloc[1, 1:].tolist(), abs=1e-3)
+
+
+def test_the_run_of_an_earlier_version_is_reported_and_goes_on_with_its_columns(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", {"benchmark": "spair", "supervision": "weak"})
+    figures = {"trn_loss": 2.0, "trn_pck": 40.0, "val_loss": 3.0, "val_pck": 30.0, "selection/00": 0.5}
+    run.record(1, figures)
+    run.record(2, {"trn_selection_loss": 0.1, **figures, "val_pck": 35.5})
+    run.close()
+    lines = (tmp_path / "run" / "history.csv").read_text().splitlines()
+    assert lines[2] == "2,2.0,40.0,3.0,35.5,0.5"
+    reporting.report_training(tmp_path / "run")
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert page.count("data:image/png") == 1
+    assert "<b>35.50 %</b><small>mean over validation pairs, epoch 2 of 2: the model that is kept" in page
+    assert "of matching" not in page
+    assert " GiB" not in page
 
 
 def test_no_epoch_no_report(tmp_path: Path) -> None:
