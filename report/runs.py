@@ -289,9 +289,8 @@ def _best_of(history: pd.DataFrame, layers: int) -> list[tuple[str, str, str]]:
         of = f"mean over validation pairs, epoch {best.epoch:g} of {len(history)}: the model that is kept"
         tiles.insert(0, ("Best validation PCK", f"{best.val_pck:.2f} %", of))
     if "seconds" in history:
-        tiles.append(
-            ("Time", f"{history.seconds.sum() / 60:.1f} min", f"{history.seconds.mean():.0f} s an epoch")
-        )
+        total = pd.Timedelta(seconds=round(history.seconds.sum()))
+        tiles.append(("Time", str(total).removeprefix("0 days "), f"{history.seconds.mean():.1f} s an epoch"))
     for name in ("memory", "GPU memory"):
         if name in history:
             tiles.append(
