@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from dhpf.common.files import replace_file
+from dhpf.common.files import is_file, replace_file
 from dhpf.common.processes import peak_memory
 from dhpf.common.run import HISTORY, OPTIONS, SPENT, progress
 from dhpf.data.benchmark import Benchmark
@@ -112,10 +112,12 @@ def report_test(
         with progress("pages to explore", len(drawn_pairs)) as advance:
             for pair, arguments in drawn_pairs.items():
                 pages[pair] = f"{EXPLORERS}/{pair}.html"
-                keys = benchmark.pairs[pair].src_key, benchmark.pairs[pair].trg_key
+                keys = [benchmark.pairs[pair].src_key, benchmark.pairs[pair].trg_key]
                 ends = [matcher.encode(benchmark.picture(key)) for key in keys]
-                names = [os.path.relpath(benchmark.root / key, folder / EXPLORERS) for key in keys]
-                page = explorer(matcher, (ends[0], ends[1]), names, arguments["title"], model)
+                files = [benchmark.root / key for key in keys]
+                if all(map(is_file, files)):  # else it was drawn, and has its key alone
+                    keys = [os.path.relpath(file, folder / EXPLORERS) for file in files]
+                page = explorer(matcher, (ends[0], ends[1]), keys, arguments["title"], model)
                 replace_file(folder / pages[pair], page)
                 advance(1)
     sheet = {name: groups[name] for name in pictures.extremes(by_pair) if name in groups}
