@@ -97,14 +97,14 @@ def report_test(
             "predicted": predicted[:, asked],
             "trg_kps": target[:, np.isfinite(target[0])],
             "correct": None if by_point is None else by_point.loc[[pair]].to_numpy() > 0,
-            "title": f"pair {pair}, {about.category}: {what['name']} {number}",
+            "title": f"pair {pair}, {pictures.short(about.category)}: {what['name']} {number}",
         }
 
     chosen = pictures.extremes(by_pair)
     categories = table.drop_duplicates("pair").set_index("pair").category
     for category, values in by_pair.groupby(categories):
         of = pictures.extremes(values, 1)
-        chosen[f"{category}, worst, median, best"] = [*of["worst"], *of["median"], *of["best"]]
+        chosen[f"worst, median, best of {category}"] = [*of["worst"], *of["median"], *of["best"]]
     drawn_pairs = {pair: shown(pair) for pairs in chosen.values() for pair in pairs}
     groups = {name: [drawn_pairs[pair] for pair in pairs] for name, pairs in chosen.items() if pairs}
     pages = {}
@@ -219,7 +219,9 @@ def evaluation(
             drawn = pictures.matches(**pair | {"title": ""})
             made[title] = picture(drawn, "Matches", title, "jpg", pages.get(title, ""))
     for name, group in pairs.items():
-        sections.append(Section(f"Pairs: {name}", pictures=[made[pair["title"]] for pair in group]))
+        sections.append(
+            Section(f"Pairs: {pictures.short(name, 60)}", pictures=[made[pair["title"]] for pair in group])
+        )
     return sections
 
 

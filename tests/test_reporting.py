@@ -1,6 +1,7 @@
 """What a run leaves for people: reports and pictures of what was really measured and shown."""
 
 import base64
+import html
 import json
 import re
 import shlex
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tiny
+import tiny_own
 from commands import succeed
 from PIL import Image
 
@@ -174,6 +176,37 @@ def listed_in(page: str) -> Any:
     """What a report lists."""
     (content,) = re.findall(r'<script type="application/json">(.*?)</script>', page, re.S)
     return json.loads(content)
+
+
+def test_hostile_categories_leave_room_for_the_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two names that begin alike, with HTML, a path, and characters that turn the text behind them around."""
+    content = tiny_own.coco(tmp_path)
+    for category, end in zip(content["categories"], ("x" * 4000, "y"), strict=True):
+        category["name"] = "\u202e../<b onclick='x'>&\"$x^" + "." * 30 + end
+    path = tiny_own.make_coco(tmp_path, content)
+    titles: list[str] = []
+    monkeypatch.setattr(pictures, "render", lambda *_: PIXEL)
+    monkeypatch.setattr(
+        pictures,
+        "contact_sheet",
+        lambda groups: titles.extend(p["title"] for g in groups.values() for p in g),
+    )
+    where = f"--benchmark coco --datapath {path} --images {tmp_path}/images"
+    options = f"{where} --raw --img-side 64 --workers 0 --device cpu"
+    evaluate(parser().parse([*options.split(), "--logpath", str(tmp_path / "run")]))
+    assert titles
+    assert all(len(title) < 80 and "\u202e" not in title for title in titles)
+    page = (tmp_path / "run" / "report.html").read_text()
+    headings = re.findall("<h2>(Pairs: .*?)</h2>", page)
+    assert len(headings) == 5  # best, median, worst; two categories
+    assert max(map(len, map(html.unescape, headings))) < 70
+    assert "<b onclick" not in page
+    assert {row[1] for row in listed_in(page)["rows"]} == {
+        category["name"] for category in content["categories"]
+    }
+    assert {path.name for path in tmp_path.iterdir()} == {"own.json", "images", "run"}
 
 
 def test_pictures_for_papers(pfpascal: Any) -> None:
