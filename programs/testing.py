@@ -198,6 +198,7 @@ def finished(
         decisive | {"skipped": skipped},
         checkpoint,
         predictions,
+        benchmark.list_path,
     )
     for message in dict.fromkeys(unread):  # an image may have been tried more than once
         run.log(f"not readable: {message}")

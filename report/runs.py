@@ -124,6 +124,10 @@ def report_test(
     drawn = {"matches": pictures.contact_sheet(sheet)} if sheet else {}
     if layers := figures.get("layer_selection"):
         drawn["layers"] = pictures.layer_selection(layers["categories"] | {"all pairs": layers["total"]})
+    if curves:
+        drawn["pck-curve"] = pictures.pck_curve(curves)
+        content = pd.DataFrame(curves).rename_axis("alpha").to_csv(lineterminator="\n")
+        replace_file(folder / PICTURES / "pck-curve.csv", content.encode())
     for name, figure in drawn.items():
         for form in ("png", "pdf"):
             content = pictures.render(figure, form, DPI)
@@ -139,9 +143,10 @@ def report_test(
         ),
         every_pair(table, reported, pages, command),
         statistics.intervals(figures),
+        *statistics.hidden(figures),
         Section("Time and memory", facts=facts),
         Section("Options", facts=options),
-        Section("Versions", facts=results["versions"]),
+        statistics.reproduction(results),
     ]
     what_is = "Predictions for" if "predictions" in results else "DHPF on"
     write_report(folder / REPORT, f"{what_is} {figures['about'][0]}", sections)

@@ -103,7 +103,7 @@ def pair(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-def extent(pair: dict, thres: str, boxed: bool) -> tuple[int, int]:
+def naive_extent(pair: dict, thres: str, boxed: bool) -> tuple[int, int]:
     """What the threshold is the larger side of; nothing without key-points."""
     xs, ys = ([xy[axis] for xy in pair["target"]] for axis in (0, 1))
     if not xs:
@@ -123,7 +123,7 @@ def naive_pck(pairs: list[dict], alpha: float, thres: str, original: bool, boxed
     per_pair, per_point, per_category = [], [], {}
     for pair in pairs:
         sx, sy = (Fraction(length, SIDE) if original else Fraction(1) for length in pair["size"])
-        width, height = extent(pair, thres, boxed)
+        width, height = naive_extent(pair, thres, boxed)
         limit = Fraction(str(alpha)) * max(width * sx, height * sy)
         if not limit:  # no key-point, or no threshold
             continue
@@ -140,6 +140,9 @@ def naive_pck(pairs: list[dict], alpha: float, thres: str, original: bool, boxed
 
 
 def check_against_naive(figures: list[dict], pairs: list[dict], thres: str, boxed: bool) -> None:
+    pairs = [
+        p for p in pairs if not p["target"] or max(naive_extent(p, thres, boxed))
+    ]  # nothing is within no distance
     found = values(figures)
     for alpha in ALPHAS:
         for frame, original in ((f"{SIDE}x{SIDE} frame", False), ("original pixels", True)):

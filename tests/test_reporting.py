@@ -209,9 +209,20 @@ def test_hostile_categories_leave_room_for_the_pictures(
     assert {path.name for path in tmp_path.iterdir()} == {"own.json", "images", "run"}
 
 
+def test_the_curve_is_a_table_too(pfpascal: Any) -> None:
+    folder, _ = pfpascal
+    curve = pd.read_csv(folder / "pictures" / "pck-curve.csv", index_col="alpha")
+    assert curve.index.tolist() == pytest.approx(np.linspace(0.01, 0.2, 20))
+    results = json.loads((folder / "results.json").read_text())
+    for figure in results["figures"]["totals"]:
+        name = f"mean over {figure['average']}, {figure['frame']}"
+        assert curve[name][figure["alpha"]] == pytest.approx(figure["value"])
+    assert results["list"]["file"] == "test_pairs.csv"
+
+
 def test_pictures_for_papers(pfpascal: Any) -> None:
     folder, _ = pfpascal
-    for name in ("matches", "layers"):
+    for name in ("matches", "layers", "pck-curve"):
         with Image.open(folder / "pictures" / f"{name}.png") as picture:
             assert min(picture.size) > 150
             assert len(picture.convert("RGB").getcolors(1 << 20) or range(1000)) > 10
