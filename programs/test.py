@@ -7,7 +7,7 @@ from pathlib import Path
 from dhpf.common.options import OutputOptions, Parser, number, option, predictions
 from dhpf.common.program import program
 from dhpf.data.options import DataOptions
-from dhpf.model.options import AblationOptions, LoadOptions, ModelOptions
+from dhpf.model.options import AblationOptions, LearnerOptions, LoadOptions, ModelOptions
 
 EXAMPLES = (
     "python test.py --benchmark pfpascal --load logs/strong/best_model.pt",
@@ -40,7 +40,9 @@ class TestingOptions:
 
 
 @dataclass(frozen=True)
-class TestOptions(OutputOptions, AblationOptions, ModelOptions, LoadOptions, DataOptions, TestingOptions):
+class TestOptions(
+    OutputOptions, AblationOptions, LearnerOptions, ModelOptions, LoadOptions, DataOptions, TestingOptions
+):
     """All options of `test.py`."""
 
 

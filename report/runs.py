@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from dhpf.common.files import replace_file
 from dhpf.common.run import HISTORY, OPTIONS
 from dhpf.data.benchmark import Benchmark
-from dhpf.data.images import IMAGENET_MEAN, IMAGENET_STD
+from dhpf.data.images import IMAGENET_MEAN, IMAGENET_STD, normalised
 from dhpf.evaluation.score import averages, measure
 from dhpf.report import pictures
 from dhpf.report.page import DPI, Section, picture, write_report
@@ -218,7 +218,8 @@ def resources(seconds: float, pairs: int, device: torch.device) -> dict[str, str
 
 def _photograph(benchmark: Benchmark, key: str) -> NDArray[np.uint8]:
     """An image of the benchmark in its frame, [img_side, img_side, 3]."""
-    pixels = benchmark.image(key).numpy().transpose(1, 2, 0) * IMAGENET_STD + IMAGENET_MEAN
+    image = normalised(benchmark.picture(key), benchmark.img_side)
+    pixels = image.numpy().transpose(1, 2, 0) * IMAGENET_STD + IMAGENET_MEAN
     return (pixels * 255).round().clip(0, 255).astype(np.uint8)
 
 
