@@ -221,6 +221,10 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
         keys = dict.fromkeys(key for pair in self.pairs for key in (pair.src_key, pair.trg_key))
         return {key: sha256(self._path(key)) for key in keys if is_file(self._path(key))}
 
+    def rgb(self, image: Image.Image) -> Image.Image:
+        """An opened image in the colours that the network sees."""
+        return to_rgb(image)
+
     def size(self, key: str) -> tuple[int, int]:
         """Width and height of a stored image in pixels, from the file's header."""
         if key not in self._sizes:
@@ -234,8 +238,8 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
 
     def picture(self, key: str) -> Image.Image:
         """One image as its annotation means it, RGB of its own size."""
-        with self.opened(key) as image:
-            return to_rgb(image)
+        with self.opened(key) as image, naming(str(self._path(key))):
+            return self.rgb(image)
 
     def _path(self, key: str) -> Path:
         return self.root / self._other_case.get(key, key)

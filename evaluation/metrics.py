@@ -48,7 +48,8 @@ def with_points(table: pd.DataFrame) -> pd.DataFrame:
 def pck(
     table: pd.DataFrame, benchmark: type[Benchmark], alphas: Sequence[float], thres: str
 ) -> list[Measure]:
-    """PCK for every alpha, in the frame and in original pixels, by pair and by key-point.
+    """PCK for every alpha, in the frame and in original pixels, by pair and by key-point; NaN where the threshold is
+    zero: nothing is within no distance.
 
     Raises: UserError: the benchmark cannot give the threshold.
     """
@@ -79,7 +80,7 @@ def pck(
         there, found = (torch.from_numpy(xy * scale)[:, :, None] for xy in (target, predicted))
         limit = torch.from_numpy((extent * scale).max(1))
         correct, _ = keypoint_errors(found, there, torch.ones(len(limit)), limit, alpha)
-        percent = pd.Series(correct[:, 0].numpy() * 100.0, table.index)
+        percent = pd.Series(correct[:, 0].numpy() * 100.0, table.index).where(limit.numpy() > 0)
         by_point = (("key-points", percent), ("categories", percent))
         for average, values in (("pairs", percent.groupby(level=0).mean()), *by_point):
             share = f"mean over {average} of the share of" if average != "key-points" else "share of all"

@@ -295,8 +295,7 @@ def evaluate(
             rows |= rows_of(default_collate([sample]), [in_table(scaled)], benchmark)
             advance(1)
     table = table_of(rows, list(benchmark.labels))
-    if folder is not None:
-        save_results(
-            Path(folder), table, alpha, thres, {"benchmark": benchmark.name, "img_side": benchmark.img_side}
-        )
-    return Evaluation(table, score(table, alpha, thres))
+    if folder is None:
+        return Evaluation(table, score(table, alpha, thres))
+    about = {"benchmark": benchmark.name, "img_side": benchmark.img_side}
+    return Evaluation(table, save_results(Path(folder), table, alpha, thres, about)["figures"])

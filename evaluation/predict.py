@@ -63,6 +63,7 @@ def predict(
     workers: int,
     on_bad_pair: str,
     progress: Callable[[int], None],
+    keep: Callable[[Rows], None] = lambda _: None,
 ) -> tuple[Rows, list[str]]:
     """Predicted key-points of some pairs of a benchmark.
 
@@ -70,6 +71,7 @@ def predict(
         indices: the pairs.
         on_bad_pair: 'stop', or 'skip' what cannot be read.
         progress: called with the number of pairs done since the last call.
+        keep: called with the rows of pairs as they are done.
     Returns:
         The rows of the pairs that were not skipped (see `table_of`), and what could not be read and why.
     Raises:
@@ -99,7 +101,9 @@ def predict(
         skipped += tolerated(problems, on_bad_pair)
         if batch is not None:
             for part in _parts(batch, codes, device.type != "cuda"):
-                rows |= _compare(model, codes, benchmark, part)
+                done = _compare(model, codes, benchmark, part)
+                keep(done)
+                rows |= done
         for key in dropped:
             codes.codes.pop(key, None)
         progress(len(batch["index"]) if batch is not None else 0)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from dhpf.common.errors import UserError
+from dhpf.common.files import instead
 from dhpf.common.weights import State, metadata, read_tensors, read_wrapped
 from dhpf.model import BACKBONES, VOTINGS
 from dhpf.model.dhpf import DHPF
@@ -140,6 +141,13 @@ def build_model(
             raise
         except Exception as error:  # no network, or torch on a damaged file that was fetched before
             reason = str(error).partition("\n")[0][:200]
+            cached = Path(torch.hub.get_dir()) / "checkpoints" / cls.fetch.rpartition("/")[2]
+            if cached.is_file():
+                what = instead(cached) or "damaged or cut off"
+                raise UserError(
+                    f"{cached}: the ImageNet weights of {backbone} there are {what}: remove the file, "
+                    "it is fetched anew"
+                ) from error
             raise UserError(
                 f"the ImageNet weights of {backbone} cannot be had ({reason}): get {cls.fetch} and give the file as "
                 f"--backbone-weights FILE, or put it into {torch.hub.get_dir()}/checkpoints"

@@ -73,7 +73,9 @@ class Matches:
     def transfer_with_confidence(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """`transfer` and the mean confidence of the cells that cover each point, B×P in 0..1; NaN likewise."""
         cells, covers = covering_cells(points, self.side)
-        targets, confidence = (x.view_as(cells) for x in self.confident(cells.flatten(1)))
+        few, place = cells.unique(return_inverse=True)  # many points share the same cells
+        found = self.confident(few.expand(len(cells), -1))
+        targets, confidence = (x.gather(1, place.flatten(1)).view_as(cells) for x in found)
         mean = (confidence * covers).sum(2) / covers.sum(2)
         return move_points(points, cells, covers, targets, self.side), mean
 

@@ -14,13 +14,19 @@ DEFAULT_BACKBONE = "efficientnet_lite0"  # its weights come with a package
 DEFAULT_VOTING = "hough"
 RANDOM = "random"  # weights
 EIGHTH = "eighth"  # of a layer's channels
+BEST, STATES = "best_model.pt", ("state.pt", "not_finite.pt")  # of a run folder
 NO_HOUGH = {"--no-hough": "none"}
 
 
 def checkpoint_name(text: str) -> str:
-    """Argument type: a file that is there, or the name of a released model."""
+    """Argument type: a file that is there, a run folder, of which it is the best model, or a released model's name."""
+    path = Path(text)
+    if path.name in STATES:
+        raise argparse.ArgumentTypeError(
+            f"{text}: the state of a run, to resume it; its best model is {path.with_name(BEST)}"
+        )
     try:
-        return text if released(text) else str(existing(text))
+        return text if released(text) else str(existing(str(path / BEST) if path.is_dir() else text))
     except UserError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
@@ -94,7 +100,7 @@ class LearnerOptions:
 class LoadOptions:
     load: str | None = option(
         None,
-        "learner, a file or a released one such as dhpf:spair-strong-resnet101; without it none is trained",
+        "learner: a file, a run folder, or a released one such as dhpf:spair-strong-resnet101; else none is trained",
         type=checkpoint_name,
         metavar="CKPT",
     )

@@ -6,11 +6,10 @@ import numpy as np
 import torch
 
 from dhpf.common.errors import UserError
-from dhpf.common.run import versions
 from dhpf.evaluation.matcher import Reals
 from dhpf.evaluation.metrics import keypoint_errors
 from dhpf.programs.match import MatchOptions
-from dhpf.programs.matching import chosen_points, explore, loaded, save, summary
+from dhpf.programs.matching import chosen_points, loaded, save
 from dhpf.programs.testing import opened
 
 ALPHA = 0.1  # a key-point within this share of the threshold is drawn as correct
@@ -57,11 +56,7 @@ def match_pair(options: MatchOptions, number: int) -> None:
         }
     files = benchmark.root / keys[0], benchmark.root / keys[1]
     path = options.output / f"{benchmark.name}-{benchmark.split}-{number}"
-    about = {"model": str(matcher), "img_side": options.img_side, "versions": versions()}
-    save(path, found, files, about, **drawn)
-    print(f"{drawn['title']}: {summary(found)}\n  written: {path}.json, .csv, -matches.png, -warped.png")
-    if options.explore:
-        explore(options.explore, matcher, found, files)
+    save(options, matcher, path, found, files, **drawn)
 
 
 def _array(x: torch.Tensor) -> Reals:

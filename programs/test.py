@@ -9,9 +9,19 @@ from dhpf.common.program import program
 from dhpf.data.options import DataOptions
 from dhpf.model.options import AblationOptions, LearnerOptions, LoadOptions, ModelOptions
 
+# What may differ when a test is resumed: it does not change what is predicted.
+FREE = {"resume", "logpath", "overwrite", "datapath", "device", "workers", "no_download", "backbone_weights"}
+FREE |= {"on_bad_pair", "images", "bsz", "alpha", "quiet"}
 EXAMPLES = (
     "python test.py --benchmark pfpascal --load logs/strong/best_model.pt",
     "python test.py --benchmark spair --from-predictions others.csv --alpha 0.05 0.1 0.15",
+)
+
+
+FRAME = option(
+    "image",
+    "another method's x and y are pixels of the stored image, or of 240x240",
+    choices=("image", "240"),
 )
 
 
@@ -32,11 +42,9 @@ class TestingOptions:
         type=predictions,
         metavar="FILE",
     )
-    predictions_frame: str = option(
-        "image",
-        "another method's x and y are pixels of the stored image, or of 240x240",
-        choices=("image", "240"),
-    )
+    resume: Path | None = option(None, "continue the test of this folder", type=Path, metavar="RUN_FOLDER")
+    overwrite: bool = option(False, "replace the run folder that --logpath names")
+    predictions_frame: str = FRAME
 
 
 @dataclass(frozen=True)
@@ -52,9 +60,9 @@ def parser() -> Parser:
     )
 
 
-@program
+@program(processes=True)
 def main(arguments: Sequence[str] | None = None) -> None:
-    options: TestOptions = parser().parse(arguments)
+    options: TestOptions = parser().parse_resumable(arguments, FREE)
     # What needs torch or pandas is imported when the options are known to be good.
     from dhpf.programs import testing
 

@@ -1,6 +1,7 @@
 """Evaluating a model on a benchmark into a run folder."""
 
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -10,26 +11,29 @@ import torch
 
 from dhpf.common.errors import UserError
 from dhpf.common.processes import gather, start
-from dhpf.common.run import Run, progress, versions
+from dhpf.common.run import Run, progress, replace_run, versions
 from dhpf.data import open_benchmark
 from dhpf.data.benchmark import Benchmark, read_trained
 from dhpf.data.own import OwnData
+from dhpf.evaluation.kept import Kept, forget, identity
 from dhpf.evaluation.others import is_table, others_rows, read_others
 from dhpf.evaluation.predict import predict
-from dhpf.evaluation.results import describe, rescore, save_results
+from dhpf.evaluation.results import RESULTS, describe, rescore, save_results
 from dhpf.evaluation.table import read_predictions, table_of
 from dhpf.model import file_name
 from dhpf.model.ablation import ablation, layer_count
 from dhpf.model.checkpoint import build_model, load_model
 from dhpf.model.options import DEFAULT_BACKBONE, DEFAULT_VOTING
 from dhpf.model.released import resolve
+from dhpf.programs.compare import CompareOptions
 from dhpf.programs.match import MatchOptions
 from dhpf.programs.test import TestOptions
 from dhpf.report.runs import report_test, resources
 
 
 def evaluate(options: TestOptions) -> dict[str, Any]:
-    """Evaluate into a new run folder; returns what its `results.json` holds, nothing but in the main process."""
+    """Evaluate into a run folder, a new one or a stopped one; returns what its `results.json` holds, in the main
+    process alone."""
     folder = options.run_folder
 
     backbone, voting = options.backbone or DEFAULT_BACKBONE, options.voting or DEFAULT_VOTING
@@ -67,22 +71,28 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
         words = "; ".join(filter(None, [f"{options.backbone}, learner: {learner}", model.differences]))
         lines = [words, note, net.note, net.cost(options.img_side), *benchmark.notes]
         run = begun(options, folder, f"{options.benchmark}-{file_name(net.name)}", lines)
-    share = range(len(benchmark) * rank // count, len(benchmark) * (rank + 1) // count)
+    place = Path(gather([str(run.folder) if run else ""])[0])
     begin = time.monotonic()
-    with progress("testing", len(share), run is not None) as advance:
-        rows, unread = predict(
-            model, benchmark, share, options.bsz, options.workers, options.on_bad_pair, advance
-        )
-    seconds = time.monotonic() - begin
-    every, unread = gather([rows]), gather(unread)
-    if not run:
-        return {}
-    table = table_of({pair: row for part in every for pair, row in part.items()}, list(benchmark.labels))
-    decisive: dict[str, Any] = {**net.about, "precision": options.precision}
-    decisive |= {"ablation": model.differences} if model.differences else {}
-    decisive |= {} if options.load else {"seed": options.seed}
-    used = resources(seconds, len(benchmark), device)
-    return finished(run, options, benchmark, table, unread, words, decisive, used, checkpoint)
+    with run.ending() if run else nullcontext():
+        kept = Kept(place, identity(benchmark, checkpoint), rank)
+        todo = [i for i in range(len(benchmark)) if i not in kept.rows]
+        if run and kept.rows:
+            run.log(f"resumed with {len(kept.rows)} of {len(benchmark)} pairs")
+        share = todo[len(todo) * rank // count : len(todo) * (rank + 1) // count]
+        with progress("testing", len(share), run is not None and not options.quiet) as advance:
+            rows, unread = predict(
+                model, benchmark, share, options.bsz, options.workers, options.on_bad_pair, advance, kept
+            )
+        seconds = time.monotonic() - begin
+        every, unread = gather([kept.rows | rows]), gather(unread)
+        if not run:
+            return {}
+        table = table_of({pair: row for part in every for pair, row in part.items()}, list(benchmark.labels))
+        decisive: dict[str, Any] = {**net.about, "precision": options.precision}
+        decisive |= {"ablation": model.differences} if model.differences else {}
+        decisive |= {} if options.load else {"seed": options.seed}
+        used = resources(seconds, len(benchmark), device)
+        return finished(run, options, benchmark, table, unread, words, decisive, used, checkpoint)
 
 
 def measure_predictions(options: TestOptions, path: Path) -> None:
@@ -95,7 +105,7 @@ def measure_predictions(options: TestOptions, path: Path) -> None:
         print(describe(rescore(path, options.alpha, options.thres)))
         return
     unread: list[str] = []
-    benchmark, begin = benchmark_of(options), time.monotonic()
+    benchmark, begin = opened(options), time.monotonic()
     words = f"predictions of {path.name}"
     if own:
         table = of_benchmark(path, read_predictions(path), benchmark)
@@ -104,7 +114,7 @@ def measure_predictions(options: TestOptions, path: Path) -> None:
         words += f", in pixels of the {options.predictions_frame} frame" * (
             options.predictions_frame != "image"
         )
-        with progress("reading", len(benchmark)) as advance:
+        with progress("reading", len(benchmark), not options.quiet) as advance:
             rows, unread = others_rows(
                 given, benchmark, options.predictions_frame, options.workers, options.on_bad_pair, advance
             )
@@ -112,7 +122,8 @@ def measure_predictions(options: TestOptions, path: Path) -> None:
     run = begun(options, folder, f"{options.benchmark}-predictions", [words, *benchmark.notes])
     decisive = {} if own else {"predictions_frame": options.predictions_frame}
     used = resources(time.monotonic() - begin, len(benchmark), torch.device("cpu"))
-    finished(run, options, benchmark, table, unread, words, decisive, used, predictions=path)
+    with run.ending():
+        finished(run, options, benchmark, table, unread, words, decisive, used, predictions=path)
 
 
 def of_benchmark(path: Path, table: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
@@ -133,11 +144,19 @@ def of_benchmark(path: Path, table: pd.DataFrame, benchmark: Benchmark) -> pd.Da
 
 
 def begun(options: TestOptions, folder: Path | None, name: str, lines: list[str]) -> Run:
-    """A new run folder with options and first lines of its log."""
+    """A run folder with options and first lines of its log: a new one, or the one to resume."""
+    if options.resume:
+        if (options.resume / RESULTS).exists():
+            raise UserError(f"--resume {options.resume}: this test is finished, its results are there")
+        return Run(options.resume, options.quiet)
+    if options.overwrite:
+        if not folder:
+            raise UserError("--overwrite: name the run folder with --logpath")
+        replace_run(folder)
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    run = Run.create(
-        folder or Path("logs") / f"test-{name}-{stamp}", asdict(options) | {"versions": versions()}
-    )
+    place = folder or Path("logs") / f"test-{name}-{stamp}"
+    about = asdict(options) | {"versions": versions()}
+    run = Run.create(place, about, numbered=not folder, quiet=options.quiet)
     run.log("\n".join(filter(None, lines)))
     return run
 
@@ -175,11 +194,12 @@ def finished(
         run.log(f"{len(skipped)} of {len(benchmark)} pairs skipped: {', '.join(skipped)}")
     run.log(describe(results["figures"]))
     run.log(f"{len(benchmark)} pairs in {used['time'].partition(',')[0]}; results: {run.folder}")
+    forget(run.folder)
     report_test(run.folder, words, benchmark, table, results, asdict(options), used)
     return results
 
 
-def opened(options: TestOptions | MatchOptions) -> Benchmark:
+def opened(options: TestOptions | MatchOptions | CompareOptions) -> Benchmark:
     """The pairs that the options name, numbered as they are tested. Raises: UserError."""
     assert options.benchmark
     if len(options.list) > 1:

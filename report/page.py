@@ -37,7 +37,7 @@ class Section:
     @property
     def kinds(self) -> list[str]:
         """What each column of the table holds: numbers stand to the right, long text below on a phone."""
-        return [_kind(list(map(_text, column))) for column in zip(*self.rows, strict=True)]
+        return [_kind(list(map(text_of, column))) for column in zip(*self.rows, strict=True)]
 
 
 def write_report(path: Path, title: str, sections: Iterable[Section]) -> None:
@@ -56,7 +56,7 @@ def rendered(template: str, script: str = "", **values: Any) -> bytes:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"text": _text, "digest": _digest}
+    environment.filters |= {"text": text_of, "digest": _digest}
     code = (folder / script).read_text(encoding="utf-8") if script else ""
     return environment.get_template(template).render(script=code, **values).encode()
 
@@ -81,8 +81,8 @@ def _digest(script: str) -> str:
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
     """A value as people write it."""
     if isinstance(value, list | tuple):
-        return ", ".join(map(_text, value)) or "none"
+        return ", ".join(map(text_of, value)) or "none"
     return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,9 +1,9 @@
 """What a finished run leaves for people to look at: `report.html` and `pictures/` in its folder."""
 
 import json
-import resource
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ from dhpf.common.files import replace_file
 from dhpf.common.run import HISTORY, OPTIONS
 from dhpf.data.benchmark import Benchmark
 from dhpf.data.images import IMAGENET_MEAN, IMAGENET_STD, normalised
-from dhpf.evaluation.score import averages, measure
-from dhpf.report import pictures
+from dhpf.evaluation.intervals import written
+from dhpf.evaluation.score import averages, headline, measure
+from dhpf.report import pictures, statistics
 from dhpf.report.page import DPI, Section, picture, write_report
 
 REPORT, PICTURES = "report.html", "pictures"
@@ -88,25 +89,13 @@ def report_test(
     sections = [
         Section(text=model),
         *evaluation(figures, curves, drawn.get("layers"), groups),
+        statistics.intervals(figures),
         Section("Time and memory", facts=facts),
         Section("Options", facts=options),
         Section("Versions", facts=results["versions"]),
     ]
     what_is = "Predictions for" if "predictions" in results else "DHPF on"
     write_report(folder / REPORT, f"{what_is} {figures['about'][0]}", sections)
-
-
-def headline(figures: Sequence[Mapping[str, Any]], average: str = "") -> list[int]:
-    """Which of the figures stand for the run: those averaged and framed as the first; of PCK, at the alpha nearest 0.1.
-
-    Args: average: another average than the first figure's.
-    """
-    alphas = [f["alpha"] for f in figures if "alpha" in f]
-    alpha = min(alphas, key=lambda alpha: abs(alpha - 0.1), default=None)
-    first = figures[0]
-    chosen = {"average": average or first["average"], "frame": first["frame"], "alpha": alpha}
-    chosen["corners"] = first.get("corners")
-    return [i for i, f in enumerate(figures) if all(f.get(k) == v for k, v in chosen.items())]
 
 
 def full(values: Sequence[float | None], unit: str) -> float:
@@ -144,7 +133,8 @@ def evaluation(
         charts.append(picture(bars, "Bar chart", f"{name} of each category, mean over pairs, the best first"))
     for i, f in (*enumerate(totals), *enumerate(figures.get("without_leaked", ()))):
         if i in main:
-            tiles.append((f["name"], _value(f), f"mean over pairs, {f['basis']}"))
+            between = f"; 95 %: {written(f['interval'], f['unit'])}" if "interval" in f else ""
+            tiles.append((f["name"], _value(f), f"mean over pairs, {f['basis']}{between}"))
         definition = f"{f['definition']}; {f['basis']}{' (the paper’s definition)' if f['paper'] else ''}"
         rows.append([f["name"], _value(f), *_counts(f), definition])
     if curves:
@@ -204,12 +194,12 @@ def report_training(folder: Path) -> None:
 
 def resources(seconds: float, pairs: int, device: torch.device) -> dict[str, str]:
     """What an evaluation of `pairs` pairs took, for its report; memory is the peak of this process."""
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes
-    used = {
-        "time": f"{seconds:.1f} s, {pairs / max(seconds, 1e-9):.3g} pairs/s",
-        "memory": f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30:.2f} GiB",
-        "device": "CPU",
-    }
+    used = {"time": f"{seconds:.1f} s, {pairs / max(seconds, 1e-9):.3g} pairs/s", "device": "CPU"}
+    with suppress(ImportError):  # Windows has none
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024  # bytes
+        used["memory"] = f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30:.2f} GiB"
     if device.type == "cuda":
         used |= {"device": torch.cuda.get_device_name(device)}
         used |= {"GPU memory": f"{torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB"}

@@ -3,29 +3,35 @@
 import math
 import signal
 import time
+from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL.Image import Image
 from torch import Tensor, nn
 
 from dhpf.common import weights
 from dhpf.common.errors import UserError
 from dhpf.common.processes import gather, start, synchronise, total
+from dhpf.common.program import STOPS
 from dhpf.common.run import HISTORY, Run, progress, versions
 from dhpf.data import open_benchmark
 from dhpf.data.benchmark import Benchmark, write_trained
 from dhpf.data.loading import Loader, tolerated
 from dhpf.model.checkpoint import build_model, load_learner
+from dhpf.model.options import BEST, STATES
 from dhpf.training import SUPERVISIONS
+from dhpf.training.examples import example, selected
 from dhpf.training.options import TrainOptions
 from dhpf.training.supervision import Batch, Step, epoch_batches, gate_noise, to_device
 
-STATE, BEST, BEST_TWIN = "state.pt", "best_model.pt", "best_model.safetensors"
-NOT_FINITE = "not_finite.pt"
-STOPS = (signal.SIGTERM, signal.SIGINT)
+STATE, NOT_FINITE = STATES
+BEST_TWIN = "best_model.safetensors"
+EXAMPLES = 3  # validation pairs that are shown
+SAVE = getattr(signal, "SIGUSR1", None)  # Windows has none
 
 
 class Trainer:
@@ -81,6 +87,7 @@ class Trainer:
         self.material = self._material()
         self.epoch = self.step = 0
         self.best = -1.0
+        self.steps = 0  # of an epoch
         self.sums = self._no_sums()
         self.skipped: list[str] = []  # training pairs of this epoch, and why
         # One set of workers reads both splits: (split, index).
@@ -89,24 +96,36 @@ class Trainer:
         self.asked: set[int] = set()  # signals that came
 
     def train(self, folder: Path) -> None:
-        """Train into a run folder, from where its state says.
+        """Train into a run folder, from where its state says; one named by the time may get a number, too.
 
         Raises:
             UserError: a pair cannot be read, the loss is not finite, a file cannot be written.
             SystemExit: a signal asked to stop; the state is saved.
         """
-        numbers = (*STOPS, signal.SIGUSR1)
+        asked = [*STOPS, SAVE] if SAVE else [*STOPS]
+        numbers = [number for number in asked if signal.getsignal(number) != signal.SIG_IGN]  # nohup
         before = [signal.signal(number, lambda number, _: self.asked.add(number)) for number in numbers]
-        try:
-            self._open_run(folder)
+        with ExitStack() as stack:
+            stack.callback(lambda: [signal.signal(n, h) for n, h in zip(numbers, before, strict=True)])
+            self._open_run(folder, stack)
             while self.epoch < self.options.niter:
                 begin = time.monotonic()
                 self._training_pass()
                 self._finish_epoch(*self._validation_pass(), begin)
-        finally:
-            for number, handler in zip(numbers, before, strict=True):
-                signal.signal(number, handler)
-        self.log(f"best validation PCK {self.best:.2f} %: {folder / BEST}")
+            best = (
+                f"best validation PCK {percent(self.best)}"
+                if self.best >= 0
+                else "no PCK: the last epoch's model"
+            )
+            if self.run:
+                final = {"final/val_pck": self.best if self.best >= 0 else math.nan}
+                self.run.conclude(asdict(self.options), final)
+                self.run.log(f"{best}: {self.run.folder / BEST}")
+
+    @property
+    def visible(self) -> bool:
+        """Whether this process shows its progress."""
+        return self.run is not None and not self.options.quiet
 
     def log(self, text: str) -> None:
         if self.run:
@@ -120,23 +139,30 @@ class Trainer:
         net = self.model.backbone
         self.log("\n".join(filter(None, [net.note, net.cost(self.options.img_side), *notes])))
 
-    def _open_run(self, folder: Path) -> None:
-        """The run folder in the main process: a new one, or the one to resume with the state that it holds."""
+    def _open_run(self, folder: Path, stack: ExitStack) -> None:
+        """The run folder in the main process: a new one, or the one to resume with the state that it holds.
+
+        Args: stack: ends the run.
+        """
         threads = torch.get_num_threads()
         main = self.processes.is_main_process
+        if main and self.options.resume:
+            self.run = Run(folder, self.options.quiet)
+            stack.enter_context(self.run.ending())
         if not self.options.resume:
             if main:
-                self.run = Run.create(
-                    folder, asdict(self.options) | {"about": self.about, "versions": versions()}
-                )
+                about = asdict(self.options) | {"about": self.about, "versions": versions()}
+                numbered = not self.options.logpath
+                self.run = Run.create(folder, about, numbered=numbered, quiet=self.options.quiet)
+                stack.enter_context(self.run.ending())
                 self._tell()
             self._save()
             return
         sizes: dict[str, int] = {}
         if (folder / STATE).exists() or (folder / HISTORY).exists():  # else it was killed before it began
             sizes = self._restore(folder / STATE)
-        if main:
-            self.run = Run.rewind(folder, sizes)
+        if self.run:
+            self.run.rewind(sizes)
             if not sizes:
                 self._tell()
         if torch.get_num_threads() != threads:
@@ -204,7 +230,7 @@ class Trainer:
 
     def _obey(self) -> None:
         """Save the state if a signal came to any process, and stop unless it was SIGUSR1."""
-        asked = self._total(torch.tensor([number in self.asked for number in (*STOPS, signal.SIGUSR1)]).int())
+        asked = self._total(torch.tensor([number in self.asked for number in (*STOPS, SAVE)]).int())
         self.asked.clear()
         if asked.any():
             self._save()
@@ -219,7 +245,7 @@ class Trainer:
         options, rank, count = self.options, self.processes.process_index, self.processes.num_processes
         data = self.sets["trn"]
         batches = list(epoch_batches(len(data), options.bsz, count, options.seed, self.epoch))
-        left = len(data) - sum(map(len, batches))
+        self.steps, left = len(batches), len(data) - sum(map(len, batches))
         if left and self.epoch == self.step == 0:
             self.log(
                 f"the last {left} of an epoch's {len(data)} shuffled pairs make no batch and are left out"
@@ -227,9 +253,7 @@ class Trainer:
         self.model.train()
         todo = batches[self.step :]
         loaded = self.load([[("trn", i) for i in b[rank::count]] for b in todo])
-        with progress(
-            f"epoch {self.epoch + 1} training", sum(map(len, todo)), self.run is not None
-        ) as advance:
+        with progress(f"epoch {self.epoch + 1} training", sum(map(len, todo)), self.visible) as advance:
             for whole, (batch, errors) in zip(todo, loaded, strict=True):
                 self.skipped += tolerated(errors, options.on_bad_pair)
                 self._training_step(batch)
@@ -258,9 +282,18 @@ class Trainer:
         norm = torch.nn.utils.get_total_norm([p.grad for p in learner.parameters() if p.grad is not None])
         self._check_finite([] if bool(torch.isfinite(norm + step.loss.detach())) else names(batch))
         self.sums += self._sums_of(step)
+        self._show_step(step)
         if len(sizes) > 1:
             synchronise(learner, size / int(sizes.sum()))
         self.optimizer.step()
+
+    def _show_step(self, step: Step) -> None:
+        if self.run:
+            parts = [step.matching.detach(), step.selecting.detach(), step.selection.sum(1).mean()]
+            names = ("matching_loss", "selection_loss", "layers_selected")
+            figures = {f"step/{n}": v for n, v in zip(names, torch.stack(parts).tolist(), strict=True)}
+            figures["step/learning_rate"] = self.options.lr
+            self.run.show(self.epoch * self.steps + self.step + 1, figures)
 
     def _forward(self, batch: Batch, noise: Tensor | None) -> Step:
         options = self.options
@@ -269,20 +302,31 @@ class Trainer:
 
     @torch.no_grad()
     def _validation_pass(self) -> tuple[Tensor, list[str]]:
-        """Sums over the validation pairs, and which of this process's could not be read and why."""
+        """Sums over the validation pairs, and which of this process's could not be read and why.
+
+        Shows PCK by category, and the first pairs.
+        """
         options, rank, count = self.options, self.processes.process_index, self.processes.num_processes
         data = self.sets["val"]
         self.model.eval()
         sums, bad, skipped = self._no_sums(), [], []
+        by_category = torch.zeros(len(data.categories), 2, dtype=torch.float64)  # PCK and pairs that have one
+        examples: dict[str, Image] = {}
         batches = [list(range(len(data)))[b : b + options.bsz] for b in range(0, len(data), options.bsz)]
         mine = batches[rank::count]
         loaded = self.load([[("val", i) for i in b] for b in mine])
-        with progress(f"epoch {self.epoch + 1} validation", len(data), self.run is not None) as advance:
+        with progress(f"epoch {self.epoch + 1} validation", len(data), self.visible) as advance:
             for indices, (batch, errors) in zip(mine, loaded, strict=True):
                 skipped += tolerated(errors, options.on_bad_pair)
                 if batch is not None:
                     step = self._forward(batch, None)
                     sums += self._sums_of(step)
+                    pck, known = step.pck.double().cpu(), step.pck.isfinite().cpu()
+                    entries = torch.stack([pck, known.double()], 1)[known]
+                    by_category.index_add_(0, batch["category_id"][known], entries)
+                    for i in range(min(len(pck), EXAMPLES - len(examples)) if self.run else 0):
+                        pair = example(batch, i, step.predicted[i], options.alpha)
+                        examples[f"examples/{len(examples) + 1}"] = pair
                     if not bool(torch.isfinite(step.loss)):
                         bad += names(batch)
                 advance(count * len(indices), **self._means(sums))
@@ -290,6 +334,11 @@ class Trainer:
         if len(mine) < math.ceil(len(batches) / count):
             self._obey()  # as often as the processes that had a batch more
         self._check_finite(bad)
+        by_category = self._total(by_category)
+        if self.run:
+            rates = zip(data.categories, by_category.tolist(), strict=True)
+            figures = {f"val_pck/{name}": pck / count for name, (pck, count) in rates if count}
+            self.run.show(self.epoch + 1, figures, examples)
         return self._total(sums), skipped
 
     def _finish_epoch(self, validation: Tensor, unread: list[str], begin: float) -> None:
@@ -300,8 +349,11 @@ class Trainer:
         seconds = time.monotonic() - begin
         skipped = gather(self.skipped + unread)
         self.epoch, self.step, self.sums, self.skipped = self.epoch + 1, 0, self._no_sums(), []
-        better = figures["val_pck"] > self.best
-        if better:
+        best = figures["val_pck"] > self.best
+        better = best or (
+            self.best < 0 and math.isnan(figures["val_pck"])
+        )  # without any PCK the last is kept
+        if best:
             self.best = figures["val_pck"]
         if self.run:
             if better:
@@ -314,13 +366,14 @@ class Trainer:
                 self.log(f"epoch {self.epoch}: {len(skipped)} pairs skipped")
             self.log(
                 f"epoch {self.epoch}/{self.options.niter}: training loss {figures['trn_loss']:.4f} "
-                f"PCK {figures['trn_pck']:.2f} %, validation loss {figures['val_loss']:.4f} "
-                f"PCK {figures['val_pck']:.2f} %{' (best)' if better else ''}, "
+                f"PCK {percent(figures['trn_pck'])}, validation loss {figures['val_loss']:.4f} "
+                f"PCK {percent(figures['val_pck'])}{' (best)' if best else ''}, "
                 f"{sum(rates):.1f} of {len(rates)} layers selected, {seconds:.0f} s"
             )
             self.run.record(
                 self.epoch, figures | {f"selection/{k:02d}": rate for k, rate in enumerate(rates)}
             )
+            self.run.show(self.epoch, {}, {"layers": selected(self.run.folder / HISTORY)})
         self._save()
         self._obey()
 
@@ -359,7 +412,11 @@ class Trainer:
     @staticmethod
     def _means(sums: Tensor) -> dict[str, float]:
         loss, pairs, pck, known = sums[:4].tolist()
-        return {"loss": loss / max(pairs, 1), "pck": pck / max(known, 1)}
+        return {"loss": loss / max(pairs, 1), "pck": pck / known if known else math.nan}
+
+
+def percent(value: float) -> str:
+    return "undefined" if math.isnan(value) else f"{value:.2f} %"
 
 
 def names(batch: Batch) -> list[str]:
