@@ -22,8 +22,8 @@ from dhpf.evaluation.others import is_table, others_rows, read_others
 from dhpf.evaluation.predict import in_order, predict
 from dhpf.evaluation.results import RESULTS, describe, rescore, save_results
 from dhpf.evaluation.table import read_predictions, table_of
-from dhpf.model import BACKBONES
-from dhpf.model.ablation import ablation
+from dhpf.model import file_name
+from dhpf.model.ablation import ablation, layer_count
 from dhpf.model.checkpoint import build_model, load_model
 from dhpf.model.options import DEFAULT_BACKBONE, DEFAULT_VOTING
 from dhpf.model.released import resolve
@@ -40,22 +40,28 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
 
     backbone, voting = options.backbone or DEFAULT_BACKBONE, options.voting or DEFAULT_VOTING
     if not options.load:  # what can be refused without a model is refused before one is loaded
-        ablation(options, len(BACKBONES[backbone].channels), learned=False)
+        ablation(options, layer_count(options), learned=False)
+    elif options.width is not None:
+        raise UserError("--width: the checkpoint's own shapes decide it")
     processes, device = start(options.device)
     rank, count = processes.process_index, processes.num_processes
     checkpoint = resolve(options.load) if options.load else None
     benchmark = opened(options)
     torch.manual_seed(options.seed)
     note = ""
+    form: dict[str, Any] = {"layers": options.backbone_layers, "side": options.backbone_side}
     if checkpoint:
-        model, known = load_model(checkpoint, options.backbone, options.backbone_weights, options.voting)
+        model, known = load_model(
+            checkpoint, options.backbone, options.backbone_weights, options.voting, **form
+        )
         note = known.note
         if isinstance(benchmark, OwnData):
             benchmark.mark(read_trained(checkpoint.parent))
     else:
-        model = build_model(backbone, options.backbone_weights, voting)
-    command = drawing(options)
-    options = replace(options, backbone=model.backbone.name, voting=model.voting)
+        model = build_model(backbone, options.backbone_weights, voting, width=options.width, **form)
+    command, net = drawing(options), model.backbone
+    options = replace(options, backbone=net.name, backbone_layers=net.layers, backbone_side=net.side)
+    options = replace(options, voting=model.voting)
     model.ablate(ablation(options, len(model.backbone.channels), bool(options.load)))
     model.bf16 = options.precision == "bf16"
     model.to(device)
@@ -65,9 +71,8 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
         learner = options.load or f"untrained, drawn from seed {options.seed}"
         learner = "none" if model.ablation.unlearned else learner
         words = "; ".join(filter(None, [f"{options.backbone}, learner: {learner}", model.differences]))
-        run = begun(
-            options, folder, f"{options.benchmark}-{options.backbone}", [words, note, *benchmark.notes]
-        )
+        lines = [words, note, net.note, net.cost(options.img_side), *benchmark.notes]
+        run = begun(options, folder, f"{options.benchmark}-{file_name(net.name)}", lines)
     place = Path(gather([str(run.folder) if run else ""])[0])
     begin = time.monotonic()
     with run.ending() if run else nullcontext():
@@ -93,7 +98,7 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
         if not run:
             return {}
         table = table_of({pair: row for part in every for pair, row in part.items()}, list(benchmark.labels))
-        decisive: dict[str, Any] = {"backbone": options.backbone, "precision": options.precision}
+        decisive: dict[str, Any] = {**net.about, "precision": options.precision}
         decisive |= {"ablation": model.differences} if model.differences else {}
         decisive |= {} if options.load else {"seed": options.seed}
         used = resources(seconds, len(benchmark), device)

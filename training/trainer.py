@@ -73,7 +73,10 @@ class Trainer:
         if len(self.sets["trn"]) < 2 * count:
             raise UserError(f"{self.sets['trn'].list_path}: one pair makes no training batch, two are needed")
         torch.manual_seed(options.seed)
-        self.model = build_model(options.backbone, options.backbone_weights, options.voting)
+        form = {"layers": options.backbone_layers, "side": options.backbone_side, "width": options.width}
+        self.model = build_model(options.backbone, options.backbone_weights, options.voting, **form)
+        for data in self.sets.values():
+            data.picture_side = self.model.picture_side(options.img_side)
         self.model.bf16 = options.precision == "bf16"
         if count > 1 and self.device.type == "cuda":
             self.model.learner = nn.SyncBatchNorm.convert_sync_batchnorm(self.model.learner)
@@ -134,7 +137,9 @@ class Trainer:
         """What was read, as the log begins, and which images are trained on."""
         if self.run:
             write_trained(self.run.folder, self.sets["trn"])
-        self.log("\n".join(note for data in self.sets.values() for note in data.notes))
+        notes = [note for data in self.sets.values() for note in data.notes]
+        net = self.model.backbone
+        self.log("\n".join(filter(None, [net.note, net.cost(self.options.img_side), *notes])))
 
     def _open_run(self, folder: Path, stack: ExitStack) -> None:
         """The run folder in the main process: a new one, or the one to resume with the state that it holds.
@@ -148,7 +153,7 @@ class Trainer:
             stack.enter_context(self.run.ending())
         if not self.options.resume:
             if main:
-                about = asdict(self.options) | {"versions": versions()}
+                about = asdict(self.options) | {"about": self.about, "versions": versions()}
                 numbered = not self.options.logpath
                 self.run = Run.create(folder, about, numbered=numbered, quiet=self.options.quiet)
                 stack.enter_context(self.run.ending())
@@ -185,10 +190,8 @@ class Trainer:
         }
 
     def _material(self) -> dict[str, float]:
-        """What tells one data set and one backbone from another, wherever they lie."""
-        sizes = {f"pairs of '{split}'": float(len(data)) for split, data in self.sets.items()}
-        norms = [p.double().abs().sum().item() for p in self.model.backbone.parameters()]
-        return sizes | {"backbone weights (sum of their sizes)": sum(norms)}
+        """What tells one data set from another, wherever it lies."""
+        return {f"pairs of '{split}'": float(len(data)) for split, data in self.sets.items()}
 
     def _restore(self, path: Path) -> dict[str, int]:
         """Take over a saved state; returns the sizes that the growing files had.
@@ -384,7 +387,7 @@ class Trainer:
     @property
     def about(self) -> dict[str, str]:
         """What state and checkpoints say of themselves."""
-        return {"backbone": self.model.backbone.name, "voting": self.model.voting}
+        return {**self.model.backbone.about, "voting": self.model.voting}
 
     def _check_finite(self, bad: list[str]) -> None:
         """Stop all processes, with the state saved beside the run's, if any names pairs."""
