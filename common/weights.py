@@ -4,6 +4,7 @@ import json
 import pickle
 import re
 import warnings
+from argparse import Namespace
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
@@ -18,6 +19,7 @@ from dhpf.common.errors import UserError
 from dhpf.common.files import instead, replace_file
 
 State = Mapping[str, Tensor]
+WRAPPERS = ("state_dict", "model", "teacher")
 
 
 def read(path: Path) -> Any:
@@ -56,6 +58,22 @@ def read_tensors(path: Path) -> State:
         UserError: the file holds something else.
     """
     return checked(path, read(path))
+
+
+def read_wrapped(path: Path) -> State:
+    """`read_tensors` of a file that may keep its state dict beside other things.
+
+    Raises:
+        UserError: the file holds none.
+    """
+    with torch.serialization.safe_globals([Namespace]):  # options, beside many a network: data alone
+        content = read(path)
+    while isinstance(content, Mapping):
+        inner = next((content[name] for name in WRAPPERS if isinstance(content.get(name), Mapping)), None)
+        if inner is None:
+            break
+        content = inner
+    return checked(path, content)
 
 
 def checked(path: Path, state: Any) -> State:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -169,6 +170,8 @@ class Matcher:
         voting: str | None = None,
         img_side: int = 240,
         device: str = "auto",
+        layers: tuple[int, ...] | None = None,
+        side: int | None = None,
     ) -> "Matcher":
         """A matcher from a checkpoint, or from the name of a backbone.
 
@@ -176,19 +179,21 @@ class Matcher:
         matching, with no transformation and no gates.
 
         Args:
-            model: file of a checkpoint, a released one (`model.released`), or one of `BACKBONES`.
+            model: file of a checkpoint, a released one (`model.released`), or one of `BACKBONES`, `timm:NAME` too.
             backbone: what the checkpoint belongs to, read from it if not given.
-            backbone_weights: file of the backbone's ImageNet weights, fetched if not given.
+            backbone_weights: file of the backbone's weights, or "random"; fetched if not given.
+            layers, side: blocks that are hyperpixel layers, side of the pictures shown to the backbone (`Frozen`).
             voting: one of `VOTINGS`; that of the checkpoint if not given, else Hough matching.
         Raises:
             UserError: unusable checkpoint or weights, no such device.
         """
+        form: dict[str, Any] = {"layers": layers, "side": side}
         if str(model) in BACKBONES:
-            net = build_model(str(model), backbone_weights, voting or DEFAULT_VOTING)
+            net = build_model(str(model), backbone_weights, voting or DEFAULT_VOTING, **form)
             net.ablate(Ablation(layers=tuple(range(len(net.backbone.channels))), raw=True))
-            name = str(model)
+            name = "; ".join(filter(None, [str(model), net.backbone.note]))
         else:
-            net, known = load_model(resolve(str(model)), backbone, backbone_weights, voting)
+            net, known = load_model(resolve(str(model)), backbone, backbone_weights, voting, **form)
             name = "; ".join(filter(None, [f"{known.backbone} with {model}", known.note]))
         return cls(net.to(choose_device(device)), name, img_side)
 
@@ -220,7 +225,7 @@ class Matcher:
         if isinstance(image, Encoded):
             return image
         picture = as_rgb(image)
-        pixels = normalised(picture, self.img_side)[None].to(self.model.device)
+        pixels = normalised(picture, self.model.picture_side(self.img_side))[None].to(self.model.device)
         return Encoded(picture, self.model.encode(pixels), self.img_side)
 
     @torch.no_grad()

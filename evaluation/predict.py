@@ -89,7 +89,7 @@ def predict(
     model.eval()
     device = model.device
     keys = [(pair.src_key, pair.trg_key) for pair in benchmark.pairs]
-    side = benchmark.img_side
+    side = benchmark.picture_side = model.picture_side(benchmark.img_side)
     capacity = int(memory) // model.encode(torch.zeros(1, 3, side, side, device=device)).nbytes
     batches = [list(indices[b : b + bsz]) for b in range(0, len(indices), bsz)]
     steps = plan(keys, batches, capacity)

@@ -24,8 +24,7 @@ from dhpf.data.lists import read_table
 from dhpf.data.pairs import COLUMNS as ENDS
 from dhpf.data.points import of_line, read_points
 from dhpf.evaluation.matcher import Found, Matcher, Reals, as_rgb, checked_points, grid_points, listed
-from dhpf.model import BACKBONES
-from dhpf.model.ablation import ablation
+from dhpf.model.ablation import ablation, layer_count
 from dhpf.model.options import DEFAULT_BACKBONE
 from dhpf.programs.match import MatchOptions
 from dhpf.report import pictures
@@ -79,7 +78,7 @@ def loaded(options: MatchOptions) -> Matcher:
     """The matcher that the options ask for; it says what it is. Raises: UserError."""
     raw = replace(options, raw=options.raw or not options.load)
     if not options.load:
-        ablation(raw, len(BACKBONES[options.backbone or DEFAULT_BACKBONE].channels), learned=False)
+        ablation(raw, layer_count(options), learned=False)
     matcher = Matcher.load(
         options.load or options.backbone or DEFAULT_BACKBONE,
         backbone=options.backbone,
@@ -87,6 +86,8 @@ def loaded(options: MatchOptions) -> Matcher:
         voting=options.voting,
         img_side=options.img_side,
         device=options.device,
+        layers=options.backbone_layers,
+        side=options.backbone_side,
     )
     matcher.model.ablate(ablation(raw, len(matcher.model.backbone.channels), bool(options.load)))
     if not options.json:

@@ -14,6 +14,7 @@ from dhpf.common.files import replace_file, sha256
 from dhpf.common.run import OPTIONS, hold
 from dhpf.data.spair import SPair
 from dhpf.evaluation.results import RESULTS
+from dhpf.model import file_name
 from dhpf.programs.reproduce import ReproduceOptions
 from dhpf.programs.test import TestOptions, parser
 from dhpf.programs.testing import evaluate
@@ -69,7 +70,7 @@ def cells(table: Table, weights: Path, out: Path, backbones: Sequence[str], give
     found = []
     for supervision, backbone in ((s, b) for s in ("strong", "weak") for b in backbones):
         for mu, benchmark in ((mu, b) for mu in table.mus for b in table.benchmarks):
-            checkpoint = weights / f"{table.trained}-{supervision}-{backbone}-mu{mu:g}.pt"
+            checkpoint = weights / f"{table.trained}-{supervision}-{file_name(backbone)}-mu{mu:g}.pt"
             folder = out.resolve() / "cells" / f"{checkpoint.stem}-on-{benchmark}"
             chosen = ["--backbone", backbone, "--benchmark", benchmark, "--alpha", *ALPHAS, "--thres", "auto"]
             options = parser().parse([*given, *chosen, "--logpath", str(folder)])

@@ -1,8 +1,9 @@
 """Evaluating a model on a benchmark into a run folder."""
 
+import shlex
 import time
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ from dhpf.data import open_benchmark
 from dhpf.data.benchmark import Benchmark, read_trained
 from dhpf.data.own import OwnData
 from dhpf.evaluation.kept import Kept, forget, identity
+from dhpf.evaluation.matcher import Matcher
 from dhpf.evaluation.others import is_table, others_rows, read_others
 from dhpf.evaluation.predict import in_order, predict
 from dhpf.evaluation.results import RESULTS, describe, rescore, save_results
 from dhpf.evaluation.table import read_predictions, table_of
-from dhpf.model import BACKBONES
-from dhpf.model.ablation import ablation
+from dhpf.model import file_name
+from dhpf.model.ablation import ablation, layer_count
 from dhpf.model.checkpoint import build_model, load_model
 from dhpf.model.options import DEFAULT_BACKBONE, DEFAULT_VOTING
 from dhpf.model.released import resolve
@@ -38,21 +40,28 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
 
     backbone, voting = options.backbone or DEFAULT_BACKBONE, options.voting or DEFAULT_VOTING
     if not options.load:  # what can be refused without a model is refused before one is loaded
-        ablation(options, len(BACKBONES[backbone].channels), learned=False)
+        ablation(options, layer_count(options), learned=False)
+    elif options.width is not None:
+        raise UserError("--width: the checkpoint's own shapes decide it")
     processes, device = start(options.device)
     rank, count = processes.process_index, processes.num_processes
     checkpoint = resolve(options.load) if options.load else None
     benchmark = opened(options)
     torch.manual_seed(options.seed)
     note = ""
+    form: dict[str, Any] = {"layers": options.backbone_layers, "side": options.backbone_side}
     if checkpoint:
-        model, known = load_model(checkpoint, options.backbone, options.backbone_weights, options.voting)
+        model, known = load_model(
+            checkpoint, options.backbone, options.backbone_weights, options.voting, **form
+        )
         note = known.note
         if isinstance(benchmark, OwnData):
             benchmark.mark(read_trained(checkpoint.parent))
     else:
-        model = build_model(backbone, options.backbone_weights, voting)
-    options = replace(options, backbone=model.backbone.name, voting=model.voting)
+        model = build_model(backbone, options.backbone_weights, voting, width=options.width, **form)
+    command, net = drawing(options), model.backbone
+    options = replace(options, backbone=net.name, backbone_layers=net.layers, backbone_side=net.side)
+    options = replace(options, voting=model.voting)
     model.ablate(ablation(options, len(model.backbone.channels), bool(options.load)))
     model.bf16 = options.precision == "bf16"
     model.to(device)
@@ -62,9 +71,8 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
         learner = options.load or f"untrained, drawn from seed {options.seed}"
         learner = "none" if model.ablation.unlearned else learner
         words = "; ".join(filter(None, [f"{options.backbone}, learner: {learner}", model.differences]))
-        run = begun(
-            options, folder, f"{options.benchmark}-{options.backbone}", [words, note, *benchmark.notes]
-        )
+        lines = [words, note, net.note, net.cost(options.img_side), *benchmark.notes]
+        run = begun(options, folder, f"{options.benchmark}-{file_name(net.name)}", lines)
     place = Path(gather([str(run.folder) if run else ""])[0])
     begin = time.monotonic()
     with run.ending() if run else nullcontext():
@@ -90,12 +98,15 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
         if not run:
             return {}
         table = table_of({pair: row for part in every for pair, row in part.items()}, list(benchmark.labels))
-        decisive: dict[str, Any] = {"backbone": options.backbone, "precision": options.precision}
+        decisive: dict[str, Any] = {**net.about, "precision": options.precision}
         decisive |= {"ablation": model.differences} if model.differences else {}
         decisive |= {} if options.load else {"seed": options.seed}
         used = resources(seconds, len(benchmark), device)
         used["loading"] = f"{100 * waited / seconds:.0f} % of the time waiting for images"
-        return finished(run, options, benchmark, table, unread, words, decisive, used, checkpoint)
+        matcher = Matcher(model, words, options.img_side)
+        return finished(
+            run, options, benchmark, table, unread, words, decisive, used, checkpoint, None, matcher, command
+        )
 
 
 def measure_predictions(options: TestOptions, path: Path) -> None:
@@ -175,6 +186,8 @@ def finished(
     used: dict[str, str],
     checkpoint: Path | None = None,
     predictions: Path | None = None,
+    matcher: Matcher | None = None,
+    command: str = "",
 ) -> dict[str, Any]:
     """Results, log and report of a run; returns what its `results.json` holds."""
     left = sorted(set(range(len(benchmark))) - set(table.pair))
@@ -200,7 +213,7 @@ def finished(
     spent = ", ".join(filter(None, [used["time"].partition(",")[0], used.get("loading")]))
     run.log(f"{len(benchmark)} pairs in {spent}; results: {run.folder}")
     forget(run.folder)
-    report_test(run.folder, words, benchmark, table, results, asdict(options), used)
+    report_test(run.folder, words, benchmark, table, results, asdict(options), used, matcher, command)
     return results
 
 
@@ -221,3 +234,18 @@ def opened(options: TestOptions | MatchOptions | CompareOptions) -> Benchmark:
         evaluation=True,
         own=options.own,
     )
+
+
+def drawing(options: TestOptions) -> str:
+    """The command that draws a pair of a test, whose number is to follow; none for a learner that no file holds."""
+    if not (options.load or options.raw):
+        return ""
+    words = ["python", "match.py"]
+    for spec in fields(MatchOptions):
+        value, flag = getattr(options, spec.name, spec.default), f"--{spec.name.replace('_', '-')}"
+        if value is True:
+            words.append(flag)
+        elif value != spec.default and spec.name != "device":
+            values = value if isinstance(value, tuple) and "nargs" in spec.metadata else [value]
+            words += [flag, *(",".join(map(str, v)) if isinstance(v, tuple) else str(v) for v in values)]
+    return shlex.join([*words, "--pair"])

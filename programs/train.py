@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dhpf.common.options import Parser
 from dhpf.common.program import program
+from dhpf.model import file_name
 from dhpf.training.options import TrainOptions
 
 # What may differ when a run is resumed: it does not change what the run computes.
@@ -31,7 +32,7 @@ def read_options(arguments: Sequence[str] | None) -> TrainOptions:
 @program(processes=True)
 def main(arguments: Sequence[str] | None = None) -> None:
     options = read_options(arguments)
-    name = f"{options.benchmark}-{options.supervision}-{options.backbone}-{time.strftime('%Y%m%d-%H%M%S')}"
+    name = f"{options.benchmark}-{options.supervision}-{file_name(options.backbone)}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = options.resume or options.run_folder or Path("logs") / name
     from dhpf.report.runs import report_training  # torch: not needed to refuse an option
     from dhpf.training.trainer import Trainer
