@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from dhpf.common.console import consoles
 from dhpf.common.errors import UserError, refusal
+from dhpf.common.processors import share_processors
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 # Signals that stop a program, those that this system knows; the exit code is 128 and the number.
@@ -46,6 +47,7 @@ def program(
     @functools.wraps(main)
     def run(arguments: Sequence[str] | None = None) -> None:
         keep_freed_memory()
+        share_processors()
         name = Path(sys.argv[0]).name
         with consoles(), stoppable():
             try:

@@ -40,7 +40,8 @@ Picture = str | Path | Image.Image | NDArray[np.uint8]
 
 VOTED = {"hough": "Hough matching", "none": "no Hough matching"}
 # The thin plate of the dense flow:
-KNOTS = 20  # a side; each is the mean of some cells
+CELLS = 60  # a side, at most, of the source cells that it is fitted to
+KNOTS = 20  # a side; each is the mean of some of these cells
 STIFFNESS = 1.0  # of the plate, where sides are 1
 OUTLIER = 0.05  # sides of the frame: a match so far off the plate counts half
 ROUNDS = 5  # of fitting the plate and weighing the matches anew
@@ -306,10 +307,11 @@ def _array(x: Tensor) -> Reals:
 def _plate(matches: Matches) -> Reals:
     """Where the corners of the source's S×S cells go, both in sides of the frame: (S+1)×(S+1)×2 (x, y)."""
     S = matches.side
-    cells = torch.arange(S * S, device=matches.scores.column_max.device)[None]
+    axis = torch.arange(0, S, -(-S // CELLS), device=matches.scores.column_max.device)
+    cells = (axis[:, None] * S + axis).view(1, -1)
     targets, confidence = matches.confident(cells)
-    y, x = np.divmod(np.arange(S * S), S)
     starts, ends = (_array(torch.stack([c % S, c // S], -1)[0]) / S for c in (cells, targets))
+    y, x = np.divmod(_array(cells[0]).astype(int), S)
     shifts, weights = ends - starts, _array(confidence[0]) + 1e-6
     n = min(S, KNOTS)
     knot = (y * n // S) * n + x * n // S

@@ -1,5 +1,6 @@
 """Evaluation of a benchmark: every image encoded once, every pair compared once."""
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -13,7 +14,6 @@ from dhpf.evaluation.table import Rows, rows_of
 from dhpf.model.dhpf import DHPF
 from dhpf.model.hypercolumn import ImageCode
 
-MEMORY = 2**29  # bytes of image codes that are kept
 Plan = list[tuple[list[int], list[str], list[str]]]
 
 
@@ -36,6 +36,12 @@ def plan(keys: Sequence[tuple[str, str]], batches: Iterable[list[int]], capacity
         dropped = [kept.popitem(last=False)[0] for _ in range(len(kept) - max(capacity, len(needed)))]
         steps.append((batch, missing, dropped))
     return steps
+
+
+def in_order(benchmark: Benchmark) -> list[int]:
+    """The pairs of a benchmark, those that share an image as near each other as their names are."""
+    keys = [(pair.src_key, pair.trg_key) for pair in benchmark.pairs]
+    return sorted(range(len(keys)), key=keys.__getitem__)
 
 
 class Codes:
@@ -61,19 +67,22 @@ def predict(
     indices: Sequence[int],
     bsz: int,
     workers: int,
+    memory: float,
     on_bad_pair: str,
     progress: Callable[[int], None],
     keep: Callable[[Rows], None] = lambda _: None,
-) -> tuple[Rows, list[str]]:
+) -> tuple[Rows, list[str], float]:
     """Predicted key-points of some pairs of a benchmark.
 
     Args:
         indices: the pairs.
+        memory: bytes of image codes that are kept at most, the last used; beside those of a batch.
         on_bad_pair: 'stop', or 'skip' what cannot be read.
         progress: called with the number of pairs done since the last call.
         keep: called with the rows of pairs as they are done.
     Returns:
-        The rows of the pairs that were not skipped (see `table_of`), and what could not be read and why.
+        The rows of the pairs that were not skipped (see `table_of`), what could not be read and why, and how many
+        seconds the model waited for what was to be read.
     Raises:
         UserError: a pair cannot be read and may not be skipped.
     """
@@ -81,7 +90,7 @@ def predict(
     device = model.device
     keys = [(pair.src_key, pair.trg_key) for pair in benchmark.pairs]
     side = benchmark.picture_side = model.picture_side(benchmark.img_side)
-    capacity = MEMORY // model.encode(torch.zeros(1, 3, side, side, device=device)).nbytes
+    capacity = int(memory) // model.encode(torch.zeros(1, 3, side, side, device=device)).nbytes
     batches = [list(indices[b : b + bsz]) for b in range(0, len(indices), bsz)]
     steps = plan(keys, batches, capacity)
     pin = device.type == "cuda"
@@ -91,13 +100,15 @@ def predict(
     rows: Rows = {}
     skipped: list[str] = []
 
-    for (_, missing, dropped), (batch, unread) in zip(steps, annotations, strict=True):
-        problems = list(unread)
-        if missing:
-            found, undecoded = next(images)
-            problems += undecoded
-            if found is not None:
-                codes.encode(list(found[0]), found[1].to(device, non_blocking=True))
+    waited = 0.0
+    for _, missing, dropped in steps:
+        begin = time.monotonic()
+        batch, problems = next(annotations)
+        found, undecoded = next(images) if missing else (None, [])
+        waited += time.monotonic() - begin
+        problems = problems + undecoded
+        if found is not None:
+            codes.encode(list(found[0]), found[1].to(device, non_blocking=True))
         skipped += tolerated(problems, on_bad_pair)
         if batch is not None:
             for part in _parts(batch, codes, device.type != "cuda"):
@@ -107,7 +118,7 @@ def predict(
         for key in dropped:
             codes.codes.pop(key, None)
         progress(len(batch["index"]) if batch is not None else 0)
-    return rows, skipped
+    return rows, skipped, waited
 
 
 def _image(benchmark: Benchmark, key: str) -> tuple[str, torch.Tensor]:

@@ -43,33 +43,30 @@ class Matches:
         """S, the side of the correlation grid."""
         return round(self.scores.column_max.shape[1] ** 0.5)
 
-    @torch.no_grad()
     def best(self, cells: Tensor) -> Tensor:
         """Best target cell of some source cells after the mutual nearest-neighbour filter, both B×n."""
-        return torch.cat(
-            [best_targets(self.scores.rows(c), self.scores.column_max) for c in self._split(cells)], 1
-        )
+        return torch.cat([best_targets(rows, self.scores.column_max) for rows in self._rows(cells)], 1)
 
-    @torch.no_grad()
     def confident(self, cells: Tensor) -> tuple[Tensor, Tensor]:
         """`best` and, likewise B×n, the confidence of each (see `confident_targets`)."""
-        parts = [confident_targets(self.scores.rows(c), self.scores.column_max) for c in self._split(cells)]
+        parts = [confident_targets(rows, self.scores.column_max) for rows in self._rows(cells)]
         targets, confidence = zip(*parts, strict=True)
         return torch.cat(targets, 1), torch.cat(confidence, 1)
 
-    def _split(self, cells: Tensor) -> tuple[Tensor, ...]:
-        """Cells in parts whose rows take little memory."""
+    def _rows(self, cells: Tensor) -> Iterator[Tensor]:
+        """Rows of scores of some source cells, in parts that take little memory, without gradient."""
         chunk = max(1, 2**22 // self.scores.column_max.numel())
-        return cells.split(chunk if cells.device.type == "cpu" else 16 * chunk, dim=1)
+        for part in cells.split(chunk if cells.device.type == "cpu" else 16 * chunk, dim=1):
+            with torch.no_grad():
+                rows = self.scores.rows(part)
+            yield rows
 
-    @torch.no_grad()
     def transfer(self, points: Tensor) -> Tensor:
         """Predicted target points of source points, both B×2×P in the 4S×4S frame; NaN outside every cell."""
         cells, covers = covering_cells(points, self.side)
         targets = self.best(cells.flatten(1)).view_as(cells)
         return move_points(points, cells, covers, targets, self.side)
 
-    @torch.no_grad()
     def transfer_with_confidence(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """`transfer` and the mean confidence of the cells that cover each point, B×P in 0..1; NaN likewise."""
         cells, covers = covering_cells(points, self.side)

@@ -34,6 +34,12 @@ class TestingOptions:
         None, "pairs to measure on: trn, val, ...; test if not given, of one's own file all", metavar="SPLIT"
     )
     bsz: int = option(8, "pairs compared together on a GPU", type=number(int, 1), metavar="N")
+    cache_gb: float = option(
+        0.5,
+        "memory for the codes of images that more pairs show, in GB",
+        type=number(float, 0),
+        metavar="GB",
+    )
     precision: str = option("fp32", "of the backbone and the transformation", choices=("fp32", "bf16"))
     seed: int = option(0, "draws the untrained learner", type=number(int, 0, 2**32 - 1), metavar="N")
     from_predictions: Path | None = option(

@@ -17,7 +17,7 @@ from dhpf.data.benchmark import Benchmark, read_trained
 from dhpf.data.own import OwnData
 from dhpf.evaluation.kept import Kept, forget, identity
 from dhpf.evaluation.others import is_table, others_rows, read_others
-from dhpf.evaluation.predict import predict
+from dhpf.evaluation.predict import in_order, predict
 from dhpf.evaluation.results import RESULTS, describe, rescore, save_results
 from dhpf.evaluation.table import read_predictions, table_of
 from dhpf.model import file_name
@@ -75,13 +75,21 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
     begin = time.monotonic()
     with run.ending() if run else nullcontext():
         kept = Kept(place, identity(benchmark, checkpoint), rank)
-        todo = [i for i in range(len(benchmark)) if i not in kept.rows]
+        todo = [i for i in in_order(benchmark) if i not in kept.rows]
         if run and kept.rows:
             run.log(f"resumed with {len(kept.rows)} of {len(benchmark)} pairs")
         share = todo[len(todo) * rank // count : len(todo) * (rank + 1) // count]
         with progress("testing", len(share), run is not None and not options.quiet) as advance:
-            rows, unread = predict(
-                model, benchmark, share, options.bsz, options.workers, options.on_bad_pair, advance, kept
+            rows, unread, waited = predict(
+                model,
+                benchmark,
+                share,
+                options.bsz,
+                options.workers,
+                options.cache_gb * 1e9,
+                options.on_bad_pair,
+                advance,
+                kept,
             )
         seconds = time.monotonic() - begin
         every, unread = gather([kept.rows | rows]), gather(unread)
@@ -92,6 +100,7 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
         decisive |= {"ablation": model.differences} if model.differences else {}
         decisive |= {} if options.load else {"seed": options.seed}
         used = resources(seconds, len(benchmark), device)
+        used["loading"] = f"{100 * waited / seconds:.0f} % of the time waiting for images"
         return finished(run, options, benchmark, table, unread, words, decisive, used, checkpoint)
 
 
@@ -193,7 +202,8 @@ def finished(
     if skipped:
         run.log(f"{len(skipped)} of {len(benchmark)} pairs skipped: {', '.join(skipped)}")
     run.log(describe(results["figures"]))
-    run.log(f"{len(benchmark)} pairs in {used['time'].partition(',')[0]}; results: {run.folder}")
+    spent = ", ".join(filter(None, [used["time"].partition(",")[0], used.get("loading")]))
+    run.log(f"{len(benchmark)} pairs in {spent}; results: {run.folder}")
     forget(run.folder)
     report_test(run.folder, words, benchmark, table, results, asdict(options), used)
     return results
