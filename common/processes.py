@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -95,3 +95,16 @@ def total(values: Tensor) -> Tensor:
 def gather(items: list[Any]) -> list[Any]:
     """The items of all processes, in the order of their ranks."""
     return gather_object(items)
+
+
+def peak_memory(device: torch.device) -> dict[str, float]:
+    """The most memory in GiB that this process has had, where the system tells it, and has had on a GPU."""
+    peaks = {}
+    with suppress(ImportError):  # Windows has none
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024  # bytes
+        peaks["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+    if device.type == "cuda":
+        peaks["GPU memory"] = torch.cuda.max_memory_allocated(device) / 2**30
+    return peaks

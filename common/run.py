@@ -33,7 +33,8 @@ from dhpf.common.program import Stopped
 OPTIONS, LOG, HISTORY, EVENTS = "options.json", "log.txt", "history.csv", "events.out.tfevents"
 LOCK = ".lock"
 MINUTE = 60.0  # seconds between lines of progress
-GROWING = (LOG, HISTORY, EVENTS)
+SPENT = "time_and_memory.csv"
+GROWING = (LOG, HISTORY, EVENTS, SPENT)
 
 
 class Run:
@@ -118,13 +119,24 @@ class Run:
 
     def record(self, epoch: int, figures: Mapping[str, float]) -> None:
         """The figures of an epoch (counted from 1), as a line of the CSV and as TensorBoard scalars."""
-        lines = StringIO()
-        rows = csv.writer(lines, lineterminator="\n")
-        if epoch == 1:
-            rows.writerow(["epoch", *figures])
-        rows.writerow([epoch, *figures.values()])
-        self._append(HISTORY, lines.getvalue())
+        self._line(HISTORY, epoch, figures)
         self.show(epoch, figures)
+
+    def spent(self, epoch: int, used: Mapping[str, float]) -> None:
+        """The time and memory of an epoch: apart from its figures, since they differ from machine to machine."""
+        self._line(SPENT, epoch, {name: round(value, 3) for name, value in used.items()})
+
+    def _line(self, name: str, epoch: int, figures: Mapping[str, float]) -> None:
+        """A line of a CSV, with the columns that its first line names: a run of an earlier version has fewer."""
+        lines, columns = StringIO(), [*figures]
+        rows = csv.writer(lines, lineterminator="\n")
+        if (self.folder / name).exists():
+            with _writing(self.folder / name), (self.folder / name).open(newline="") as file:
+                columns = next(csv.reader(file), ["epoch"])[1:]
+        else:
+            rows.writerow(["epoch", *columns])
+        rows.writerow([epoch, *(figures.get(column, "") for column in columns)])
+        self._append(name, lines.getvalue())
 
     def show(
         self, step: int, figures: Mapping[str, float], images: Mapping[str, Image] | None = None

@@ -106,7 +106,9 @@ def reason(path: Path, error: Exception) -> str:
 def upright(image: Image.Image) -> Image.Image:
     """An image as it is shown: turned as its EXIF says, of which nothing else is looked at."""
     if image.format in ("TIFF", "PNG"):
-        image.load()  # which turns a TIFF, and reads what a PNG has behind its pixels
+        image.load()  # a PNG may have EXIF behind its pixels
+    if image.format == "TIFF":
+        return image  # Pillow has turned it, and in some versions still says that it is to be turned
     turn = None
     with suppress(Exception):  # damaged EXIF says nothing
         turn = TURNS.get(image.getexif().get(ORIENTATION, 1))

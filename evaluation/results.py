@@ -27,17 +27,19 @@ def save_results(
     options: Mapping[str, Any],
     checkpoint: Path | None = None,
     predictions: Path | None = None,
+    pair_list: Path | None = None,
 ) -> dict[str, Any]:
     """Writes the table of predictions and `results.json` into the folder; returns what the latter holds.
 
     Args: table: merged rows; options: those that decide the figures (no batch size, no workers, no paths);
-    checkpoint or predictions: the file that they come from.
+    checkpoint or predictions: the file that they come from; pair_list: the file that lists the pairs.
     """
     results = {
         "options": dict(options, alpha=list(alphas), thres=thres),
         "versions": versions(),
         "checkpoint": _file(checkpoint),
         **({"predictions": _file(predictions)} if predictions else {}),
+        **({"list": _file(pair_list)} if pair_list and pair_list.is_file() else {}),
         "figures": score(table, alphas, thres),
     }
     write_predictions(folder / PREDICTIONS, table)

@@ -9,6 +9,7 @@ import pandas as pd
 from dhpf.data import BENCHMARKS
 from dhpf.data.published import compare
 from dhpf.evaluation import METRICS
+from dhpf.evaluation.errors import hidden
 from dhpf.evaluation.intervals import WORDS, add_intervals
 from dhpf.evaluation.metrics import Figure, Measure
 from dhpf.evaluation.table import NAME, SELECTION
@@ -91,7 +92,8 @@ def score(table: pd.DataFrame, alphas: Sequence[float], thres: str = "auto") -> 
     Returns: what the figures are about, also in sentences ('about'); 'totals', 'without_leaked' (where the benchmark
     knows training pairs), 'categories' and 'difficulty' (by the benchmark's labels), each ending in a list of figures:
     the definition that `measure` gives with what `averages` and `add_intervals` add; 'points', the share of each point
-    that has a name, or a number and a category; 'layer_selection', the selection rate of each layer.
+    that has a name, or a number and a category; of PCK 'kinds' and 'errors' (`evaluation.errors.hidden`);
+    'layer_selection', the selection rate of each layer.
     Args and errors: as for `measure`.
     """
     pairs = table.drop_duplicates("pair").set_index("pair")
@@ -125,6 +127,9 @@ def score(table: pd.DataFrame, alphas: Sequence[float], thres: str = "auto") -> 
             groups = {name: figures(grade == name) for name in (*names, "unknown") if (grade == name).any()}
             result.setdefault("difficulty", {})[label] = groups
     add_intervals(table, measures, averaged)
+    if benchmark.metric == "pck" and (pairs.n_pts > 0).any():
+        alpha = result["totals"][headline(result["totals"])[0]]["alpha"]
+        result |= hidden(table, benchmark, alpha, thres)
     if points := by_point(table, measures):
         result["points"] = points
     if (pairs[SELECTION] != "").all():

@@ -11,6 +11,7 @@ from dhpf.evaluation.metrics import keypoint_errors
 from dhpf.programs.match import MatchOptions
 from dhpf.programs.matching import chosen_points, loaded, save
 from dhpf.programs.testing import opened
+from dhpf.report import pictures
 
 ALPHA = 0.1  # a key-point within this share of the threshold is drawn as correct
 
@@ -38,7 +39,7 @@ def match_pair(options: MatchOptions, number: int) -> None:
         raise UserError(f"--pair {number}: it has no key-point in the image, give --points")
     matcher = loaded(options)
     found = matcher.match(source, target, points[inside])
-    name = f"{benchmark.name} {benchmark.split}, pair {number}, {sample['category']}"
+    name = f"{benchmark.name} {benchmark.split}, pair {number}, {pictures.short(sample['category'])}"
     drawn: dict[str, Any] = {"title": name}
     if not own:
         drawn["trg_kps"] = _array(ends) * scales[1][:, None]

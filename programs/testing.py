@@ -1,8 +1,9 @@
 """Evaluating a model on a benchmark into a run folder."""
 
+import shlex
 import time
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from dhpf.data import open_benchmark
 from dhpf.data.benchmark import Benchmark, read_trained
 from dhpf.data.own import OwnData
 from dhpf.evaluation.kept import Kept, forget, identity
+from dhpf.evaluation.matcher import Matcher
 from dhpf.evaluation.others import is_table, others_rows, read_others
 from dhpf.evaluation.predict import in_order, predict
 from dhpf.evaluation.results import RESULTS, describe, rescore, save_results
@@ -57,7 +59,7 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
             benchmark.mark(read_trained(checkpoint.parent))
     else:
         model = build_model(backbone, options.backbone_weights, voting, width=options.width, **form)
-    net = model.backbone
+    command, net = drawing(options), model.backbone
     options = replace(options, backbone=net.name, backbone_layers=net.layers, backbone_side=net.side)
     options = replace(options, voting=model.voting)
     model.ablate(ablation(options, len(model.backbone.channels), bool(options.load)))
@@ -101,7 +103,10 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
         decisive |= {} if options.load else {"seed": options.seed}
         used = resources(seconds, len(benchmark), device)
         used["loading"] = f"{100 * waited / seconds:.0f} % of the time waiting for images"
-        return finished(run, options, benchmark, table, unread, words, decisive, used, checkpoint)
+        matcher = Matcher(model, words, options.img_side)
+        return finished(
+            run, options, benchmark, table, unread, words, decisive, used, checkpoint, None, matcher, command
+        )
 
 
 def measure_predictions(options: TestOptions, path: Path) -> None:
@@ -181,6 +186,8 @@ def finished(
     used: dict[str, str],
     checkpoint: Path | None = None,
     predictions: Path | None = None,
+    matcher: Matcher | None = None,
+    command: str = "",
 ) -> dict[str, Any]:
     """Results, log and report of a run; returns what its `results.json` holds."""
     left = sorted(set(range(len(benchmark))) - set(table.pair))
@@ -196,6 +203,7 @@ def finished(
         decisive | {"skipped": skipped},
         checkpoint,
         predictions,
+        benchmark.list_path,
     )
     for message in dict.fromkeys(unread):  # an image may have been tried more than once
         run.log(f"not readable: {message}")
@@ -205,7 +213,7 @@ def finished(
     spent = ", ".join(filter(None, [used["time"].partition(",")[0], used.get("loading")]))
     run.log(f"{len(benchmark)} pairs in {spent}; results: {run.folder}")
     forget(run.folder)
-    report_test(run.folder, words, benchmark, table, results, asdict(options), used)
+    report_test(run.folder, words, benchmark, table, results, asdict(options), used, matcher, command)
     return results
 
 
@@ -226,3 +234,18 @@ def opened(options: TestOptions | MatchOptions | CompareOptions) -> Benchmark:
         evaluation=True,
         own=options.own,
     )
+
+
+def drawing(options: TestOptions) -> str:
+    """The command that draws a pair of a test, whose number is to follow; none for a learner that no file holds."""
+    if not (options.load or options.raw):
+        return ""
+    words = ["python", "match.py"]
+    for spec in fields(MatchOptions):
+        value, flag = getattr(options, spec.name, spec.default), f"--{spec.name.replace('_', '-')}"
+        if value is True:
+            words.append(flag)
+        elif value != spec.default and spec.name != "device":
+            values = value if isinstance(value, tuple) and "nargs" in spec.metadata else [value]
+            words += [flag, *(",".join(map(str, v)) if isinstance(v, tuple) else str(v) for v in values)]
+    return shlex.join([*words, "--pair"])

@@ -6,6 +6,7 @@ Okabe and Ito, and heat maps change steadily in lightness.
 """
 
 import io
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -28,6 +29,9 @@ MOST = 200  # matches that are drawn: more hide the photographs
 # Width by height of two images side by side: wider ones are put one below the other, if that is not too high.
 WIDEST, NARROWEST = 4.5, 0.3
 SURE = mpl.colormaps["plasma"]
+DIRECTIONS = re.compile(
+    "[\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)  # characters that set the direction of text
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 STYLE: Any = {
     "font.size": 9, "axes.titlesize": 9, "axes.labelsize": 9, "legend.fontsize": 8, "legend.frameon": False,
@@ -232,7 +236,7 @@ def layer_selection(rates: Mapping[str, Sequence[float]]) -> Figure:
 
     Args: rates: K shares in 0..1 for each category, first layer first.
     """
-    table, names = np.array([*rates.values()], dtype=np.float64), list(map(_short, rates))
+    table, names = np.array([*rates.values()], dtype=np.float64), list(map(short, rates))
     rows, K = table.shape
     width = 0.4 + 0.075 * max(map(len, names)) + max(0.165 * K, 2.5)
     figure = Figure(figsize=(width, 1.1 + 0.165 * rows), layout="constrained")
@@ -244,9 +248,10 @@ def layer_selection(rates: Mapping[str, Sequence[float]]) -> Figure:
     return figure
 
 
-def _short(name: object) -> str:
-    """A category's name, cut where it would leave no room for the picture."""
-    return text if len(text := str(name)) <= 30 else f"{text[:29]}…"
+def short(name: object, longest: int = 30) -> str:
+    """A name, cut where it would leave no room for the picture, without what would turn the text behind it around."""
+    text = DIRECTIONS.sub("", str(name))
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def _heat_map(axes: Axes, rates: np.ndarray, height: float, left: float = -0.5) -> None:
@@ -295,7 +300,7 @@ def category_bars(values: Mapping[str, float | None], label: str, full: float) -
     bars = axes.barh(range(len(series)), series.fillna(0), color=COLOURS[0], height=0.72)
     texts = [f"{value:.{1 if full == 100 else 3}f}" for value in series]
     axes.bar_label(bars, ["undefined" if text == "nan" else text for text in texts], padding=3, fontsize=8)
-    axes.set_yticks(range(len(series)), map(_short, series.index))
+    axes.set_yticks(range(len(series)), map(short, series.index))
     axes.set_xticks(np.linspace(0, full, 6))
     axes.set(xlim=(0, full * 1.1), ylim=(len(series) - 0.4, -0.6), xlabel=label)
     axes.grid(axis="x")
@@ -333,6 +338,25 @@ def training_curves(history: pd.DataFrame) -> Figure:
     panels[2].yaxis.set_major_locator(MaxNLocator(integer=True))
     panels[2].set(xlabel="epoch", xlim=(left, right))
     panels[2].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def loss_parts(history: pd.DataFrame) -> Figure:
+    """The two parts of the loss over the epochs, of training and validation.
+
+    Args: history: a row an epoch: epoch, and for trn and val matching_loss and selection_loss.
+    """
+    figure = Figure(figsize=(WIDTH, 3.8), layout="constrained")
+    panels = figure.subplots(2, sharex=True)
+    for axes, part in zip(panels, ("matching", "selection"), strict=True):
+        for split, word in {"trn": "training", "val": "validation"}.items():
+            axes.plot(history.epoch, history[f"{split}_{part}_loss"], label=word)
+        axes.set_ylabel(f"{part} loss")
+        axes.legend()
+        axes.grid()
+    panels[1].set_xlabel("epoch")
+    panels[1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return figure
 
 

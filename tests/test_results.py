@@ -57,6 +57,8 @@ def test_a_written_table_is_read_to_the_last_bit(tmp_path: Path, data: st.DataOb
     table = table_of(pairs)
     write_predictions(tmp_path / "table.csv.gz", table)
     pd.testing.assert_frame_equal(read_predictions(tmp_path / "table.csv.gz"), table, check_exact=True)
+    pandas = table.to_csv(index=False, float_format="%.9g", lineterminator="\n")
+    assert gzip.decompress((tmp_path / "table.csv.gz").read_bytes()).decode() == pandas
 
 
 def test_a_table_without_names_of_points_is_read(tmp_path: Path, table: pd.DataFrame) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dhpf.common import weights
 from dhpf.common.errors import UserError
-from dhpf.common.processes import gather, start, synchronise, total
+from dhpf.common.processes import gather, peak_memory, start, synchronise, total
 from dhpf.common.program import STOPS
 from dhpf.common.run import HISTORY, Run, progress, versions
 from dhpf.data import open_benchmark
@@ -110,6 +110,8 @@ class Trainer:
             self._open_run(folder, stack)
             while self.epoch < self.options.niter:
                 begin = time.monotonic()
+                if self.device.type == "cuda":
+                    torch.cuda.reset_peak_memory_stats(self.device)
                 self._training_pass()
                 self._finish_epoch(*self._validation_pass(), begin)
             best = (
@@ -216,7 +218,11 @@ class Trainer:
             load_learner(self.model, path, weights.checked(path, state["learner"]))
             self.optimizer.load_state_dict(state["optimizer"])
             self.epoch, self.step, self.best = (state[k] for k in ("epoch", "step", "best"))
-            self.sums, self.skipped = state["sums"][rank], state["skipped"][rank]
+            sums, self.skipped = state["sums"][rank], state["skipped"][rank]
+            missing = max(
+                0, len(self.sums) - len(sums)
+            )  # an earlier version did not sum the selection's loss
+            self.sums = torch.cat([sums, torch.full((missing,), math.nan, dtype=sums.dtype)])
             torch.set_num_threads(state["threads"])  # on which the rounding of sums depends
             return dict(state["files"])
         except (LookupError, TypeError, ValueError, AttributeError) as error:
@@ -345,7 +351,7 @@ class Trainer:
         training = self._total(self.sums)
         figures = {f"trn_{k}": v for k, v in self._means(training).items()}
         figures |= {f"val_{k}": v for k, v in self._means(validation).items()}
-        rates = (training[4:] / training[1].clamp(min=1)).tolist()
+        rates = (training[4:-1] / training[1].clamp(min=1)).tolist()
         seconds = time.monotonic() - begin
         skipped = gather(self.skipped + unread)
         self.epoch, self.step, self.sums, self.skipped = self.epoch + 1, 0, self._no_sums(), []
@@ -373,6 +379,7 @@ class Trainer:
             self.run.record(
                 self.epoch, figures | {f"selection/{k:02d}": rate for k, rate in enumerate(rates)}
             )
+            self.run.spent(self.epoch, {"seconds": seconds, **peak_memory(self.device)})
             self.run.show(self.epoch, {}, {"layers": selected(self.run.folder / HISTORY)})
         self._save()
         self._obey()
@@ -399,20 +406,27 @@ class Trainer:
         return total(values.to(self.device)).cpu()
 
     def _no_sums(self) -> Tensor:
-        """Loss, pairs, PCK, pairs with key-points, and every layer's selection, summed over no pairs."""
-        return torch.zeros(4 + len(self.model.backbone.channels), dtype=torch.float64)
+        """Loss, pairs, PCK, pairs with key-points, every layer's selection, and the loss of the selection, summed over
+        no pairs."""
+        return torch.zeros(5 + len(self.model.backbone.channels), dtype=torch.float64)
 
     @staticmethod
     def _sums_of(step: Step) -> Tensor:
         pairs, known = len(step.pck), step.pck.isfinite()
         loss, pck = step.loss.item() * pairs, float(step.pck[known].sum())
         head = torch.tensor([loss, pairs, pck, int(known.sum())], dtype=torch.float64)
-        return torch.cat([head, step.selection.double().mean(0).cpu() * pairs])
+        selecting = step.selecting.detach().double().cpu()[None]
+        return torch.cat([head, step.selection.double().mean(0).cpu() * pairs, selecting * pairs])
 
     @staticmethod
     def _means(sums: Tensor) -> dict[str, float]:
         loss, pairs, pck, known = sums[:4].tolist()
-        return {"loss": loss / max(pairs, 1), "pck": pck / known if known else math.nan}
+        selecting = float(sums[-1]) / max(pairs, 1)
+        return {
+            "loss": loss / max(pairs, 1),
+            "pck": pck / known if known else math.nan,
+            "selection_loss": selecting,
+        }
 
 
 def percent(value: float) -> str:
