@@ -56,7 +56,8 @@ def test_a_network_matches_learns_and_comes_back_from_its_checkpoint(arch: str, 
     assert model.backbone.widths == tuple(min(64, c) for c in model.backbone.channels)
     batch: dict[str, Any] = {
         "src_img": images, "trg_img": images.flip(0), "src_kps": torch.full((2, 2, 1), 30.0),
-        "trg_kps": torch.full((2, 2, 1), 33.0), "n_pts": torch.ones(2).long(), "longest": 1, "pckthres": torch.full((2,), 64.0),
+        "trg_kps": torch.full((2, 2, 1), 33.0), "n_pts": torch.ones(2).long(), "longest": 1,
+        "pckthres": torch.full((2,), 64.0),
     }  # fmt: skip
     step = strong_step(model.train(), batch, 0.1, 0.5, torch.rand(layers, 2, 2))
     step.loss.backward()
