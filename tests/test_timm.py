@@ -113,7 +113,7 @@ def test_larger_pictures_leave_the_grid_as_it_is() -> None:
     matcher = Matcher.load("timm:resnet18", backbone_weights="random", side=128, img_side=64, device="cpu")
     found = matcher.match(image, image, [(30, 40)])
     assert found.matches.side == 16
-    assert np.abs(found.points - [[30, 40]]).max() < 120 / 16
+    assert np.abs(found.points - [[30, 40]]).max() < 2 * 120 / 16
     assert "128×128" in matcher.model.backbone.cost(64)
 
 
@@ -136,7 +136,7 @@ def test_weights_are_read_as_files_have_them(tmp_path: Path) -> None:
         hashes.add(build_model("timm:resnet18", path).backbone.digest)
     safetensors.torch.save_file(state, path.with_suffix(".safetensors"))
     found = build_model("timm:resnet18", path.with_suffix(".safetensors")).backbone
-    assert len({found.digest} | hashes) <= 2  # with and without the classifier
+    assert hashes == {found.digest}
     torch.save(files(state)["teacher"], path)
     assert build_model("timm:resnet18", path).backbone.note == "1 not used: head.mlp.0.bias"
 
