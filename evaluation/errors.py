@@ -23,8 +23,8 @@ def kinds_and_distances(
     table: pd.DataFrame, benchmark: type[Benchmark], alpha: float, thres: str
 ) -> tuple[pd.Series, pd.DataFrame]:
     """The kind of each key-point's prediction, and its distance from the annotated place in pixels of the frame and in
-    thresholds, both indexed by pair. A distance is infinite where there is no prediction, and NaN in thresholds of zero,
-    within which nothing is.
+    thresholds, both indexed by pair. A distance is infinite where there is no prediction, and NaN in thresholds of
+    zero, within which nothing is.
 
     Raises: UserError: the threshold cannot be had.
     """

@@ -149,7 +149,7 @@ def check_against_naive(figures: list[dict], pairs: list[dict], thres: str, boxe
             expected = naive_pck(pairs, alpha, thres, original, boxed)
             got = tuple(found[alpha, average, frame] for average in ("pairs", "key-points", "categories"))
             assert got == (pytest.approx(expected) if expected[0] is not None else expected)
-    counted = [p for p in pairs if max(extent(p, thres, boxed))]
+    counted = [p for p in pairs if max(naive_extent(p, thres, boxed))]
     assert {f["n_points"] for f in figures} == {sum(len(p["target"]) for p in counted)}
     assert {f["n_pairs"] for f in figures} == {len(counted)}
 
