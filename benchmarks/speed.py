@@ -22,9 +22,7 @@ from dhpf.common.processors import share_processors
 
 share_processors()  # as the programs do, before torch is imported
 
-import timm
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from dhpf.common.errors import UserError
@@ -45,32 +43,35 @@ Modes = dict[str, tuple[Callable[[], object], int]]
 def network(name: str) -> nn.Module:
     """The plain network, with weights that keep activations within range."""
     torch.manual_seed(0)
-    net = (
-        timm.create_model("tf_efficientnet_lite0") if "lite0" in name else getattr(torchvision.models, name)()
-    )
+    cls = BACKBONES[name]
+    net = cls.network(cls)
     for module_name, module in net.named_modules():
         if isinstance(module, nn.BatchNorm2d) and module_name.endswith("bn3"):
             nn.init.constant_(module.weight, 0.2)
     return net.eval().requires_grad_(False)
 
 
-def batch_of(pairs: int, side: int, device: torch.device) -> dict[str, Tensor]:
-    """Random pairs with ten key-points each, of alternating categories."""
+def batch_of(pairs: int, side: int, device: torch.device, shown: int = 0) -> dict[str, Tensor]:
+    """Random pairs with ten key-points each, of alternating categories, shown at another side than the frame"""
     draw = torch.Generator().manual_seed(pairs)
-    batch = {f"{end}_img": torch.randn(pairs, 3, side, side, generator=draw) for end in ("src", "trg")}
+    batch = {
+        f"{end}_img": torch.randn(pairs, 3, shown or side, shown or side, generator=draw)
+        for end in ("src", "trg")
+    }
     batch |= {f"{end}_kps": torch.rand(pairs, 2, 10, generator=draw) * (side - 1) for end in ("src", "trg")}
     batch |= {"n_pts": torch.full((pairs,), 10), "pckthres": torch.full((pairs,), float(side))}
     return to_device(batch | {"category_id": torch.arange(pairs) % 20}, device)
 
 
-def modes(backbone: str, device: torch.device, side: int, bf16: bool) -> Modes:
+def modes(backbone: str, device: torch.device, side: int, bf16: bool, larger: int | None) -> Modes:
     """What is measured: a function, and the number of pairs that it handles."""
-    model = DHPF(BACKBONES[backbone](network(backbone).state_dict())).to(device)
+    model = DHPF(BACKBONES[backbone](network(backbone).state_dict(), side=larger)).to(device)
+    shown = model.picture_side(side)
     model.bf16 = bf16
-    both = torch.randn(2, 3, side, side, device=device)
+    both = torch.randn(2, 3, shown, shown, device=device)
     # Made when first asked for: they are no part of the memory of a mode that does not use them.
     plain = cache(lambda: network(backbone).to(device))
-    pairs = cache(lambda count: batch_of(count, side, device))
+    pairs = cache(lambda count: batch_of(count, side, device, shown))
     codes = cache(lambda: (model.eval().encode(both[:1]), model.encode(both[1:])))
 
     @torch.no_grad()
@@ -134,6 +135,7 @@ def against_bare(measured: Modes, names: Iterable[str], repeats: int) -> dict[st
 def alone(mode: str, side: int, options: argparse.Namespace) -> tuple[float, float]:
     """Seconds a pair and peak memory in GB of a mode in a process that does nothing else; see `only`."""
     shape = [f"--{name}={vars(options)[name]}" for name in ("backbone", "precision", "device")]
+    shape += [f"--backbone-side={options.backbone_side}"] if options.backbone_side else []
     command = [sys.executable, __file__, *shape, f"--img-side={side}", "--only", mode]
     duration, memory = map(float, subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.split())
     return duration, memory
@@ -196,7 +198,9 @@ def run(options: argparse.Namespace) -> None:
     if options.repeats < 1:
         raise UserError("--repeats: a mode is measured once or more often")
     _, device = start(options.device)
-    measured = modes(options.backbone, device, options.img_side, options.precision == "bf16")
+    measured = modes(
+        options.backbone, device, options.img_side, options.precision == "bf16", options.backbone_side
+    )
     if options.only:
         only(options.only, measured, device)
         return
@@ -241,7 +245,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--backbone", choices=list(BACKBONES), default="resnet101")
+    add("--backbone", default="resnet101", help="one of model.BACKBONES, timm:NAME too")
+    add("--backbone-side", type=int, help="side of the pictures that the backbone is shown")
     add("--device", default="cpu")
     add("--img-side", type=int, default=240)
     add("--precision", choices=["fp32", "bf16"], default="fp32")

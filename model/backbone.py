@@ -28,7 +28,7 @@ from dhpf.common.errors import UserError
 from dhpf.common.weights import State
 from dhpf.model.grid import STRIDE, check_frame
 from dhpf.model.options import EIGHTH
-from dhpf.model.pretrained import fitting
+from dhpf.model.pretrained import fitting, needed
 
 
 class Frozen(nn.Module):
@@ -79,8 +79,8 @@ class Frozen(nn.Module):
         self.widths = self.widths_of(self.channels, self.width)
         net = self.network()
         fitted, self.note = fitting(net, state)
-        net.load_state_dict(fitted)
-        self.digest = digest(net.state_dict(), fitted)
+        net.load_state_dict(fitted, strict=False)  # its head may be missing
+        self.digest = digest(net.state_dict())
         self.net = net.eval()
         for conv, norm in self.norms():
             fold(self.net, conv, norm)
@@ -168,10 +168,10 @@ def fold(net: nn.Module, conv: str, norm: str) -> None:
     net.set_submodule(norm, old.act if isinstance(old, BatchNormAct2d) else nn.Identity())
 
 
-def digest(state: State, names: State) -> str:
-    """Hash of the tensors of a state dict that have these names."""
+def digest(state: State) -> str:
+    """Hash of a network's tensors that features depend on."""
     content = hashlib.sha256()
-    for name in sorted(names):
+    for name in sorted(needed(state)):
         content.update(state[name].contiguous().view(-1).view(torch.uint8).numpy().data)
     return content.hexdigest()[:16]
 

@@ -37,10 +37,10 @@ class About:
     note: str = ""
 
 
-def about(path: Path, state: State, **given: Any) -> About:
+def about(path: Path, state: State, backbone: str | None = None, **given: Any) -> About:
     """What a learner's checkpoint belongs to: its metadata say it, its run folder, or options; else it is guessed.
 
-    Args: given: the options backbone, backbone_layers and backbone_side, None where they are not given.
+    Args: given: the options backbone_layers and backbone_side; None, as backbone, where they are not given.
     Raises:
         UserError: it belongs to another backbone than the given one, or nothing says to which.
     """
@@ -55,7 +55,9 @@ def about(path: Path, state: State, **given: Any) -> About:
             raise UserError(
                 f"{path.parent / OPTIONS}: cannot be read, it should say what {path.name} is"
             ) from error
-    asked = {name: as_text(value) for name, value in given.items() if value is not None}
+    asked = {
+        name: as_text(value) for name, value in ({"backbone": backbone} | given).items() if value is not None
+    }
     if "backbone" in told:
         for name, value in asked.items():
             if value != (known := told.get(name, "")):

@@ -30,15 +30,15 @@ def fitting(net: nn.Module, state: State) -> tuple[State, str]:
     if not fits(own, found) and (convert := converter(net)):
         found = convert(state)
     found = found if fits(own, found) or not own.keys().isdisjoint(found) else in_order(own, found)
-    needed = [name for name in own if not name.startswith(HEADS) and not name.endswith(COUNTERS)]
-    missing = [name for name in needed if name not in found]
+    names = needed(own)
+    missing = [name for name in names if name not in found]
     if missing:
-        raise MisfitError(f"lacks {len(missing)} of {len(needed)} tensors, such as '{missing[0]}'")
-    for name in needed:
+        raise MisfitError(f"lacks {len(missing)} of {len(names)} tensors, such as '{missing[0]}'")
+    for name in names:
         if own[name].shape != found[name].shape:
             shapes = " where the network has ".join(str(list(x[name].shape)) for x in (found, own))
             raise MisfitError(f"has '{name}' of shape {shapes}")
-    parts = {name.partition(".")[0] for name in needed}
+    parts = {name.partition(".")[0] for name in names}
     unused = [name for name in found if name not in own and not name.endswith(COUNTERS)]
     larger = [name for name in unused if name.partition(".")[0] in parts and not name.startswith(HEADS)]
     if larger:
@@ -47,12 +47,17 @@ def fitting(net: nn.Module, state: State) -> tuple[State, str]:
     unused += [name for name in found if name in own and own[name].shape != found[name].shape]
     absent = [name for name in own if name.startswith(HEADS) and name not in found]
     note = "; ".join(
-        f"{len(names)} {what}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
-        for names, what in ((unused, "not used"), (absent, "missing"))
-        if names
+        f"{len(some)} {what}: {', '.join(some[:3])}{', ...' if len(some) > 3 else ''}"
+        for some, what in ((unused, "not used"), (absent, "missing"))
+        if some
     )
     fitted = {name: found[name] for name in own if name in found and own[name].shape == found[name].shape}
     return fitted, note
+
+
+def needed(own: State) -> list[str]:
+    """Names of a network's tensors that features depend on."""
+    return [name for name in own if not name.startswith(HEADS) and not name.endswith(COUNTERS)]
 
 
 def unwrapped(state: State, own: State) -> tuple[State, list[str]]:

@@ -9,9 +9,10 @@ from skimage.data import chelsea
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
+from dhpf.common.errors import UserError
 from dhpf.model import BACKBONES
-from dhpf.model.backbone import EfficientNetLite0
 from dhpf.model.dhpf import DHPF
+from dhpf.model.timm_backbone import EfficientNetLite0
 
 BLOCKS = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
 TABBY, EGYPTIAN = 281, 285  # ImageNet's five classes of domestic cats lie between
@@ -81,7 +82,7 @@ def test_efficientnet_layers_are_the_blocks_of_timms_network(lite: EfficientNetL
     expected = [m for m in expected if m.shape[-1] <= 60]
     assert len(maps) == 15
     assert tuple(m.shape[1] for m in maps) == lite.channels
-    assert lite.widths == tuple(max(16, c // 8) for c in lite.channels)
+    assert lite.widths == tuple(min(64, c) for c in lite.channels)
     for actual, e in zip(maps, expected, strict=True):
         torch.testing.assert_close(actual, e, rtol=0, atol=2e-5 * e.abs().max().item())
 
@@ -106,5 +107,5 @@ def test_a_backbone_is_frozen(lite: EfficientNetLite0) -> None:
 
 
 def test_weights_of_another_network_are_refused() -> None:
-    with pytest.raises(RuntimeError, match="state_dict"):
+    with pytest.raises(UserError, match="lacks"):
         BACKBONES["resnet50"](torchvision.models.resnet18(weights=None).state_dict())

@@ -337,7 +337,7 @@ def test_a_checkpoint_says_which_backbone_it_belongs_to(
     for name in ("run/best_model.pt", "bare.pt"):
         weights.write(tmp_path / name, state)
     for name in ("twin.safetensors", "run/best_model.pt"):
-        assert about(tmp_path / name, state) == About("wide_resnet50_2", "none")
+        assert about(tmp_path / name, state) == About("wide_resnet50_2", "none", width=ResNet50.widths)
         with pytest.raises(
             UserError, match=r"--backbone resnet50: the checkpoint .* belongs to wide_resnet50_2"
         ):
@@ -345,7 +345,7 @@ def test_a_checkpoint_says_which_backbone_it_belongs_to(
     guessed = about(tmp_path / "bare.pt", state)
     assert (guessed.backbone, guessed.voting) == ("resnet50", "hough")
     assert "bare.pt does not say its backbone" in guessed.note
-    assert about(tmp_path / "bare.pt", state, "wide_resnet50_2") == About("wide_resnet50_2")
+    assert about(tmp_path / "bare.pt", state, "wide_resnet50_2").backbone == "wide_resnet50_2"
     del BACKBONES["wide_resnet50_2"]
     with pytest.raises(UserError, match="no backbone 'wide_resnet50_2'"):
         about(tmp_path / "twin.safetensors", state)

@@ -12,8 +12,8 @@ import torch
 
 from dhpf.common import processors
 from dhpf.evaluation.predict import in_order, plan
-from dhpf.model.backbone import EfficientNetLite0
 from dhpf.model.dhpf import DHPF
+from dhpf.model.timm_backbone import EfficientNetLite0
 
 # Processors
 
