@@ -47,11 +47,17 @@ def match(options: MatchOptions) -> None:
         img_side=options.img_side,
         device=options.device,
     )
+    matcher.model.bf16 = options.precision == "bf16"
     matcher.model.ablate(ablation(raw, len(matcher.model.backbone.channels), bool(options.load)))
     print(matcher)
 
     code = matcher.encode(source)
-    about = {"model": str(matcher), "img_side": options.img_side, "versions": versions()}
+    about = {
+        "model": str(matcher),
+        "img_side": options.img_side,
+        "precision": options.precision,
+        "versions": versions(),
+    }
     for target, name in zip(targets, names(options.source, targets), strict=True):
         found = matcher.match(code, target, points)
         path = options.output / name
