@@ -217,8 +217,8 @@ class Calls(TorchDispatchMode):
 
 def calls(backbone: str, side: int) -> dict[str, int]:
     """Operators that a GPU is given for one pair. On the meta device, which computes nothing: reading a value fails."""
+    model = DHPF(BACKBONES[backbone](network(backbone).state_dict())).eval().to("meta")
     with torch.device("meta"), torch.no_grad():
-        model = DHPF(BACKBONES[backbone](network(backbone).state_dict())).eval()
         both, points = torch.empty(2, 3, side, side), torch.empty(1, 2, 10)
         for _ in range(2):  # once to make what is made once
             with Calls() as encoding:

@@ -11,6 +11,7 @@ from typing import Any
 from dhpf.common.errors import UserError
 
 MIB = 1024 * 1024
+PREDICTIONS = "predictions.csv.gz"  # of a run folder
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -42,6 +43,19 @@ def is_file(path: Path) -> bool:
         return path.is_file()
     except OSError:
         return False
+
+
+def instead(path: Path) -> str:
+    """What a file is instead of what its name says, where that is told easily."""
+    with suppress(OSError), path.open("rb") as file:
+        head = file.read(1024)
+        if not head:
+            return "an empty file"
+        if head.startswith(b"version https://git-lfs"):
+            return "a pointer of Git LFS, which 'git lfs pull' replaces by the file"
+        if head.lstrip().startswith(b"<"):
+            return "a web page"
+    return ""
 
 
 def read_bytes(path: Path, limit: int) -> bytes:

@@ -6,13 +6,19 @@ name. A field is made by `option`; what it is called on the command line follows
 
 import argparse
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, field, fields
+import json
+import re
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
 from dhpf.common.errors import UserError
+from dhpf.common.files import PREDICTIONS
 from dhpf.common.registry import Registry
+
+FORMATS = ("text", "markdown", "latex", "csv", "html")  # of tables, see report.formats
 
 
 def option(default: Any = MISSING, help: str = "", **argument: Any) -> Any:
@@ -32,6 +38,7 @@ class OutputOptions:
     logpath: str = option(
         "", "run folder, logs/NAME; named after the run and the time if not given", metavar="NAME"
     )
+    quiet: bool = option(False, "no progress and no log on the console, only what goes wrong")
 
     @property
     def run_folder(self) -> Path | None:
@@ -71,6 +78,40 @@ class Parser(argparse.ArgumentParser):
         """The options that arguments (those of the process by default) give; `saved` stands for what they do not."""
         self.set_defaults(**(saved or {}))
         return self.options(**listless(vars(self.parse_args(arguments))))
+
+    def parse_resumable(self, arguments: Sequence[str] | None, free: Collection[str]) -> Any:
+        """The options given, or those of the run that --resume names; what an older run does not know has its default.
+
+        Args: free: the options that may differ when a run is resumed, since they do not change what it computes.
+        Raises:
+            UserError: there is no such run, or an option given changes what it computes.
+        """
+        options = self.parse(arguments)
+        if options.resume is None:
+            return options
+        try:
+            content = dict(json.loads((options.resume / "options.json").read_text()))
+        except (OSError, ValueError, TypeError) as error:
+            raise UserError(
+                f"--resume {options.resume}: not the folder of a run, options.json cannot be read"
+            ) from error
+        saved = as_json({k: content.get(k, self.get_default(k)) for k in asdict(options)})
+        resumed = self.parse(arguments, saved)
+        changed = [k for k, v in as_json(asdict(resumed)).items() if k not in free and v != saved[k]]
+        if changed:
+            names = ", ".join(f"--{k.replace('_', '-')} (it was {saved[k]})" for k in changed)
+            raise UserError(f"--resume {options.resume}: it would be another run with a different {names}")
+        return resumed
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's, which takes a value with a minus sign in front, such as '-5,101', for an option."""
+        joined: list[str] = []
+        for argument in sys.argv[1:] if args is None else args:
+            if re.match(r"-\.?\d", argument) and joined and re.fullmatch(r"--[a-z-]+", joined[-1]):
+                joined[-1] += f"={argument}"
+            else:
+                joined.append(argument)
+        return super().parse_known_args(joined, namespace)
 
     def parse_known(self, arguments: Sequence[str] | None) -> tuple[Any, list[str]]:
         """The options, and the arguments that are none of them."""
@@ -123,6 +164,11 @@ def add_option(group: Any, spec: "Field[Any]", argument: dict[str, Any]) -> None
         group.add_argument(short, action="store_const", const=value, **look)
 
 
+def as_json(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as a run's file has them."""
+    return json.loads(json.dumps(options, default=str))
+
+
 def listless(values: Mapping[str, Any]) -> dict[str, Any]:
     """Values of options, lists as tuples."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
@@ -166,6 +212,11 @@ def existing(text: str) -> Path:
     if not Path(text).is_file():
         raise argparse.ArgumentTypeError(f"{text}: there is no such file")
     return Path(text)
+
+
+def predictions(text: str) -> Path:
+    """A file of predictions, or that of a run folder."""
+    return existing(str(Path(text) / PREDICTIONS)) if Path(text).is_dir() else existing(text)
 
 
 def names(text: str) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ BENCHMARKS: "Registry[type[Benchmark]]" = Registry(
 def open_benchmark(
     name: str,
     datapath: Path,
-    split: str | None,
+    split: str | None = None,
     thres: str = "auto",
     img_side: int = 240,
     download: bool = False,

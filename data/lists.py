@@ -27,7 +27,11 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, Mappin
 
     Separated by commas, semicolons or tabs; blank lines, a last separator and numbers of rows do not matter.
     """
-    text = read_text(path, MAX_LIST_BYTES)
+    yield from table_rows(path, read_text(path, MAX_LIST_BYTES), columns)
+
+
+def table_rows(path: Path, text: str, columns: Sequence[str]) -> Iterator[tuple[int, Mapping[str, str]]]:
+    """The rows of a table's text as `read_table` gives them; the path is for messages."""
     start = text.lstrip()[:10_000].partition("\n")[0]
     rows = filled_rows(path, csv.reader(StringIO(text, newline=""), delimiter=max(",;\t", key=start.count)))
     line, header = next(rows, (1, []))

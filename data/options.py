@@ -7,6 +7,7 @@ from typing import Any
 from dhpf.common.options import names, number, option
 from dhpf.data import BENCHMARKS
 
+MAX_PIXELS = 200_000_000  # of an image that is decoded: more than any camera has
 THRESHOLDS = """what PCK is relative to. img: the side of the frame; bbox: the larger side of the target's
 box, on PF-WILLOW the published max(x, y) + 1 over its key-points; bbox-kp: the true extent of the target's
 key-points; auto: the benchmark's own, img on PF-PASCAL, bbox elsewhere; Caltech-101 needs none"""
@@ -18,8 +19,9 @@ def pair_count(text: str) -> int | str:
 
 
 @dataclass(frozen=True)
-class DataOptions:
-    benchmark: str = option("synthetic", "synthetic needs no download", choices=BENCHMARKS)
+class BenchmarkOptions:
+    """Which pairs of a benchmark."""
+
     datapath: Path = option(
         Path("../Datasets_DHPF"),
         "folder of the benchmarks' folders; of coco and table the file, or three as TRN,VAL,TEST",
@@ -48,13 +50,20 @@ class DataOptions:
     )
     categories: tuple[str, ...] = option((), "use no other categories", type=names, metavar="NAME,NAME")
     thres: str = option("auto", THRESHOLDS, choices=("auto", "img", "bbox", "bbox-kp"))
-    workers: int = option(
-        2, "processes that load images; 0: the program itself", type=number(int, 0, 64), metavar="N"
-    )
-    on_bad_pair: str = option("stop", "what an unreadable pair does to the run", choices=("stop", "skip"))
 
     @property
     def own(self) -> dict[str, Any]:
         """Those given of the options that only some benchmarks understand."""
         given = {name: getattr(self, name) for name in ("images", "pairs", "val_share")}
         return {name: value for name, value in given.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class DataOptions(BenchmarkOptions):
+    """A benchmark, and how it is read."""
+
+    benchmark: str = option("synthetic", "synthetic needs no download", choices=BENCHMARKS)
+    workers: int = option(
+        2, "processes that load images; 0: the program itself", type=number(int, 0, 64), metavar="N"
+    )
+    on_bad_pair: str = option("stop", "what an unreadable pair does to the run", choices=("stop", "skip"))

@@ -10,7 +10,8 @@ real benchmarks: cat, cup and motorcycle.  Validation takes the camera man and t
 enough corners to match, from the astronaut to a page of text; what lacks them or only repeats serves as background.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +23,6 @@ from PIL import Image
 from torch import Tensor
 
 from dhpf.data.benchmark import Benchmark, Pair
-from dhpf.data.images import normalised
 from dhpf.data.photographs import (
     PHOTOGRAPHS,
     as_image,
@@ -157,9 +157,10 @@ class Synthetic(Benchmark):
     def size(self, key: str) -> tuple[int, int]:
         return self.img_side, self.img_side
 
-    def image(self, key: str) -> Tensor:
+    @contextmanager
+    def opened(self, key: str) -> Iterator[Image.Image]:
         _, index, end = key.split("/")
-        return normalised(self._scene(int(index)).images[end == "target"], self.img_side)
+        yield self._scene(int(index)).images[end == "target"]
 
     def where(self, i: int) -> str:
         return f"benchmark synthetic, split {self.split}, pair {i}"

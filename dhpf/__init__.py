@@ -1,17 +1,21 @@
 """The one name of all rooms: `dhpf.model` is the folder `model` of a clone, or of the installed package."""
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 __path__ = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+PLACES = {
+    "Matcher": "dhpf.evaluation.matcher",
+    "evaluate": "dhpf.evaluation.others",
+    "open_benchmark": "dhpf.data",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """`dhpf.Matcher`, imported when it is asked for: it needs torch, the options do not."""
-    if name == "Matcher":
-        from dhpf.evaluation.matcher import Matcher
-
-        return Matcher
+    """`dhpf.Matcher`, `evaluate` and `open_benchmark`, imported when asked for: they need torch, the options do not."""
+    if name in PLACES:
+        return getattr(import_module(PLACES[name]), name)
     if name == "__version__":
         from dhpf.common import __version__
 

@@ -70,6 +70,7 @@ def predict(
     memory: float,
     on_bad_pair: str,
     progress: Callable[[int], None],
+    keep: Callable[[Rows], None] = lambda _: None,
 ) -> tuple[Rows, list[str], float]:
     """Predicted key-points of some pairs of a benchmark.
 
@@ -78,6 +79,7 @@ def predict(
         memory: bytes of image codes that are kept at most, the last used; beside those of a batch.
         on_bad_pair: 'stop', or 'skip' what cannot be read.
         progress: called with the number of pairs done since the last call.
+        keep: called with the rows of pairs as they are done.
     Returns:
         The rows of the pairs that were not skipped (see `table_of`), what could not be read and why, and how many
         seconds the model waited for what was to be read.
@@ -87,7 +89,7 @@ def predict(
     model.eval()
     device = model.device
     keys = [(pair.src_key, pair.trg_key) for pair in benchmark.pairs]
-    side = benchmark.img_side
+    side = benchmark.picture_side = model.picture_side(benchmark.img_side)
     capacity = int(memory) // model.encode(torch.zeros(1, 3, side, side, device=device)).nbytes
     batches = [list(indices[b : b + bsz]) for b in range(0, len(indices), bsz)]
     steps = plan(keys, batches, capacity)
@@ -110,7 +112,9 @@ def predict(
         skipped += tolerated(problems, on_bad_pair)
         if batch is not None:
             for part in _parts(batch, codes, device.type != "cuda"):
-                rows |= _compare(model, codes, benchmark, part)
+                done = _compare(model, codes, benchmark, part)
+                keep(done)
+                rows |= done
         for key in dropped:
             codes.codes.pop(key, None)
         progress(len(batch["index"]) if batch is not None else 0)

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from dhpf.common.errors import UserError
-from dhpf.model.options import AblationOptions
+from dhpf.model import BACKBONES
+from dhpf.model.options import DEFAULT_BACKBONE, AblationOptions, ModelOptions
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,11 @@ class Ablation:
             "soft gates": self.soft,
         }
         return ", ".join(part for part, holds in parts.items() if holds)
+
+
+def layer_count(options: ModelOptions) -> int:
+    """How many hyperpixel layers the options ask for."""
+    return len(options.backbone_layers or BACKBONES[options.backbone or DEFAULT_BACKBONE].channels)
 
 
 def ablation(options: AblationOptions, layers: int, learned: bool) -> Ablation:

@@ -4,14 +4,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dhpf.common.options import OutputOptions, Parser, existing, number, option
+from dhpf.common.options import OutputOptions, Parser, number, option, predictions
 from dhpf.common.program import program
 from dhpf.data.options import DataOptions
-from dhpf.model.options import AblationOptions, LoadOptions, ModelOptions
+from dhpf.model.options import AblationOptions, LearnerOptions, LoadOptions, ModelOptions
 
+# What may differ when a test is resumed: it does not change what is predicted.
+FREE = {"resume", "logpath", "overwrite", "datapath", "device", "workers", "no_download", "backbone_weights"}
+FREE |= {"on_bad_pair", "images", "bsz", "alpha", "quiet"}
 EXAMPLES = (
     "python test.py --benchmark pfpascal --load logs/strong/best_model.pt",
-    "python test.py --benchmark spair --load dhpf:spair-strong-resnet101 --alpha 0.05 0.1 0.15",
+    "python test.py --benchmark spair --from-predictions others.csv --alpha 0.05 0.1 0.15",
+)
+
+
+FRAME = option(
+    "image",
+    "another method's x and y are pixels of the stored image, or of 240x240",
+    choices=("image", "240"),
 )
 
 
@@ -32,12 +42,20 @@ class TestingOptions:
     )
     seed: int = option(0, "draws the untrained learner", type=number(int, 0, 2**32 - 1), metavar="N")
     from_predictions: Path | None = option(
-        None, "score predictions.csv.gz of an earlier test anew", type=existing, metavar="FILE"
+        None,
+        "no model: score predictions, of an earlier test (file or run folder) or of another method (CSV, JSON lines)",
+        type=predictions,
+        metavar="FILE",
     )
+    resume: Path | None = option(None, "continue the test of this folder", type=Path, metavar="RUN_FOLDER")
+    overwrite: bool = option(False, "replace the run folder that --logpath names")
+    predictions_frame: str = FRAME
 
 
 @dataclass(frozen=True)
-class TestOptions(OutputOptions, AblationOptions, ModelOptions, LoadOptions, DataOptions, TestingOptions):
+class TestOptions(
+    OutputOptions, AblationOptions, LearnerOptions, ModelOptions, LoadOptions, DataOptions, TestingOptions
+):
     """All options of `test.py`."""
 
 
@@ -47,15 +65,13 @@ def parser() -> Parser:
     )
 
 
-@program
+@program(processes=True)
 def main(arguments: Sequence[str] | None = None) -> None:
-    options: TestOptions = parser().parse(arguments)
+    options: TestOptions = parser().parse_resumable(arguments, FREE)
+    # What needs torch or pandas is imported when the options are known to be good.
+    from dhpf.programs import testing
+
     if options.from_predictions:
-        # What needs torch or pandas is imported when the options are known to be good.
-        from dhpf.evaluation.results import describe, rescore
-
-        print(describe(rescore(options.from_predictions, options.alpha, options.thres)))
+        testing.measure_predictions(options, options.from_predictions)
     else:
-        from dhpf.programs.testing import evaluate
-
-        evaluate(options)
+        testing.evaluate(options)

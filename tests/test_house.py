@@ -14,7 +14,7 @@ from dhpf.common import __version__
 
 # From the ground up: a room imports from those before it.
 ROOMS = ("common", "data", "model", "evaluation", "report", "training", "programs")
-PROGRAMS = ("train", "test", "match", "reproduce")
+PROGRAMS = ("train", "test", "match", "compare", "reproduce")
 USE = """
 import sys, dhpf.programs.testing
 from dhpf import Matcher
@@ -94,7 +94,8 @@ def test_the_wheel_gives_the_same_names_and_the_commands(tmp_path: Path) -> None
             command, cwd=folder, env=environment, capture_output=True, text=True, check=True
         )
         assert shown.stdout.startswith(f"usage: dhpf-{name}")
-    assert (installed / "dhpf" / "report" / "page.html").is_file()
+    for name in ("page.html", "explorer.html", "explorer.js"):
+        assert (installed / "dhpf" / "report" / name).is_file()
     assert (installed / "dhpf" / "programs" / "published.json").is_file()
 
 
@@ -128,7 +129,8 @@ def test_help_groups_options_and_shows_real_defaults_and_examples(capsys: pytest
     groups = {
         "train": ("training", "data", "model", "output"),
         "test": ("testing", "data", "load", "model", "ablation", "output"),
-        "match": ("images", "load", "model", "ablation"),
+        "match": ("images", "pair", "benchmark", "load", "model", "ablation"),
+        "compare": ("runs", "data"),
         "reproduce": ("reproduce",),
     }
     for program, titles in groups.items():

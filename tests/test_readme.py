@@ -21,6 +21,7 @@ from commands import run
 from places import ROOT
 
 from dhpf.common import weights as weights_file
+from dhpf.data import synthetic
 from dhpf.model import BACKBONES, released
 from dhpf.model.gating import DynamicGating
 
@@ -38,7 +39,8 @@ LEFT = {
     "README.md": "logs/pfpascal-strong/history.csv logs/pfpascal-strong/best_model.safetensors "
     "logs/spair-test/results.json logs/spair-test/predictions.csv.gz matches/collins-hopper.csv "
     "matches/collins-hopper-matches.png logs/tables/table-1.md",
-    "docs/own-images.md": "matches/collins-hopper.json matches/collins-hopper-warped.png gridded/collins-hopper.csv",
+    "docs/own-images.md": "matches/collins-hopper.json matches/collins-hopper-warped.png gridded/collins-hopper.csv "
+    "portraits.html matches/spair-test-3.csv",
     "docs/lists.md": "logs/cats-and-dogs/results.json logs/listed/results.json",
     "docs/own-data.md": "logs/animals-val/results.json logs/animals-new/results.json portraits/pairs.csv",
     "docs/tables.md": "logs/tables/table-1.csv logs/tables/table-3.md logs/tables/table-mu.html",
@@ -80,26 +82,41 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture
-def home(tmp_path: Path, data: Path) -> Path:
-    """A folder like a clone, beside the data, with stand-ins for all that would be downloaded."""
-    home = tmp_path / "home"
-    home.mkdir()
-    (tmp_path / data.name).symlink_to(data)
-    (home / "docs").symlink_to(ROOT / "docs")
-    tiny_own.make_animals(tmp_path / "shared" / "data")
+@pytest.fixture(scope="module")
+def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What would be downloaded: backbone weights in `hub`, released models in `cache`, trained ones in `weights`."""
+    folder = tmp_path_factory.mktemp("stand-ins")
+    (folder / "cache").mkdir()
     for name in released.FILES:
-        drawn_learner("resnet101", tmp_path / "cache" / f"{name}.pt")
-    for folder in (home / "weights", tmp_path / "cache"):
+        drawn_learner("resnet101", folder / "cache" / f"{name}.pt")
+    for place in ("weights", "cache"):
         for model in ("pfpascal-strong", "pfpascal-weak", "spair-strong"):
-            drawn_learner(LITE, folder / f"{model}-{LITE}-mu0.5.pt")
-    drawn_learner("resnet101", tmp_path / "cache" / "pfpascal-strong-resnet101-mu0.7.pt")
-    weights = home / "hub" / "checkpoints" / Path(BACKBONES["resnet101"].fetch).name
+            drawn_learner(LITE, folder / place / f"{model}-{LITE}-mu0.5.pt")
+    drawn_learner("resnet101", folder / "cache" / "pfpascal-strong-resnet101-mu0.7.pt")
+    weights = folder / "hub" / "checkpoints" / Path(BACKBONES["resnet101"].fetch).name
     weights.parent.mkdir(parents=True)
     state = torchvision.models.resnet101(weights=None).state_dict()
     for name in (name for name in state if name.endswith("bn3.weight")):
         state[name] *= 0.2  # or the drawn network's maps would grow beyond measure
     torch.save(state, weights)
+    return folder
+
+
+@pytest.fixture
+def home(tmp_path: Path, data: Path, stand_ins: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder like a clone, beside the data and the stand-ins; of the synthetic pairs there are few."""
+    monkeypatch.setattr(synthetic, "LENGTHS", {"trn": 4, "val": 2, "test": 2})
+    home = tmp_path / "home"
+    home.mkdir()
+    for link, target in {
+        tmp_path / data.name: data,
+        tmp_path / "cache": stand_ins / "cache",
+        home / "docs": ROOT / "docs",
+        home / "weights": stand_ins / "weights",
+        home / "hub": stand_ins / "hub",
+    }.items():
+        link.symlink_to(target)
+    tiny_own.make_animals(tmp_path / "shared" / "data")
     return home
 
 
@@ -139,14 +156,17 @@ def test_python_runs(document: str, home: Path, monkeypatch: pytest.MonkeyPatch)
         assert len(names["found"].points) == 2  # type: ignore[attr-defined]
 
 
+def anchors(document: Path) -> set[str]:
+    """What a link can name in a document: its headings."""
+    headings = re.findall(r"^#+ (.*)", document.read_text(), re.M)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
 def test_documents_name_files_that_exist() -> None:
     for document in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "benchmarks" / "README.md"):
-        text = document.read_text()
-        headings = {
-            re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in re.findall(r"^#+ (.*)", text, re.M)
-        }
-        links = re.findall(r"\]\((?!http)([^)#]*)(?:#([^)]+))?\)", text)
+        links = re.findall(r"\]\((?!http)([^)#]*)(?:#([^)]+))?\)", document.read_text())
         assert links or document.parent.name != ROOT.name
         for path, anchor in links:
-            assert (document.parent / path).exists(), f"{document.name}: {path}"
-            assert not anchor or anchor in headings, f"{document.name}: #{anchor}"
+            place = document.parent / path if path else document
+            assert place.exists(), f"{document.name}: {path}"
+            assert not anchor or anchor in anchors(place), f"{document.name}: {path}#{anchor}"
