@@ -24,6 +24,7 @@ share_processors()  # as the programs do, before torch is imported
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dhpf.common.errors import UserError
 from dhpf.common.processes import start
@@ -37,6 +38,7 @@ from dhpf.model.hough import hough_voting
 from dhpf.training import SUPERVISIONS
 from dhpf.training.supervision import gate_noise, to_device
 
+SIDES = 240, 480, 720, 960  # of frames, in pixels, over which growth is measured
 Modes = dict[str, tuple[Callable[[], object], int]]
 
 
@@ -154,12 +156,30 @@ def only(mode: str, measured: Modes, device: torch.device) -> None:
 def growth(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Time and memory of evaluation as sides and batches grow, beside dense N×N matrices of float32."""
     table = {}
-    for side, batch in ((240, 1), (480, 1), (720, 1), (240, 4), (240, 16)):
+    for side, batch in (*((side, 1) for side in SIDES), (240, 4), (240, 16)):
         duration, memory = alone(f"evaluation, batch {batch}", side, options)
         dense = batch * (side // 4) ** 4 * 4 / 1e9
         cells = {"ms per pair": duration * 1e3, "peak GB": memory, "GB an N×N": dense}
         table[f"side {side}, batch {batch}"] = cells
     return table
+
+
+def plot_growth(table: dict[str, dict[str, float]], path: Path) -> None:
+    """Draw what `growth` measured over the sides, each beside what it would be if it grew as the number of scores."""
+    import matplotlib.pyplot as plt  # the memory of a mode measured alone is without it
+    from matplotlib.ticker import NullLocator
+
+    rows = [table[f"side {side}, batch 1"] for side in SIDES]
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
+    for ax, name, dense in zip(axes, ("ms per pair", "peak GB"), ("as N²", "one dense N×N"), strict=True):
+        ax.plot(SIDES, [row[name] for row in rows], "o-", label="measured")
+        scale = rows[0][name] / rows[0]["GB an N×N"] if name == "ms per pair" else 1
+        ax.plot(SIDES, [row["GB an N×N"] * scale for row in rows], "--", color="gray", label=dense)
+        ax.set(xscale="log", yscale="log", xlabel="side of the frame, pixels", ylabel=name)
+        ax.set_xticks(SIDES, map(str, SIDES), minor=False)
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.legend()
+    figure.savefig(path)
 
 
 def stages(options: argparse.Namespace, device: torch.device) -> dict[str, float]:
@@ -181,6 +201,33 @@ def stages(options: argparse.Namespace, device: torch.device) -> dict[str, float
             "transfer": lambda: matches.transfer(batch["src_kps"]),
         }
         return {name: median(part, options.repeats) * 1e3 for name, part in parts.items()}
+
+
+class Calls(TorchDispatchMode):
+    """Counts the operators that compute, views not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, operator: Any, types: Any, arguments: Any = (), names: Any = None) -> Any:
+        results = operator._schema.returns
+        views = bool(results) and results[0].alias_info is not None and not results[0].alias_info.is_write
+        self.count += not views and operator is not torch.ops.aten._unsafe_view.default
+        return operator(*arguments, **(names or {}))
+
+
+def calls(backbone: str, side: int) -> dict[str, int]:
+    """Operators that a GPU is given for one pair. On the meta device, which computes nothing: reading a value fails."""
+    model = DHPF(BACKBONES[backbone](network(backbone).state_dict())).eval().to("meta")
+    with torch.device("meta"), torch.no_grad():
+        both, points = torch.empty(2, 3, side, side), torch.empty(1, 2, 10)
+        for _ in range(2):  # once to make what is made once
+            with Calls() as encoding:
+                code = model.encode(both)
+            with Calls() as comparing:
+                model.compare(code[:1], code[1:]).transfer(points)
+    return {"encoding both images": encoding.count, "comparing and transferring": comparing.count}
 
 
 def loader_speed(name: str, datapath: Path, workers: int) -> float:
@@ -224,8 +271,12 @@ def run(options: argparse.Namespace) -> None:
     tables: dict[str, dict[str, Any]] = {"modes": rows}
     if options.stages:
         tables["stages, ms"] = stages(options, device)
+    if options.calls:
+        tables["calls of operators a pair, as on a GPU"] = calls(options.backbone, options.img_side)
     if options.growth:
         tables["growth"] = growth(options)
+    if options.growth and options.plot:
+        plot_growth(tables["growth"], options.plot)
     if options.loader:
         speeds = {name: loader_speed(name, options.datapath, options.workers) for name in options.loader}
         tables["loading alone, pairs/s"] = speeds
@@ -253,7 +304,9 @@ def main() -> None:
     add("--repeats", type=int, default=5, help="how often each mode is measured")
     add("--modes", nargs="+", metavar="MODE", help='these alone, by their names: "weak training, batch 4"')
     add("--stages", action="store_true", help="also the parts of evaluating one pair")
+    add("--calls", action="store_true", help="also the number of operators that a GPU is given for a pair")
     add("--growth", action="store_true", help="also how evaluation grows with image and batch")
+    add("--plot", type=Path, metavar="FILE", help="draw what --growth measures over the image's side")
     add("--loader", nargs="+", choices=list(BENCHMARKS), default=[], help="also the speed of loading alone")
     add("--datapath", type=Path, default=Path("../Datasets_DHPF"))
     add("--workers", type=int, default=2)

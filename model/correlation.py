@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dhpf.model.grid import bilinear_taps, constant, interpolation, linear_taps, together
+from dhpf.model.grid import bilinear_taps, cat, constant, interpolation, linear_taps, pairs, together
 from dhpf.model.hypercolumn import ImageCode
 
 MARGIN = 1e-3  # added to the product of two lengths
@@ -33,7 +33,16 @@ def block_entries(like: Tensor) -> int:
 
 def weighted_sums(rows: Tensor, index: Tensor, weight: Tensor) -> Tensor:
     """Weighted sums of rows: rows R×M, index and weight n×k -> n×M."""
-    return F.embedding_bag(index, rows, per_sample_weights=weight, mode="sum")
+    n, k = index.shape
+    return F.embedding_bag(
+        index.flatten(), rows, bags(n, k, rows), per_sample_weights=weight.flatten(), mode="sum"
+    )
+
+
+@constant
+def bags(n: int, k: int, like: Tensor) -> Tensor:
+    """Where each of n bags of k begins."""
+    return torch.arange(0, n * k, k, device=like.device)
 
 
 @dataclass(frozen=True)
@@ -68,12 +77,12 @@ class Factors:
     def similarity(self, cells: Tensor) -> Tensor:
         """Rectified cosines of the hypercolumns of some source cells (y·S + x, B×n) with all target cells, B×n×S²."""
         (B, n), S = cells.shape, self.side
-        pair = torch.arange(B, device=cells.device)[:, None]
+        pair = pairs(B, self.src_length)
         corr = self.src[0][pair, cells] @ self.trg[0].mT
         for k, (s, t) in enumerate(zip(self.src[1:], self.trg[1:], strict=True)):
             h = isqrt(s.shape[1])
-            index, weight = bilinear_taps(h, S, s)
-            taps = (index[cells] + (pair * h * h)[..., None]).view(-1, 4), weight[cells].view(-1, 4)
+            index, weight = row_taps(B, S, 0, S, ((h, 0, h),), s)
+            taps = index[pair, cells].view(-1, 4), weight[pair, cells].view(-1, 4)
             if self.products and not (torch.is_grad_enabled() and s.requires_grad):
                 native = weighted_sums(self.products[k].flatten(0, 1), *taps)
             elif n < h * h:
@@ -200,7 +209,7 @@ class Correlation:
         """Appearance scores of some source cells (numbers y·S + x, B×n) with all target cells, B×n×N."""
         some = cells.split([len(part) for part in self.parts])
         rows = [part.similarity(c).square() for part, c in zip(self.parts, some, strict=True)]
-        return torch.cat(rows) if len(rows) > 1 else rows[0]
+        return cat(rows)
 
 
 def correlate(
@@ -218,7 +227,7 @@ def correlate(
     lengths = []
     for code in (src, trg):
         norm = torch.einsum("bk,bkyx->byx", squares, code.norms).flatten(1)
-        lengths.append(torch.sqrt(norm + floor * (norm == 0)))
+        lengths.append(torch.sqrt(norm + floor * (norm == 0) if floor else norm))
     weights = squares[:, layers].split([m.shape[-1] for m in src.maps], dim=1)
     maps = [
         (w[:, None], s.flatten(1, 2), t.flatten(1, 2))

@@ -15,7 +15,7 @@ from dhpf.model.ablation import Ablation
 from dhpf.model.backbone import Frozen
 from dhpf.model.correlation import correlate
 from dhpf.model.gating import DynamicGating
-from dhpf.model.grid import STRIDE, check_frame, covering_cells
+from dhpf.model.grid import STRIDE, cat, check_frame, covering_cells
 from dhpf.model.hypercolumn import ImageCode, interpolated_norms
 from dhpf.model.transfer import best_targets, confident_targets, move_points
 from dhpf.model.voting import Scores
@@ -45,13 +45,13 @@ class Matches:
 
     def best(self, cells: Tensor) -> Tensor:
         """Best target cell of some source cells after the mutual nearest-neighbour filter, both B×n."""
-        return torch.cat([best_targets(rows, self.scores.column_max) for rows in self._rows(cells)], 1)
+        return cat([best_targets(rows, self.scores.column_max) for rows in self._rows(cells)], 1)
 
     def confident(self, cells: Tensor) -> tuple[Tensor, Tensor]:
         """`best` and, likewise B×n, the confidence of each (see `confident_targets`)."""
         parts = [confident_targets(rows, self.scores.column_max) for rows in self._rows(cells)]
         targets, confidence = zip(*parts, strict=True)
-        return torch.cat(targets, 1), torch.cat(confidence, 1)
+        return cat(targets, 1), cat(confidence, 1)
 
     def _rows(self, cells: Tensor) -> Iterator[Tensor]:
         """Rows of scores of some source cells, in parts that take little memory, without gradient."""
@@ -163,7 +163,7 @@ class DHPF(nn.Module):
         side, widths = grid or transformed[0].shape[-1], list(self._widths)
         joined, norms = [], []
         for _, same_side in groupby(transformed, key=lambda m: m.shape[-1]):
-            x = torch.cat([m.permute(0, 2, 3, 1) for m in same_side], -1).to(self._dtype)
+            x = cat([m.permute(0, 2, 3, 1) for m in same_side], -1).to(self._dtype)
             count = list(accumulate(widths)).index(x.shape[-1]) + 1
             joined.append(x)
             norms.append(interpolated_norms(x, widths[:count], side))
@@ -245,4 +245,4 @@ def resized(maps: Tensor, side: int) -> Tensor:
 
 def _owners(widths: tuple[int, ...]) -> Tensor:
     """The layer of every channel of the concatenated maps, ΣC."""
-    return torch.arange(len(widths)).repeat_interleave(torch.tensor(widths))
+    return torch.tensor([layer for layer, width in enumerate(widths) for _ in range(width)])

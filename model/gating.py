@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from dhpf.model.grid import together
+from dhpf.model.grid import cat, together
 
 HIDDEN = 32
 
@@ -114,7 +114,7 @@ class DynamicGating(nn.Module):
             if together(run.weight):
                 stacks = [list(stack) for _, stack in groupby(own, key=lambda m: m.shape[2])]
             for stack in stacks:
-                x, n = torch.cat(stack, 1) if len(stack) > 1 else stack[0], len(stack)
+                x, n = cat(stack, 1), len(stack)
                 part = slice(first * width, (first + n) * width)
                 y = F.conv2d(x, run.weight[part], run.shift[part], groups=n).relu_()
                 yield x, y if index is None else y[index]
@@ -153,7 +153,7 @@ class DynamicGating(nn.Module):
             weight, shift, last = run.gate
             x = x.unflatten(1, (run.count, -1)).transpose(0, 1)
             logits.append(torch.baddbmm(shift, x, weight).relu_() @ last)
-        return torch.cat(logits)
+        return cat(logits)
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ Cell (x, y) has the number y·S + x, its centre at (4x, 4y) pixels of the frame,
 10.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache, wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -60,11 +60,22 @@ def together(like: Tensor) -> bool:
     return like.device.type != "cpu" or torch.compiler.is_compiling()
 
 
+def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """`torch.cat` that copies nothing where there is one tensor."""
+    return torch.cat(list(tensors), dim) if len(tensors) > 1 else tensors[0]
+
+
 @constant
 def interpolation(size: int, side: int, like: Tensor) -> Tensor:
     """side×size matrix of linear interpolation with align_corners=True along one axis."""
     eye = torch.eye(size, device=like.device, dtype=like.dtype)
     return F.interpolate(eye[None], size=side, mode="linear", align_corners=True)[0].T
+
+
+@constant
+def pairs(B: int, like: Tensor) -> Tensor:
+    """The numbers of B pairs, B×1."""
+    return torch.arange(B, device=like.device)[:, None]
 
 
 @constant
@@ -82,6 +93,13 @@ def bilinear_taps(size: int, side: int, like: Tensor) -> tuple[Tensor, Tensor]:
     index, weight = linear_taps(size, side, like)  # the same for rows and columns
     taps = index[:, None, :, None] * size + index[None, :, None, :]
     return taps.reshape(-1, 4), (weight[:, None, :, None] * weight[None, :, None, :]).reshape(-1, 4)
+
+
+@constant
+def cell_centres(side: int, like: Tensor) -> Tensor:
+    """The centres (x, y) of all cells, pixels, 2×side²."""
+    cell = torch.arange(side * side, device=like.device)
+    return STRIDE * torch.stack([cell % side, cell // side]).to(like.dtype)
 
 
 def nearest_cells(points: Tensor, side: int) -> Tensor:

@@ -6,7 +6,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from dhpf.model.grid import constant, interpolation
+from dhpf.model.grid import cat, constant, interpolation
 
 
 def interpolated_norms(maps: Tensor, widths: list[int], side: int) -> Tensor:
@@ -29,14 +29,14 @@ def interpolated_norms(maps: Tensor, widths: list[int], side: int) -> Tensor:
         sums = [
             p.unflatten(-1, (count, width)).sum(-1) for p, (width, count) in zip(parts, runs, strict=True)
         ]
-        return torch.cat(sums, -1) if len(sums) > 1 else sums[0]
+        return cat(sums, -1)
 
     own = by_layer(maps.square())
     if maps.shape[1] == side:
         return own.permute(0, 3, 1, 2)
     left, right, top, bottom = maps[:, :, :-1], maps[:, :, 1:], maps[:, :-1], maps[:, 1:]
     beside, below = by_layer(left * right), by_layer(top * bottom)
-    diagonal = by_layer(left[:, :-1] * right[:, 1:] + right[:, :-1] * left[:, 1:])
+    diagonal = by_layer(torch.addcmul(left[:, :-1] * right[:, 1:], right[:, :-1], left[:, 1:]))
     inner = torch.cat([torch.cat([own, beside], 2), torch.cat([below, diagonal / 2], 2)], 1).permute(
         0, 3, 1, 2
     )

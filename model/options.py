@@ -83,6 +83,7 @@ class ModelOptions:
         240, "side that images are resized to, in pixels", type=image_side, metavar="PIXELS"
     )
     device: str = option("auto", "auto, cpu, cuda or cuda:N", type=device_name)
+    precision: str = option("fp32", "of the backbone and the transformation", choices=("fp32", "bf16"))
 
 
 @dataclass(frozen=True)

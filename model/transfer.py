@@ -3,9 +3,8 @@
 import torch
 from torch import Tensor
 
-from dhpf.model.grid import STRIDE
+from dhpf.model.grid import cell_centres
 
-REACH = 5  # half the side of a cell's receptive field, pixels
 NEAR = 0.1  # sides of the frame: what counts as the same place in a confidence
 
 
@@ -19,8 +18,7 @@ def mutual_filter(scores: Tensor, column_max: Tensor) -> Tensor:
         B×n×N.
     """
     row_max = scores.amax(2, keepdim=True)
-    row_max = row_max + 1e-30 * (row_max == 0)
-    column_max = column_max + 1e-30 * (column_max == 0)
+    row_max, column_max = (torch.where(m == 0, 1e-30, m) for m in (row_max, column_max))
     return scores * (scores / row_max) * (scores / column_max[:, None])
 
 
@@ -56,8 +54,6 @@ def move_points(points: Tensor, cells: Tensor, covers: Tensor, targets: Tensor, 
     Returns:
         B×2×P.
     """
-    shift = (
-        torch.stack([targets % side - cells % side, targets // side - cells // side], 1) * STRIDE
-    )  # B×2×P×9
-    count = covers.sum(2)
-    return points + (shift * covers[:, None]).sum(3) / count[:, None].to(points.dtype)
+    place = cell_centres(side, points)
+    shift = place[:, targets] - place[:, cells]  # 2×B×P×9
+    return points + ((shift * covers).sum(3) / covers.sum(2)).transpose(0, 1)

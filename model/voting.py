@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dhpf.model.correlation import Block, Correlation
-from dhpf.model.grid import together
+from dhpf.model.grid import cat, constant, pairs, together
 from dhpf.model.weak_loss import entropies_by_displacement
 
 
@@ -73,9 +73,17 @@ class DisplacementRows:
 def factor_rows(factors: Tensor, cells: Tensor) -> Tensor:
     """The factors of some source cells (B×n) with all target cells, B×n×N, from the table by displacement."""
     S = (factors.shape[-1] + 1) // 2
-    pair = torch.arange(len(cells), device=cells.device)[:, None]
+    pair = pairs(len(cells), factors)
     windows = factors.unfold(1, S, 1).unfold(2, S, 1)  # B×S×S×S×S: a window for every source cell
-    return windows[pair, S - 1 - cells // S, S - 1 - cells % S].flatten(2)
+    y, x = _corners(S, factors)[:, cells]
+    return windows[pair, y, x].flatten(2)
+
+
+@constant
+def _corners(S: int, like: Tensor) -> Tensor:
+    """Where the windows of all source cells begin, (dy, dx), 2×S²."""
+    cell = torch.arange(S * S, device=like.device)
+    return S - 1 - torch.stack([cell // S, cell % S])
 
 
 @torch.no_grad()
@@ -119,7 +127,7 @@ def no_voting(correlation: Correlation) -> Scores:
 
 def displaced(correlation: Correlation, parts: list[tuple[Tensor, Tensor, Tensor]]) -> Scores:
     """Scores by `DisplacementRows`, from the factors, row maxima and column maxima of each part of the correlation."""
-    factors, row_max, column_max = (torch.cat(x) for x in zip(*parts, strict=True))
+    factors, row_max, column_max = (cat(x) for x in zip(*parts, strict=True))
     return Scores(DisplacementRows(correlation, factors, row_max, column_max), column_max)
 
 

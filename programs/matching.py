@@ -89,6 +89,7 @@ def loaded(options: MatchOptions) -> Matcher:
         layers=options.backbone_layers,
         side=options.backbone_side,
     )
+    matcher.model.bf16 = options.precision == "bf16"
     matcher.model.ablate(ablation(raw, len(matcher.model.backbone.channels), bool(options.load)))
     if not options.json:
         print(matcher)
@@ -231,7 +232,12 @@ def save(
 ) -> None:
     """Writes what was found as `path`.json, .csv, -matches.png and -warped.png, and the page to explore it if one is
     asked for; prints it. `drawn`: more arguments of `pictures.matches`. Raises: UserError."""
-    about = {"model": str(matcher), "img_side": options.img_side, "versions": versions()}
+    about = {
+        "model": str(matcher),
+        "img_side": options.img_side,
+        "precision": options.precision,
+        "versions": versions(),
+    }
     ends = {
         end: {
             "file": str(file),

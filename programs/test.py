@@ -40,7 +40,6 @@ class TestingOptions:
         type=number(float, 0),
         metavar="GB",
     )
-    precision: str = option("fp32", "of the backbone and the transformation", choices=("fp32", "bf16"))
     seed: int = option(0, "draws the untrained learner", type=number(int, 0, 2**32 - 1), metavar="N")
     from_predictions: Path | None = option(
         None,

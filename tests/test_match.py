@@ -293,6 +293,17 @@ def test_points_come_from_an_option_or_a_file(home: Path) -> None:
     assert pd.read_csv(home / "one" / "a-a.csv").iloc[0].equals(table.iloc[0])
 
 
+def test_bfloat16_finds_nearly_the_same(home: Path) -> None:
+    tables = {}
+    for precision in ("fp32", "bf16"):
+        succeed(home, f"match.py a.png others/b.jpg --precision {precision} --output {precision} {TINY}")
+        assert json.loads((home / precision / "a-b.json").read_text())["precision"] == precision
+        tables[precision] = pd.read_csv(home / precision / "a-b.csv")[["target_x", "target_y"]].to_numpy()
+    off = np.linalg.norm(tables["fp32"] - tables["bf16"], axis=1)
+    assert off.any()
+    assert np.median(off) < 170 / 16  # a cell
+
+
 def test_a_checkpoint_brings_its_gates(home: Path) -> None:
     """The layers that are told are those that its gates select; soft gates and raw features can be asked for."""
     torch.manual_seed(3)

@@ -22,7 +22,6 @@ class TrainingOptions:
     alpha: float = option(
         0.1, "PCK's alpha, also of the strong loss", type=number(float, 0, 1, above=True), metavar="A"
     )
-    precision: str = option("fp32", "of the backbone and the transformation", choices=("fp32", "bf16"))
     seed: int = option(0, "fixes everything that is drawn", type=number(int, 0, 2**32 - 1), metavar="N")
     save_every: int = option(0, "save the state within an epoch too", type=number(int, 0), metavar="STEPS")
     resume: Path | None = option(None, "continue the run of this folder", type=Path, metavar="RUN_FOLDER")
