@@ -6,13 +6,15 @@ name. A field is made by `option`; what it is called on the command line follows
 
 import argparse
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, field, fields
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
+from dhpf.common import __version__
 from dhpf.common.errors import UserError
-from dhpf.common.files import PREDICTIONS
+from dhpf.common.files import MIB, PREDICTIONS, read_json
 from dhpf.common.registry import Registry
 
 
@@ -52,6 +54,7 @@ class Parser(argparse.ArgumentParser):
             formatter_class=Formatter,
             allow_abbrev=False,
         )
+        self.add_argument("--version", action="version", version=f"DHPF {__version__}")
         self.options = options
         groups: dict[str, Any] = {}
         for spec in fields(options):
@@ -72,6 +75,30 @@ class Parser(argparse.ArgumentParser):
         """The options that arguments (those of the process by default) give; `saved` stands for what they do not."""
         self.set_defaults(**(saved or {}))
         return self.options(**listless(vars(self.parse_args(arguments))))
+
+    def parse_resumable(self, arguments: Sequence[str] | None, free: Collection[str]) -> Any:
+        """The options given, or those of the run that --resume names; what an older run does not know has its default.
+
+        Args: free: the options that may differ when a run is resumed, since they do not change what it computes.
+        Raises:
+            UserError: there is no such run, or an option given changes what it computes.
+        """
+        options = self.parse(arguments)
+        if options.resume is None:
+            return options
+        try:
+            content = dict(json.loads((options.resume / "options.json").read_text()))
+        except (OSError, ValueError, TypeError) as error:
+            raise UserError(
+                f"--resume {options.resume}: not the folder of a run, options.json cannot be read"
+            ) from error
+        saved = as_json({k: content.get(k, self.get_default(k)) for k in asdict(options)})
+        resumed = self.parse(arguments, saved)
+        changed = [k for k, v in as_json(asdict(resumed)).items() if k not in free and v != saved[k]]
+        if changed:
+            names = ", ".join(f"--{k.replace('_', '-')} (it was {saved[k]})" for k in changed)
+            raise UserError(f"--resume {options.resume}: it would be another run with a different {names}")
+        return resumed
 
     def parse_known(self, arguments: Sequence[str] | None) -> tuple[Any, list[str]]:
         """The options, and the arguments that are none of them."""
@@ -122,6 +149,11 @@ def add_option(group: Any, spec: "Field[Any]", argument: dict[str, Any]) -> None
     for short, value in shorthands.items():
         look: dict[str, Any] = {"dest": spec.name, "default": argparse.SUPPRESS, "help": f"{flag} {value}"}
         group.add_argument(short, action="store_const", const=value, **look)
+
+
+def as_json(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as a run's file has them."""
+    return json.loads(json.dumps(options, default=str))
 
 
 def listless(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -187,9 +219,24 @@ def image_side(text: str) -> int:
     return side
 
 
-def layer_set(text: str) -> tuple[int, ...]:
-    """Distinct numbers of hyperpixel layers, '2,17,21'."""
+class Layers(tuple[int, ...]):
+    """Numbers of hyperpixel layers, and of which backbone where a file of `search.py` gave them."""
+
+    backbone: str | None = None
+
+
+def layer_set(text: str) -> Layers:
+    """Distinct numbers of hyperpixel layers, '2,17,21', or those of a file that `search.py` wrote, '@layers.json'."""
+    if text.startswith("@"):
+        try:
+            content = read_json(existing(text[1:]), MIB)
+            found = layer_set(",".join(str(layer) for layer in content["layers"]))
+            found.backbone = str(content["backbone"])
+        except (UserError, LookupError, TypeError) as error:
+            reason = f": {error}" if isinstance(error, UserError) else " with layers and their backbone"
+            raise argparse.ArgumentTypeError(f"{text}: not a file of search.py{reason}") from None
+        return found
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isascii() and part.isdecimal() for part in parts):
         raise argparse.ArgumentTypeError(f"'{text}' is not a list of layer numbers such as 2,17,21")
-    return tuple(sorted({int(part) for part in parts}))
+    return Layers(sorted({int(part) for part in parts}))

@@ -83,7 +83,7 @@ def predict(
     batches = [list(indices[b : b + bsz]) for b in range(0, len(indices), bsz)]
     steps = plan(keys, batches, capacity)
     pin = device.type == "cuda"
-    images = load(partial(_image, benchmark), [missing for _, missing, _ in steps if missing], workers, pin)
+    images = load(partial(image_of, benchmark), [missing for _, missing, _ in steps if missing], workers, pin)
     annotations = load(benchmark.annotation, batches, min(workers, 1))
     codes = Codes(model)
     rows: Rows = {}
@@ -98,7 +98,7 @@ def predict(
                 codes.encode(list(found[0]), found[1].to(device, non_blocking=True))
         skipped += tolerated(problems, on_bad_pair)
         if batch is not None:
-            for part in _parts(batch, codes, device.type != "cuda"):
+            for part in parts_of(batch, codes, device.type != "cuda"):
                 rows |= _compare(model, codes, benchmark, part)
         for key in dropped:
             codes.codes.pop(key, None)
@@ -106,11 +106,11 @@ def predict(
     return rows, skipped
 
 
-def _image(benchmark: Benchmark, key: str) -> tuple[str, torch.Tensor]:
+def image_of(benchmark: Benchmark, key: str) -> tuple[str, torch.Tensor]:
     return key, benchmark.image(key)
 
 
-def _parts(batch: dict[str, Any], codes: Codes, single: bool) -> list[dict[str, Any]]:
+def parts_of(batch: dict[str, Any], codes: Codes, single: bool) -> list[dict[str, Any]]:
     """The pairs of a batch whose images are encoded, one by one or together."""
     both = zip(batch["src_key"], batch["trg_key"], strict=True)
     good = [i for i, (s, t) in enumerate(both) if s in codes.codes and t in codes.codes]

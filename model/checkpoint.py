@@ -1,6 +1,7 @@
 """Models from files: a backbone's weights, and the checkpoints of learners."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 from dhpf.common.errors import UserError
 from dhpf.common.weights import State, metadata, read_tensors
 from dhpf.model import BACKBONES, VOTINGS
+from dhpf.model.ablation import Ablation, checked_layers
 from dhpf.model.dhpf import DHPF
 
 OPTIONS = "options.json"  # of the run folder that a checkpoint lies in
@@ -17,10 +19,15 @@ GUESSED = ("resnet50", "resnet101", "efficientnet_lite0")  # what a checkpoint t
 
 @dataclass(frozen=True)
 class About:
-    """What is known of a checkpoint beside its tensors; `note` says in a line where the backbone was guessed."""
+    """What is known of a checkpoint beside its tensors.
+
+    layers: those that every pair used in training, if no gates chose.
+    note: says in a line where the backbone was guessed.
+    """
 
     backbone: str
     voting: str = "hough"
+    layers: tuple[int, ...] | None = None
     note: str = ""
 
 
@@ -34,7 +41,7 @@ def about(path: Path, state: State, backbone: str | None = None) -> About:
     if not told and (path.parent / OPTIONS).is_file():
         try:
             options = dict(json.loads((path.parent / OPTIONS).read_text()))
-            told = {k: str(options[k]) for k in ("backbone", "voting") if options.get(k)}
+            told = {k: str(options[k]) for k in ("backbone", "voting", "layers") if options.get(k)}
         except (OSError, ValueError, TypeError) as error:
             raise UserError(
                 f"{path.parent / OPTIONS}: cannot be read, it should say what {path.name} is"
@@ -43,14 +50,14 @@ def about(path: Path, state: State, backbone: str | None = None) -> About:
     if None not in (backbone, known) and backbone != known:
         raise UserError(f"--backbone {backbone}: the checkpoint {path} belongs to {known}")
     voting = VOTINGS.checked(told.get("voting", "hough"))
+    layers = tuple(sorted(int(number) for number in re.findall(r"\d+", told.get("layers", "")))) or None
     if name := known or backbone:
         if not fits(name, state) and (other := next((n for n in GUESSED if fits(n, state)), None)):
             raise UserError(f"--backbone {name}: by its layers the checkpoint {path} belongs to {other}")
-        return About(name, voting)
+        return About(name, voting, layers)
     name = fitting(path, state)
-    return About(
-        name, voting, f"{path.name} does not say its backbone: by its layers it is taken for {name}'s"
-    )
+    note = f"{path.name} does not say its backbone: by its layers it is taken for {name}'s"
+    return About(name, voting, layers, note)
 
 
 def fits(backbone: str, state: State) -> bool:
@@ -137,4 +144,5 @@ def load_model(
     known = about(path, state, backbone)
     model = build_model(known.backbone, weights, voting or known.voting)
     load_learner(model, path, state)
+    model.ablate(Ablation(layers=checked_layers(known.layers, model.backbone)))
     return model, known

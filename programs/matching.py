@@ -69,7 +69,7 @@ def loaded(options: MatchOptions) -> Matcher:
     """The matcher that the options ask for; it says what it is. Raises: UserError."""
     raw = replace(options, raw=options.raw or not options.load)
     if not options.load:
-        ablation(raw, len(BACKBONES[options.backbone or DEFAULT_BACKBONE].channels), learned=False)
+        ablation(raw, BACKBONES[options.backbone or DEFAULT_BACKBONE], learned=False)
     matcher = Matcher.load(
         options.load or options.backbone or DEFAULT_BACKBONE,
         backbone=options.backbone,
@@ -78,7 +78,8 @@ def loaded(options: MatchOptions) -> Matcher:
         img_side=options.img_side,
         device=options.device,
     )
-    matcher.model.ablate(ablation(raw, len(matcher.model.backbone.channels), bool(options.load)))
+    model = matcher.model
+    model.ablate(ablation(raw, model.backbone, bool(options.load), model.ablation.layers))
     print(matcher)
     return matcher
 

@@ -24,6 +24,7 @@ from dhpf.model.checkpoint import build_model, load_model
 from dhpf.model.options import DEFAULT_BACKBONE, DEFAULT_VOTING
 from dhpf.model.released import resolve
 from dhpf.programs.match import MatchOptions
+from dhpf.programs.search import SearchOptions
 from dhpf.programs.test import TestOptions
 from dhpf.report.runs import report_test, resources
 
@@ -34,7 +35,7 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
 
     backbone, voting = options.backbone or DEFAULT_BACKBONE, options.voting or DEFAULT_VOTING
     if not options.load:  # what can be refused without a model is refused before one is loaded
-        ablation(options, len(BACKBONES[backbone].channels), learned=False)
+        ablation(options, BACKBONES[backbone], learned=False)
     processes, device = start(options.device)
     rank, count = processes.process_index, processes.num_processes
     checkpoint = resolve(options.load) if options.load else None
@@ -49,7 +50,7 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
     else:
         model = build_model(backbone, options.backbone_weights, voting)
     options = replace(options, backbone=model.backbone.name, voting=model.voting)
-    model.ablate(ablation(options, len(model.backbone.channels), bool(options.load)))
+    model.ablate(ablation(options, model.backbone, bool(options.load), model.ablation.layers))
     model.bf16 = options.precision == "bf16"
     model.to(device)
 
@@ -89,7 +90,7 @@ def measure_predictions(options: TestOptions, path: Path) -> None:
         print(describe(rescore(path, options.alpha, options.thres)))
         return
     unread: list[str] = []
-    benchmark, begin = benchmark_of(options), time.monotonic()
+    benchmark, begin = opened(options), time.monotonic()
     words = f"predictions of {path.name}"
     if own:
         table = of_benchmark(path, read_predictions(path), benchmark)
@@ -173,7 +174,7 @@ def finished(
     return results
 
 
-def opened(options: TestOptions | MatchOptions) -> Benchmark:
+def opened(options: TestOptions | MatchOptions | SearchOptions) -> Benchmark:
     """The pairs that the options name, numbered as they are tested. Raises: UserError."""
     assert options.benchmark
     if len(options.list) > 1:

@@ -208,7 +208,7 @@ def resources(seconds: float, pairs: int, device: torch.device) -> dict[str, str
     used = {
         "time": f"{seconds:.1f} s, {pairs / max(seconds, 1e-9):.3g} pairs/s",
         "memory": f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30:.2f} GiB",
-        "device": "CPU",
+        "device": device.type.upper(),
     }
     if device.type == "cuda":
         used |= {"device": torch.cuda.get_device_name(device)}

@@ -6,7 +6,7 @@ from pathlib import Path
 from dhpf.common.options import OutputOptions, number, option
 from dhpf.data.options import DataOptions
 from dhpf.model import BACKBONES, VOTINGS
-from dhpf.model.options import DEFAULT_BACKBONE, DEFAULT_VOTING, NO_HOUGH, ModelOptions
+from dhpf.model.options import DEFAULT_BACKBONE, DEFAULT_VOTING, NO_HOUGH, LayerOptions, ModelOptions
 from dhpf.training import SUPERVISIONS
 
 
@@ -29,7 +29,7 @@ class TrainingOptions:
 
 
 @dataclass(frozen=True)
-class TrainOptions(OutputOptions, ModelOptions, DataOptions, TrainingOptions):
+class TrainOptions(OutputOptions, LayerOptions, ModelOptions, DataOptions, TrainingOptions):
     """All options of `train.py`."""
 
     backbone: str = option(DEFAULT_BACKBONE, "frozen feature extractor", choices=BACKBONES)

@@ -18,6 +18,7 @@ from dhpf.common.run import HISTORY, Run, progress, versions
 from dhpf.data import open_benchmark
 from dhpf.data.benchmark import Benchmark, write_trained
 from dhpf.data.loading import Loader, tolerated
+from dhpf.model.ablation import Ablation, checked_layers
 from dhpf.model.checkpoint import build_model, load_learner
 from dhpf.training import SUPERVISIONS
 from dhpf.training.options import TrainOptions
@@ -68,6 +69,7 @@ class Trainer:
             raise UserError(f"{self.sets['trn'].list_path}: one pair makes no training batch, two are needed")
         torch.manual_seed(options.seed)
         self.model = build_model(options.backbone, options.backbone_weights, options.voting)
+        self.model.ablate(Ablation(layers=checked_layers(options.layers, self.model.backbone)))
         self.model.bf16 = options.precision == "bf16"
         if count > 1 and self.device.type == "cuda":
             self.model.learner = nn.SyncBatchNorm.convert_sync_batchnorm(self.model.learner)
@@ -157,7 +159,7 @@ class Trainer:
     def _material(self) -> dict[str, float]:
         """What tells one data set and one backbone from another, wherever they lie."""
         sizes = {f"pairs of '{split}'": float(len(data)) for split, data in self.sets.items()}
-        norms = [p.double().abs().sum().item() for p in self.model.backbone.parameters()]
+        norms = [p.cpu().double().abs().sum().item() for p in self.model.backbone.parameters()]
         return sizes | {"backbone weights (sum of their sizes)": sum(norms)}
 
     def _restore(self, path: Path) -> dict[str, int]:
@@ -322,7 +324,9 @@ class Trainer:
     @property
     def about(self) -> dict[str, str]:
         """What state and checkpoints say of themselves."""
-        return {"backbone": self.model.backbone.name, "voting": self.model.voting}
+        told = {"backbone": self.model.backbone.name, "voting": self.model.voting}
+        layers = self.model.ablation.layers
+        return told | ({"layers": ",".join(map(str, layers))} if layers else {})
 
     def _check_finite(self, bad: list[str]) -> None:
         """Stop all processes, with the state saved beside the run's, if any names pairs."""
@@ -338,7 +342,8 @@ class Trainer:
 
     def _total(self, values: Tensor) -> Tensor:
         """Sum over processes."""
-        return total(values.to(self.device)).cpu()
+        # MPS has no float64, and is one process.
+        return total(values if self.device.type == "mps" else values.to(self.device)).cpu()
 
     def _no_sums(self) -> Tensor:
         """Loss, pairs, PCK, pairs with key-points, and every layer's selection, summed over no pairs."""
@@ -349,7 +354,7 @@ class Trainer:
         pairs, known = len(step.pck), step.pck.isfinite()
         loss, pck = step.loss.item() * pairs, float(step.pck[known].sum())
         head = torch.tensor([loss, pairs, pck, int(known.sum())], dtype=torch.float64)
-        return torch.cat([head, step.selection.double().mean(0).cpu() * pairs])
+        return torch.cat([head, step.selection.cpu().double().mean(0) * pairs])
 
     @staticmethod
     def _means(sums: Tensor) -> dict[str, float]:
