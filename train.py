@@ -1,6 +1,10 @@
 """Train DHPF; see `python train.py --help` and the README."""
 
-from dhpf.programs.train import main
+import signal
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it silently until the program answers for itself
+
+from dhpf.programs.train import main  # noqa: E402
 
 if __name__ == "__main__":
     main()

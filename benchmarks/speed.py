@@ -17,12 +17,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from dhpf.common.processors import share_processors
+
+share_processors()  # as the programs do, before torch is imported
+
 import timm
 import torch
 import torchvision
 from torch import Tensor, nn
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from dhpf.common.errors import UserError
 from dhpf.common.processes import start
 from dhpf.common.program import keep_freed_memory

@@ -45,6 +45,19 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def instead(path: Path) -> str:
+    """What a file is instead of what its name says, where that is told easily."""
+    with suppress(OSError), path.open("rb") as file:
+        head = file.read(1024)
+        if not head:
+            return "an empty file"
+        if head.startswith(b"version https://git-lfs"):
+            return "a pointer of Git LFS, which 'git lfs pull' replaces by the file"
+        if head.lstrip().startswith(b"<"):
+            return "a web page"
+    return ""
+
+
 def read_bytes(path: Path, limit: int) -> bytes:
     """A file of at most `limit` bytes."""
     try:

@@ -7,15 +7,21 @@ name. A field is made by `option`; what it is called on the command line follows
 import argparse
 import inspect
 import json
+import re
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 from dhpf.common import __version__
 from dhpf.common.errors import UserError
 from dhpf.common.files import MIB, PREDICTIONS, read_json
 from dhpf.common.registry import Registry
+
+ORIGIN = ("backbone", "backbone_layers")  # what layers of a search belong to
+FORMATS = ("text", "markdown", "latex", "csv", "html")  # of tables, see report.formats
 
 
 def option(default: Any = MISSING, help: str = "", **argument: Any) -> Any:
@@ -35,6 +41,7 @@ class OutputOptions:
     logpath: str = option(
         "", "run folder, logs/NAME; named after the run and the time if not given", metavar="NAME"
     )
+    quiet: bool = option(False, "no progress and no log on the console, only what goes wrong")
 
     @property
     def run_folder(self) -> Path | None:
@@ -99,6 +106,16 @@ class Parser(argparse.ArgumentParser):
             names = ", ".join(f"--{k.replace('_', '-')} (it was {saved[k]})" for k in changed)
             raise UserError(f"--resume {options.resume}: it would be another run with a different {names}")
         return resumed
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's, which takes a value with a minus sign in front, such as '-5,101', for an option."""
+        joined: list[str] = []
+        for argument in sys.argv[1:] if args is None else args:
+            if re.match(r"-\.?\d", argument) and joined and re.fullmatch(r"--[a-z-]+", joined[-1]):
+                joined[-1] += f"={argument}"
+            else:
+                joined.append(argument)
+        return super().parse_known_args(joined, namespace)
 
     def parse_known(self, arguments: Sequence[str] | None) -> tuple[Any, list[str]]:
         """The options, and the arguments that are none of them."""
@@ -220,9 +237,9 @@ def image_side(text: str) -> int:
 
 
 class Layers(tuple[int, ...]):
-    """Numbers of hyperpixel layers, and of which backbone where a file of `search.py` gave them."""
+    """Numbers of hyperpixel layers; what `ORIGIN` says of their backbone where a file of `search.py` gave them."""
 
-    backbone: str | None = None
+    origin: Mapping[str, str] = MappingProxyType({})
 
 
 def layer_set(text: str) -> Layers:
@@ -231,7 +248,7 @@ def layer_set(text: str) -> Layers:
         try:
             content = read_json(existing(text[1:]), MIB)
             found = layer_set(",".join(str(layer) for layer in content["layers"]))
-            found.backbone = str(content["backbone"])
+            found.origin = {name: str(content.get(name, "")) for name in ORIGIN}
         except (UserError, LookupError, TypeError) as error:
             reason = f": {error}" if isinstance(error, UserError) else " with layers and their backbone"
             raise argparse.ArgumentTypeError(f"{text}: not a file of search.py{reason}") from None

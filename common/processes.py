@@ -1,7 +1,11 @@
 """Where a program computes: one process or several, started by `torchrun` or `accelerate launch`."""
 
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any
 
@@ -11,6 +15,8 @@ from accelerate.utils import gather_object, reduce
 from torch import Tensor, nn
 
 from dhpf.common.errors import UserError
+
+PATIENCE = 10.0  # seconds without a word
 
 
 def choose_device(name: str) -> torch.device:
@@ -52,8 +58,35 @@ def start(device: str) -> tuple[PartialState, torch.device]:
         UserError: there is no such device.
     """
     chosen = choose_device(device)
-    state = PartialState(cpu=chosen.type == "cpu")
+    with waiting():
+        state = PartialState(cpu=chosen.type == "cpu")
     return state, chosen if state.num_processes == 1 else state.device
+
+
+@contextmanager
+def waiting() -> Iterator[None]:
+    """Says every few seconds which processes of a launcher are waited for; a signal kills meanwhile."""
+    names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    if not {*names} <= os.environ.keys():
+        yield
+        return
+    rank, count, host, port = (os.environ[name] for name in names)
+    done = threading.Event()
+
+    def tell() -> None:
+        while not done.wait(PATIENCE):
+            words = f"process {rank} of 0 to {int(count) - 1} waits for the others at {host}:{port}"
+            print(words, file=sys.stderr, flush=True)
+
+    threading.Thread(target=tell, daemon=True).start()
+    # Torch waits in C, where Python's handlers are not called.
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        done.set()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def synchronise(module: nn.Module, share: float) -> None:
@@ -73,3 +106,16 @@ def total(values: Tensor) -> Tensor:
 def gather(items: list[Any]) -> list[Any]:
     """The items of all processes, in the order of their ranks."""
     return gather_object(items)
+
+
+def peak_memory(device: torch.device) -> dict[str, float]:
+    """The most memory in GiB that this process has had, where the system tells it, and has had on a GPU."""
+    peaks = {}
+    with suppress(ImportError):  # Windows has none
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024  # bytes
+        peaks["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+    if device.type == "cuda":
+        peaks["GPU memory"] = torch.cuda.max_memory_allocated(device) / 2**30
+    return peaks

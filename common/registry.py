@@ -3,7 +3,7 @@
 from collections.abc import Iterator, MutableMapping
 from difflib import get_close_matches
 from importlib import import_module
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from dhpf.common.errors import UserError
 
@@ -21,27 +21,32 @@ class Registry(MutableMapping[str, T]):
 
     Args:
         kind: what the things are, for messages.
+        families: by prefix, a place of a function that makes a thing of a name 'prefix:anything'.
     Raises (on access):
         UnknownNameError: a UserError that names the closest.
     """
 
-    def __init__(self, kind: str, places: dict[str, str]) -> None:
+    def __init__(self, kind: str, places: dict[str, str], families: dict[str, str] | None = None) -> None:
         self.kind = kind
+        self.families = families or {}
         self._things: dict[str, T | str] = dict(places)
+        self._made: dict[str, T] = {}
 
     def __getitem__(self, name: str) -> T:
-        thing = self._things[self.checked(name)]
-        if isinstance(thing, str):
-            module, _, attribute = thing.partition(":")
-            thing = self._things[name] = cast(T, getattr(import_module(module), attribute))
+        thing = self._made.get(self.checked(name)) or self._things.get(name)
+        if thing is None:
+            thing = self._made[name] = imported(self.families[name.partition(":")[0]])(name)
+        elif isinstance(thing, str):
+            thing = self._things[name] = cast(T, imported(thing))
         return thing
 
     def checked(self, name: str) -> str:
         """The name, if something has it."""
-        if name not in self._things:
+        if name not in self:
             close = get_close_matches(name, self._things, 1)
             near = f"did you mean {close[0]}? " if close else ""
-            raise UnknownNameError(f"there is no {self.kind} '{name}': {near}choose one of {', '.join(self)}")
+            known = ", ".join([*self, *(f"{prefix}:NAME" for prefix in self.families)])
+            raise UnknownNameError(f"there is no {self.kind} '{name}': {near}choose one of {known}")
         return name
 
     def __setitem__(self, name: str, thing: T) -> None:
@@ -51,10 +56,17 @@ class Registry(MutableMapping[str, T]):
         del self._things[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._things
+        prefix, _, rest = str(name).partition(":")
+        return name in self._things or (prefix in self.families and bool(rest))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._things)
 
     def __len__(self) -> int:
         return len(self._things)
+
+
+def imported(place: str) -> Any:
+    """What 'module:attribute' names."""
+    module, _, attribute = place.partition(":")
+    return getattr(import_module(module), attribute)

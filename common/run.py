@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import platform
 import shutil
@@ -12,20 +13,28 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
-from io import StringIO
+from io import BytesIO, StringIO
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+from PIL.Image import Image
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import masked_crc32c
+from tensorboardX.summary import hparams
 from tqdm import tqdm
 
 from dhpf.common import __version__
-from dhpf.common.errors import UserError
+from dhpf.common.errors import UserError, refusal
+from dhpf.common.program import Stopped
 
 OPTIONS, LOG, HISTORY, EVENTS = "options.json", "log.txt", "history.csv", "events.out.tfevents"
-GROWING = (LOG, HISTORY, EVENTS)
+LOCK = ".lock"
+MINUTE = 60.0  # seconds between lines of progress
+SPENT = "time_and_memory.csv"
+GROWING = (LOG, HISTORY, EVENTS, SPENT)
 
 
 class Run:
@@ -35,51 +44,129 @@ class Run:
     sizes: `rewind` cuts off what was written after a state was saved, and the resumed run goes on without gaps
     or doubles.  (tensorboardX's own writer starts a file per run and writes in a thread, later.)
 
-    Every method raises a UserError where a file cannot be written.
+    The folder belongs to this process until `close`, or until it ends, however it does.  Every method raises a
+    UserError where a file cannot be written; the first, where another process has the folder.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, quiet: bool = False) -> None:
+        """Args: quiet: the console gets none of the log."""
         self.folder = folder
+        self.quiet = quiet
+        self._lock = hold(folder)
+
+    def close(self) -> None:
+        self._lock.release()
 
     @classmethod
-    def create(cls, folder: Path, options: Mapping[str, Any]) -> "Run":
+    def create(
+        cls, folder: Path, options: Mapping[str, Any], *, numbered: bool = False, quiet: bool = False
+    ) -> "Run":
         """A new run folder.
+
+        Args: numbered: a number is added to its name where there is such a folder.
 
         Raises:
             UserError: it exists already, or cannot be made.
         """
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            raise UserError(f"{folder}: the run folder exists already, choose another --logpath") from None
-        except OSError as error:
-            raise UserError(f"{folder}: the run folder cannot be made ({error.strerror})") from error
-        run = cls(folder)
+        others = (folder.with_name(f"{folder.name}-{number}") for number in count(2))
+        for place in chain([folder], others if numbered else ()):
+            try:
+                place.mkdir(parents=True)
+                break
+            except FileExistsError:
+                continue
+            except OSError as error:
+                raise UserError(f"{place}: the run folder cannot be made ({error.strerror})") from error
+        else:
+            raise UserError(
+                f"{folder}: the run folder exists already, choose another --logpath or go on with --resume {folder}"
+            )
+        run = cls(place, quiet)
         try:
             run._append(OPTIONS, json.dumps(dict(options), indent=2, default=str) + "\n")
         except UserError:
-            shutil.rmtree(folder, ignore_errors=True)
+            run.close()
+            shutil.rmtree(place, ignore_errors=True)
             raise
         return run
 
     def log(self, text: str) -> None:
         """A line for the console and the log."""
-        with suppress(OSError):  # the console may be gone, or redirected to a full disk
-            print(text, flush=True)
+        if not self.quiet:
+            with suppress(OSError):  # the console may be gone, or redirected to a full disk
+                print(text, flush=True)
+        self.note(text)
+
+    @contextmanager
+    def ending(self) -> Iterator[None]:
+        """Within, what stops the run gets into its log; afterwards the folder is free."""
+        try:
+            yield
+        except Stopped as stop:
+            self.log(f"stopped by {stop.number.name}: continue with --resume {self.folder}")
+            raise
+        except Exception as error:
+            if words := str(error) if isinstance(error, UserError) else refusal(error):
+                with suppress(UserError):  # the disk may be what is full
+                    self.note(f"stopped: {words}")
+            raise
+        finally:
+            self.close()
+
+    def note(self, text: str) -> None:
+        """A line for the log alone."""
         self._append(LOG, text + "\n")
 
     def record(self, epoch: int, figures: Mapping[str, float]) -> None:
         """The figures of an epoch (counted from 1), as a line of the CSV and as TensorBoard scalars."""
-        lines = StringIO()
+        self._line(HISTORY, epoch, figures)
+        self.show(epoch, figures)
+
+    def spent(self, epoch: int, used: Mapping[str, float]) -> None:
+        """The time and memory of an epoch: apart from its figures, since they differ from machine to machine."""
+        self._line(SPENT, epoch, {name: round(value, 3) for name, value in used.items()})
+
+    def _line(self, name: str, epoch: int, figures: Mapping[str, float]) -> None:
+        """A line of a CSV, with the columns that its first line names: a run of an earlier version has fewer."""
+        lines, columns = StringIO(), [*figures]
         rows = csv.writer(lines, lineterminator="\n")
-        events = []
-        if epoch == 1:
-            rows.writerow(["epoch", *figures])
-            events.append(Event(wall_time=time.time(), file_version="brain.Event:2"))
-        rows.writerow([epoch, *figures.values()])
-        values = [Summary.Value(tag=name, simple_value=value) for name, value in figures.items()]
-        events.append(Event(wall_time=time.time(), step=epoch, summary=Summary(value=values)))
-        self._append(HISTORY, lines.getvalue())
+        if (self.folder / name).exists():
+            with _writing(self.folder / name), (self.folder / name).open(newline="") as file:
+                columns = next(csv.reader(file), ["epoch"])[1:]
+        else:
+            rows.writerow(["epoch", *columns])
+        rows.writerow([epoch, *(figures.get(column, "") for column in columns)])
+        self._append(name, lines.getvalue())
+
+    def show(
+        self, step: int, figures: Mapping[str, float], images: Mapping[str, Image] | None = None
+    ) -> None:
+        """TensorBoard scalars, but those that are not finite, and images."""
+        values = [Summary.Value(tag=k, simple_value=v) for k, v in figures.items() if math.isfinite(v)]
+        for name, picture in (images or {}).items():
+            content = BytesIO()
+            picture.save(content, "png")
+            width, height = picture.size
+            shown = {"width": width, "height": height, "colorspace": 3}
+            values.append(
+                Summary.Value(tag=name, image=Summary.Image(encoded_image_string=content.getvalue(), **shown))
+            )
+        self._event(Summary(value=values), step)
+
+    def conclude(self, options: Mapping[str, Any], figures: Mapping[str, float]) -> None:
+        """The final figures beside the options, as TensorBoard's hyper-parameters."""
+        figures = {k: v for k, v in figures.items() if math.isfinite(v)}
+        known = {
+            k: v if isinstance(v, bool | int | float) else str(v) for k, v in options.items() if v is not None
+        }
+        for summary in hparams(known, figures):
+            self._event(summary)
+        self.show(0, figures)
+
+    def _event(self, summary: Summary, step: int = 0) -> None:
+        events = [Event(wall_time=time.time(), step=step, summary=summary)]
+        if not (self.folder / EVENTS).exists():
+            events.insert(0, Event(wall_time=time.time(), file_version="brain.Event:2"))
         self._append(EVENTS, b"".join(_framed(event.SerializeToString()) for event in events))
 
     def _append(self, name: str, content: str | bytes) -> None:
@@ -91,16 +178,40 @@ class Run:
         paths = (self.folder / name for name in GROWING)
         return {path.name: path.stat().st_size for path in paths if path.exists()}
 
-    @classmethod
-    def rewind(cls, folder: Path, sizes: Mapping[str, int]) -> "Run":
-        """The run as it was when its growing files had these sizes."""
-        for path in (folder / name for name in GROWING):
+    def rewind(self, sizes: Mapping[str, int]) -> None:
+        """Make the run what it was when its growing files had these sizes."""
+        for path in (self.folder / name for name in GROWING):
             with _writing(path):
                 if path.name not in sizes:
                     path.unlink(missing_ok=True)
                 elif path.stat().st_size > sizes[path.name]:
                     os.truncate(path, sizes[path.name])
-        return cls(folder)
+
+
+def replace_run(folder: Path) -> None:
+    """Removes a run folder, if there is one. Raises: UserError: it is another's, or no run folder."""
+    if not folder.exists():
+        return
+    if not (folder / OPTIONS).is_file():
+        raise UserError(f"--overwrite: {folder} is not the folder of a run, choose another --logpath")
+    lock = hold(folder)
+    with _writing(folder):
+        shutil.rmtree(folder)
+    lock.release()
+
+
+def hold(folder: Path) -> FileLock:
+    """The lock of a folder, which ends with its process. Raises: UserError: another process has it."""
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise UserError(
+            f"{folder}: another process is writing in this folder, wait until it ends or choose another"
+        ) from None
+    except (OSError, NotImplementedError):
+        pass  # a file system without locks; or a folder that cannot be written, which is told when that is tried
+    return lock
 
 
 @contextmanager
@@ -120,7 +231,7 @@ def _framed(data: bytes) -> bytes:
 
 @contextmanager
 def progress(description: str, total: int, visible: bool = True) -> Iterator[Callable[..., None]]:
-    """Progress over `total` pairs: a bar on a terminal, some lines where output is redirected.
+    """Progress over `total` pairs, with pairs a second and the time left: a bar on a terminal, else a line a minute.
 
     The context is a function of the number of pairs done since its last call and of figures to show.
     """
@@ -139,7 +250,7 @@ def progress(description: str, total: int, visible: bool = True) -> Iterator[Cal
         nonlocal done, shown
         done += pairs
         seconds = time.monotonic() - start
-        if visible and seconds - shown > 30:
+        if visible and seconds - shown >= MINUTE:
             shown = seconds
             values = "".join(f", {k} {v:.3g}" for k, v in figures.items())
             left = seconds / max(done, 1) * (total - done)

@@ -4,6 +4,7 @@ import json
 import pickle
 import re
 import warnings
+from argparse import Namespace
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
@@ -15,9 +16,10 @@ import torch
 from torch import Tensor
 
 from dhpf.common.errors import UserError
-from dhpf.common.files import replace_file
+from dhpf.common.files import instead, replace_file
 
 State = Mapping[str, Tensor]
+WRAPPERS = ("state_dict", "model", "teacher")
 
 
 def read(path: Path) -> Any:
@@ -33,15 +35,19 @@ def read(path: Path) -> Any:
             return safetensors.torch.load_file(path)
         with warnings.catch_warnings(action="ignore"):  # about files that are refused below
             return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL (\S+)", str(error))
-        raise UserError(
-            f"{path}: not a file of tensors alone{f', it names {found[1]}' if found else ''}; "
-            "loading anything else could run code in it"
-        ) from error
     except Exception as error:  # torch raises almost anything on damaged files
+        if what := instead(path):
+            raise UserError(f"{path}: it is {what}, and holds no weights: replace it") from error
+        if (
+            found := re.search(r"GLOBAL (\S+)", str(error))
+            if isinstance(error, pickle.UnpicklingError)
+            else None
+        ):
+            raise UserError(
+                f"{path}: not a file of tensors alone, it names {found[1]}; loading anything else could run code in it"
+            ) from error
         raise UserError(
-            f"{path}: the file is damaged or no file of weights ({type(error).__name__})"
+            f"{path}: the file is damaged or no file of weights ({type(error).__name__}): replace it"
         ) from error
 
 
@@ -52,6 +58,22 @@ def read_tensors(path: Path) -> State:
         UserError: the file holds something else.
     """
     return checked(path, read(path))
+
+
+def read_wrapped(path: Path) -> State:
+    """`read_tensors` of a file that may keep its state dict beside other things.
+
+    Raises:
+        UserError: the file holds none.
+    """
+    with torch.serialization.safe_globals([Namespace]):  # options, beside many a network: data alone
+        content = read(path)
+    while isinstance(content, Mapping):
+        inner = next((content[name] for name in WRAPPERS if isinstance(content.get(name), Mapping)), None)
+        if inner is None:
+            break
+        content = inner
+    return checked(path, content)
 
 
 def checked(path: Path, state: Any) -> State:

@@ -67,7 +67,7 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
     `n_trg_pts`; `src_kps`, `trg_kps` float32 [2, max_pts] padded with -1; `points`, their names separated by tabs;
     `src_bbox`, `trg_bbox` float32 [4] and `bbox_extent` float32 [2], NaN: none; `pckthres` float32 []; `src_size`,
     `trg_size` int64 [2] (width, height of the stored image); the pair's `labels`; `src_img`, `trg_img` float32 [3,
-    img_side, img_side].
+    picture_side, picture_side], which is the frame's unless a backbone is shown larger pictures.
 
     `notes` says in sentences for the log what was read and what is unusual about it.
 
@@ -129,7 +129,7 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
             raise UserError(f"--thres {thres}: benchmark {self.name} cannot give it, only {choice}")
         self.split = split
         self.thres = self.auto_thres if thres == "auto" else thres
-        self.img_side = img_side
+        self.img_side = self.picture_side = img_side
         self._sizes: dict[str, tuple[int, int]] = {}
         self.root = self.require_folder(Path(datapath))
         fitting = [Path(pair_list)] if pair_list else self.lists_of(split)
@@ -221,6 +221,10 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
         keys = dict.fromkeys(key for pair in self.pairs for key in (pair.src_key, pair.trg_key))
         return {key: sha256(self._path(key)) for key in keys if is_file(self._path(key))}
 
+    def rgb(self, image: Image.Image) -> Image.Image:
+        """An opened image in the colours that the network sees."""
+        return to_rgb(image)
+
     def size(self, key: str) -> tuple[int, int]:
         """Width and height of a stored image in pixels, from the file's header."""
         if key not in self._sizes:
@@ -229,13 +233,13 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
         return self._sizes[key]
 
     def image(self, key: str) -> Tensor:
-        """One image, resized to the frame and normalised: float32 [3, img_side, img_side]."""
-        return normalised(self.picture(key), self.img_side)
+        """One image, resized and normalised: float32 [3, picture_side, picture_side]."""
+        return normalised(self.picture(key), self.picture_side)
 
     def picture(self, key: str) -> Image.Image:
         """One image as its annotation means it, RGB of its own size."""
-        with self.opened(key) as image:
-            return to_rgb(image)
+        with self.opened(key) as image, naming(str(self._path(key))):
+            return self.rgb(image)
 
     def _path(self, key: str) -> Path:
         return self.root / self._other_case.get(key, key)
@@ -371,7 +375,9 @@ def read_trained(folder: Path) -> set[str] | None:
 
 def padded(kps: Array, length: int) -> Array:
     """Key-points [2, n] as [2, length], the rest filled with -1."""
-    return np.pad(kps, ((0, 0), (0, length - kps.shape[1])), constant_values=PADDING)
+    listed = np.full((2, length), PADDING, kps.dtype)  # np.pad takes ten times as long
+    listed[:, : kps.shape[1]] = kps
+    return listed
 
 
 def mirrored_points(kps: Array, side: int) -> Array:

@@ -1,16 +1,21 @@
 """Image files as tensors (docs/method.md, section 1)."""
 
+import errno
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from dhpf.common.errors import UserError
+from dhpf.data.options import MAX_PIXELS
 
 FORMATS = (
     "JPEG",
@@ -27,6 +32,8 @@ FORMATS = (
     "AVIF",
     "HEIF",
 )
+HEIF = (".heic", ".heif", ".hif")
+DEPTHS = (1, 255, 4095, 65535)  # what numeric pixels may reach: 0..1, and 8, 12 and 16 bits
 IMAGENET_MEAN = np.array((0.485, 0.456, 0.406), dtype=np.float32)
 IMAGENET_STD = np.array((0.229, 0.224, 0.225), dtype=np.float32)
 ORIENTATION = 0x0112  # the EXIF tag
@@ -57,35 +64,94 @@ def formats() -> tuple[str, ...]:
 
 
 @contextmanager
-def opened_image(path: Path) -> Iterator[Image.Image]:
+def opened_image(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
     """An image file; whatever goes wrong with it, also while it is decoded inside, names the file."""
+    own_limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
-        with Image.open(path, formats=formats()) as image:
+        # Pillow warns of tags and palettes that do not matter here.
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=formats()) as image:
             if min(image.size) < 1:
                 raise UserError(f"{path}: the image has no pixels")
+            if image.width * image.height > max_pixels:
+                raise UserError(
+                    f"{path}: {image.width}×{image.height} pixels are more than the {max_pixels} that are decoded: "
+                    "make it smaller, or let match.py --max-pixels allow them"
+                )
             yield image
     except FileNotFoundError:
         raise UserError(f"{path}: the image is missing") from None
     except UserError:
         raise
+    except MemoryError as error:
+        raise UserError(f"{path}: there is no memory for the image, make it smaller") from error
     except Exception as error:  # PIL's readers raise almost anything on damaged files
-        raise UserError(f"{path}: the image cannot be decoded ({error})") from error
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            raise  # which is not the image's fault
+        if path.suffix.lower() in HEIF and "HEIF" not in formats():
+            raise UserError(
+                f"{path}: the package pillow-heif is needed, which reads it: install it"
+            ) from error
+        raise UserError(f"{path}: the image cannot be decoded ({reason(path, error)})") from error
+    finally:
+        Image.MAX_IMAGE_PIXELS = own_limit
+
+
+def reason(path: Path, error: Exception) -> str:
+    """Why an image is not read: what a file holds instead, where it is told easily."""
+    if not isinstance(error, UnidentifiedImageError):
+        return str(error) or type(error).__name__
+    return "the file is empty" if path.stat().st_size == 0 else "it is no picture of a format that is read"
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """An image as it is shown: turned as its EXIF says."""
-    turn = TURNS.get(dict(image.getexif()).get(ORIENTATION, 1))
+    """An image as it is shown: turned as its EXIF says, of which nothing else is looked at."""
+    if image.format in ("TIFF", "PNG"):
+        image.load()  # a PNG may have EXIF behind its pixels
+    if image.format == "TIFF":
+        return image  # Pillow has turned it, and in some versions still says that it is to be turned
+    turn = None
+    with suppress(Exception):  # damaged EXIF says nothing
+        turn = TURNS.get(image.getexif().get(ORIENTATION, 1))
     return image if turn is None else image.transpose(turn)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any image as 8-bit RGB in stored orientation; 16-bit gray is scaled, where PIL itself would clip."""
-    if image.mode.startswith("I"):
-        gray = np.asarray(image).astype(np.int64).clip(0, 65535) // 257
-        return Image.fromarray(gray.astype(np.uint8)).convert("RGB")
+    """Any image as 8-bit RGB in stored orientation; numeric pixels are scaled, where PIL itself would clip.
+
+    What transparent pixels hide is shown, as in the published program.
+    Raises: UserError: no depth that pictures have.
+    """
+    if image.mode[0] in "IF":
+        return grey(np.asarray(image)).convert("RGB")
     image.load()
     image.info.pop("transparency", None)  # opaque palette colours, without PIL's warning
     return image.convert("RGB")
+
+
+def grey(values: NDArray[Any]) -> Image.Image:
+    """Numeric pixels as 8-bit grey: of 0..1, or of the least depth of 8, 12 or 16 bits that holds the largest.
+
+    Raises: UserError: negative, larger or no numbers.
+    """
+    low, high = float(values.min()), float(values.max())
+    depth = next((depth for depth in DEPTHS if high <= depth), None)
+    if not low >= 0 or depth is None:
+        raise UserError(
+            f"its values reach from {low:g} to {high:g}, which are no grey levels of 8, 12 or 16 bits and not 0 to 1: "
+            "store them so"
+        )
+    scaled = values if depth == 255 else values * (255 / depth)
+    return Image.fromarray(np.round(scaled).astype(np.uint8))
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """Any image as it is seen on white paper, as 8-bit RGB: the colours that transparent pixels hide do not matter."""
+    if "transparency" not in image.info and not image.mode.endswith("A"):
+        return to_rgb(image)
+    image.load()
+    seen = Image.new("RGBA", image.size, "white")
+    seen.alpha_composite(image.convert("RGBA"))
+    return seen.convert("RGB")
 
 
 def normalised(image: Image.Image, side: int) -> Tensor:

@@ -1,15 +1,21 @@
 """Loading in worker processes, in a given order, with unreadable items reported instead of raised."""
 
+import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import wait
 from typing import Any
 
+import numpy as np
+import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from dhpf.common.errors import UserError
 
+SMALL = 2**16  # bytes
 Batch = tuple[Any, list[str]]
 
 
@@ -27,21 +33,52 @@ class _Reporting(Dataset[tuple[Any, str | None]]):
 
 
 def _collate(items: list[tuple[Any, str | None]]) -> Batch:
+    """A batch, small tensors as arrays: each tensor that comes from a worker takes a descriptor of the system's."""
     good = [item for item, error in items if error is None]
-    return default_collate(good) if good else None, [error for _, error in items if error is not None]
+    batch = _mapped(_packed, default_collate(good)) if good else None
+    return batch, [error for _, error in items if error is not None]
+
+
+def _packed(value: Any) -> Any:
+    return value.numpy() if isinstance(value, Tensor) and value.nbytes < SMALL else value
+
+
+def _unpacked(value: Any) -> Any:
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+
+
+def _mapped(change: Callable[[Any], Any], batch: Any) -> Any:
+    """A batch, a dict or a sequence of parts, with each part changed."""
+    if isinstance(batch, dict):
+        return {name: change(part) for name, part in batch.items()}
+    return [change(part) for part in batch] if isinstance(batch, list | tuple) else change(batch)
 
 
 def _obey_parent_alone(_: int) -> None:
-    """Schedulers signal all processes of a job: the main one decides, and it alone may end its workers."""
-    for number in (signal.SIGINT, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):  # all but macOS
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-        threading.Thread(target=_await_end, daemon=True).start()
+    """Schedulers signal all processes of a job: the main one decides, and it alone may end its workers.
+
+    They end when it does, however it ends and whatever process started them.
+    """
+    main = multiprocessing.parent_process()
+    for name in ("SIGINT", "SIGHUP", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if main and hasattr(signal, "sigwaitinfo"):  # all but macOS and Windows
+        signal.pthread_sigmask(
+            signal.SIG_BLOCK, [signal.SIGTERM]
+        )  # before any thread begins, that all have it
+        threading.Thread(target=_await_signal_of, args=(main.pid,), daemon=True).start()
+    if main:
+        threading.Thread(target=_await_end_of, args=(main.sentinel,), daemon=True).start()
 
 
-def _await_end() -> None:
-    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
+def _await_end_of(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(0)
+
+
+def _await_signal_of(main: int) -> None:
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != main:
         pass
     os._exit(0)
 
@@ -79,7 +116,7 @@ class Loader:
         The result does not depend on the number of workers.
         """
         self._batches[:] = batches
-        return iter(self._loader)
+        return ((_mapped(_unpacked, batch), errors) for batch, errors in iter(self._loader))
 
 
 def load(

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from dhpf.common.errors import UserError
 from dhpf.common.files import is_file
 from dhpf.data.benchmark import Benchmark, Pair
-from dhpf.data.images import opened_image, upright
+from dhpf.data.images import on_white, opened_image, upright
 
 VAL_SHARE = 0.1
 MOST_FILES = 1_000_000  # looked through for images
@@ -99,6 +99,9 @@ class OwnData(Benchmark):
         known = {key for key, value in self.hashes().items() if value in trained}
         labels = [MappingProxyType({"leaked": leaked}) for leaked in (0, 1)]
         self.pairs = [replace(p, labels=labels[p.src_key in known or p.trg_key in known]) for p in self.pairs]
+
+    def rgb(self, image: Image.Image) -> Image.Image:
+        return on_white(image)
 
     @contextmanager
     def opened(self, key: str) -> Iterator[Image.Image]:

@@ -8,10 +8,11 @@
 Points are (x, y) in pixels of the image that they belong to; the centre of its first pixel is (0, 0).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,9 +22,10 @@ from scipy.interpolate import RBFInterpolator
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from dhpf.common.errors import UserError
+from dhpf.common.errors import UserError, naming
 from dhpf.common.processes import choose_device
-from dhpf.data.images import normalised, opened_image, to_rgb, upright
+from dhpf.data.images import normalised, on_white, opened_image, upright
+from dhpf.data.options import MAX_PIXELS
 from dhpf.model import BACKBONES
 from dhpf.model.ablation import Ablation
 from dhpf.model.checkpoint import build_model, load_model
@@ -38,10 +40,12 @@ Picture = str | Path | Image.Image | NDArray[np.uint8]
 
 VOTED = {"hough": "Hough matching", "none": "no Hough matching"}
 # The thin plate of the dense flow:
-KNOTS = 20  # a side; each is the mean of some cells
+CELLS = 60  # a side, at most, of the source cells that it is fitted to
+KNOTS = 20  # a side; each is the mean of some of these cells
 STIFFNESS = 1.0  # of the plate, where sides are 1
 OUTLIER = 0.05  # sides of the frame: a match so far off the plate counts half
 ROUNDS = 5  # of fitting the plate and weighing the matches anew
+STRIP = 2**20  # pixels of a source that are warped together
 
 
 @dataclass(frozen=True)
@@ -57,13 +61,19 @@ class Encoded:
         """Pixels of the image by pixels of the square frame (method, section 1), (x, y)."""
         return np.array(self.image.size) / self.side
 
+    @cached_property
+    def blank(self) -> bool:
+        """Whether it has one colour everywhere, so that there is nothing to match."""
+        return all(low == high for low, high in map(Image.Image.getextrema, self.image.split()))
+
 
 @dataclass(frozen=True)
 class Found:
     """What matching a source with a target image gave.
 
     source: n×2 points in pixels of the source.  points: n×2, where they are in the target, in its pixels.
-    confidence: n values in 0..1, the share of the match scores near the best target cell (`confident_targets`).
+    confidence: n values in 0..1, the share of the match scores near the best target cell (`confident_targets`); NaN
+    where an image is blank.
     layers: the hyperpixel layers that this pair selected.
     """
 
@@ -74,29 +84,63 @@ class Found:
     images: tuple[Encoded, Encoded]
     matches: Matches
 
+    def at_least(self, confidence: float) -> "Found":
+        """The matches of that confidence or more; all are of 0 or more, those without one too."""
+        kept = np.nan_to_num(self.confidence) >= confidence
+        return replace(
+            self, source=self.source[kept], points=self.points[kept], confidence=self.confidence[kept]
+        )
+
     @cached_property
-    def flow(self) -> Reals:
+    def flow(self) -> NDArray[np.float32]:
         """Where each source pixel is in the target, in its pixels: height×width×2 (x, y).
 
         The best target cells of all source cells, smoothed by a thin plate that forgives outliers.
         """
+        width, height = self.images[0].image.size
+        flow = np.empty((height, width, 2), np.float32)
+        for rows, part in self._strips():
+            flow[rows] = part
+        return flow
+
+    def _strips(self) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+        """The flow of some rows of the source, from the first to the last."""
         src, trg = self.images
-        plate = torch.from_numpy(_plate(self.matches)).permute(2, 0, 1)[None]
-        axes = [torch.arange(n, dtype=torch.float64) * (2 / n) - 1 for n in src.image.size]
-        position = torch.stack(torch.meshgrid(*axes, indexing="xy"), -1)
-        flow = grid_sample(plate, position[None], align_corners=True)[0]
-        return flow.permute(1, 2, 0).numpy() * trg.image.size
+        width, height = src.image.size
+        plate = torch.from_numpy(_plate(self.matches)).permute(2, 0, 1)[None].float()
+        x, y = (torch.arange(n) * (2 / n) - 1 for n in src.image.size)
+        step = max(1, STRIP // width)
+        for first in range(0, height, step):
+            rows = slice(first, min(first + step, height))
+            position = torch.stack(torch.meshgrid(x, y[rows], indexing="xy"), -1)
+            part = grid_sample(plate, position[None], align_corners=True)[0].permute(1, 2, 0)
+            yield rows, part.numpy() * np.array(trg.image.size, np.float32)
 
     def warped(self) -> Image.Image:
         """The target warped onto the source, of its size: RGBA, transparent where the target does not reach."""
         src, trg = self.images
-        picture = trg.image.convert("RGBA")
-        picture.thumbnail((2 * max(src.image.size),) * 2)  # or a much larger target would flicker
-        pixels = torch.from_numpy(np.array(picture, dtype=np.float32)).permute(2, 0, 1)[None]
-        grid = torch.from_numpy(((self.flow + 0.5) * (2 / np.array(trg.image.size)) - 1).astype(np.float32))
-        values = grid_sample(pixels, grid[None], padding_mode="border", align_corners=False)[0]
-        values *= (grid.abs() <= 1).all(-1)
-        return Image.fromarray(values.round().byte().permute(1, 2, 0).numpy())
+        picture = trg.image
+        if max(picture.size) > 2 * max(src.image.size):  # a much larger target would flicker
+            picture = picture.copy()
+            picture.thumbnail((2 * max(src.image.size),) * 2)
+        pixels, size = np.array(picture), np.array(picture.size, np.float32)
+        scale = size / np.array(trg.image.size, np.float32)
+        result = np.zeros((*src.image.size[::-1], 4), np.uint8)
+        for rows, flow in self._strips():
+            place = (flow + 0.5) * scale - 0.5
+            seen = ((place >= -0.5) & (place <= size - 0.5)).all(-1)
+            if not seen.any():
+                continue
+            place = place.clip(0, size - 1)
+            left, top = np.floor(place[seen].min(0)).astype(int)  # what is not seen there is not needed
+            right, bottom = np.floor(place[seen].max(0)).astype(int) + 2
+            needed = torch.from_numpy(pixels[top:bottom, left:right]).permute(2, 0, 1)[None].float()
+            extent = np.maximum(np.array(needed.shape[:1:-1], np.float32) - 1, np.float32(1))
+            grid = torch.from_numpy((place - np.array([left, top], np.float32)) * (2 / extent) - 1)
+            values = grid_sample(needed, grid[None], padding_mode="border", align_corners=True)[0]
+            result[rows, :, :3] = values.round().byte().permute(1, 2, 0).numpy() * np.expand_dims(seen, 2)
+            result[rows, :, 3] = 255 * seen
+        return Image.fromarray(result)
 
 
 class Matcher:
@@ -126,6 +170,8 @@ class Matcher:
         voting: str | None = None,
         img_side: int = 240,
         device: str = "auto",
+        layers: tuple[int, ...] | None = None,
+        side: int | None = None,
     ) -> "Matcher":
         """A matcher from a checkpoint, or from the name of a backbone.
 
@@ -133,19 +179,21 @@ class Matcher:
         matching, with no transformation and no gates.
 
         Args:
-            model: file of a checkpoint, a released one (`model.released`), or one of `BACKBONES`.
+            model: file of a checkpoint, a released one (`model.released`), or one of `BACKBONES`, `timm:NAME` too.
             backbone: what the checkpoint belongs to, read from it if not given.
-            backbone_weights: file of the backbone's ImageNet weights, fetched if not given.
+            backbone_weights: file of the backbone's weights, or "random"; fetched if not given.
+            layers, side: blocks that are hyperpixel layers, side of the pictures shown to the backbone (`Frozen`).
             voting: one of `VOTINGS`; that of the checkpoint if not given, else Hough matching.
         Raises:
             UserError: unusable checkpoint or weights, no such device.
         """
+        form: dict[str, Any] = {"layers": layers, "side": side}
         if str(model) in BACKBONES:
-            net = build_model(str(model), backbone_weights, voting or DEFAULT_VOTING)
+            net = build_model(str(model), backbone_weights, voting or DEFAULT_VOTING, **form)
             net.ablate(Ablation(layers=tuple(range(len(net.backbone.channels))), raw=True))
-            name = str(model)
+            name = "; ".join(filter(None, [str(model), net.backbone.note]))
         else:
-            net, known = load_model(resolve(str(model)), backbone, backbone_weights, voting)
+            net, known = load_model(resolve(str(model)), backbone, backbone_weights, voting, **form)
             name = "; ".join(filter(None, [f"{known.backbone} with {model}", known.note]))
         return cls(net.to(choose_device(device)), name, img_side)
 
@@ -177,7 +225,7 @@ class Matcher:
         if isinstance(image, Encoded):
             return image
         picture = as_rgb(image)
-        pixels = normalised(picture, self.img_side)[None].to(self.model.device)
+        pixels = normalised(picture, self.model.picture_side(self.img_side))[None].to(self.model.device)
         return Encoded(picture, self.model.encode(pixels), self.img_side)
 
     @torch.no_grad()
@@ -198,17 +246,18 @@ class Matcher:
         # A prediction may leave the image by a cell: the nearest point of the image is never worse.
         found = (_array(moved[0]).T * trg.scale).clip(0, np.subtract(trg.image.size, 1))
         layers = matches.weights[0].nonzero()[:, 0].tolist()
-        return Found(xy, found, _array(confidence[0]), tuple(layers), (src, trg), matches)
+        sure = np.where(src.blank or trg.blank, np.nan, _array(confidence[0]))
+        return Found(xy, found, sure, tuple(layers), (src, trg), matches)
 
 
-def as_rgb(image: Picture) -> Image.Image:
-    """An image as 8-bit RGB; a file is turned upright. Raises: UserError."""
+def as_rgb(image: Picture, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """An image on white as 8-bit RGB; a file, of no more than `max_pixels`, is turned upright. Raises: UserError."""
     if isinstance(image, str | Path):
         path = Path(image)
-        with opened_image(path) as file:
-            return to_rgb(upright(file))
+        with opened_image(path, max_pixels) as file, naming(str(path)):
+            return on_white(upright(file))
     if isinstance(image, Image.Image):
-        return to_rgb(image.copy())
+        return on_white(image.copy())
     if not isinstance(image, np.ndarray):
         raise UserError(f"{type(image).__name__} is no image: give a path, a PIL image or an array")
     if (
@@ -258,10 +307,11 @@ def _array(x: Tensor) -> Reals:
 def _plate(matches: Matches) -> Reals:
     """Where the corners of the source's S×S cells go, both in sides of the frame: (S+1)×(S+1)×2 (x, y)."""
     S = matches.side
-    cells = torch.arange(S * S, device=matches.scores.column_max.device)[None]
+    axis = torch.arange(0, S, -(-S // CELLS), device=matches.scores.column_max.device)
+    cells = (axis[:, None] * S + axis).view(1, -1)
     targets, confidence = matches.confident(cells)
-    y, x = np.divmod(np.arange(S * S), S)
     starts, ends = (_array(torch.stack([c % S, c // S], -1)[0]) / S for c in (cells, targets))
+    y, x = np.divmod(_array(cells[0]).astype(int), S)
     shifts, weights = ends - starts, _array(confidence[0]) + 1e-6
     n = min(S, KNOTS)
     knot = (y * n // S) * n + x * n // S

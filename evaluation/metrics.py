@@ -48,18 +48,14 @@ def with_points(table: pd.DataFrame) -> pd.DataFrame:
     return table[table.n_pts > 0].set_index("pair")
 
 
-def pck(
-    table: pd.DataFrame, benchmark: type[Benchmark], alphas: Sequence[float], thres: str
-) -> list[Measure]:
-    """PCK for every alpha, in the frame and in original pixels, by pair and by key-point.
-
-    Raises: UserError: the benchmark cannot give the threshold.
-    """
+def limits(table: pd.DataFrame, benchmark: type[Benchmark], thres: str) -> tuple[str, str, np.ndarray]:
+    """The threshold's name and words, and for each row of `with_points` the rectangle, in the frame, that it is the
+    larger side of: n×2. Raises: UserError: the benchmark cannot give the threshold."""
     side, auto = int(table.img_side.iloc[0]), table.auto_thres.iloc[0]
     kind, table = auto if thres == "auto" else thres, with_points(table)
-    target, predicted = (table[[f"{name}_x", f"{name}_y"]].to_numpy() for name in ("target", "predicted"))
+    target = table[["target_x", "target_y"]].to_numpy()
     by_pair = table[["target_x", "target_y"]].groupby(level=0)
-    rectangles = {  # the threshold in words; the rectangle, in the frame, that it is the larger side of
+    rectangles = {
         "img": ("larger side of the target image", np.full_like(target, side)),
         "bbox": (benchmark.bbox_words, table[["bbox_width", "bbox_height"]].to_numpy()),
         "bbox-kp": (
@@ -71,7 +67,20 @@ def pck(
     if kind not in possible:
         choice = ", ".join(["auto", *possible])
         raise UserError(f"--thres {thres}: {benchmark.name} does not give it, choose one of {choice}")
-    threshold, extent = rectangles[kind]
+    return kind, *rectangles[kind]
+
+
+def pck(
+    table: pd.DataFrame, benchmark: type[Benchmark], alphas: Sequence[float], thres: str
+) -> list[Measure]:
+    """PCK for every alpha, in the frame and in original pixels, by pair and by key-point; NaN where the threshold is
+    zero: nothing is within no distance.
+
+    Raises: UserError: the benchmark cannot give the threshold.
+    """
+    kind, threshold, extent = limits(table, benchmark, thres)
+    side, table = int(table.img_side.iloc[0]), with_points(table)
+    target, predicted = (table[[f"{name}_x", f"{name}_y"]].to_numpy() for name in ("target", "predicted"))
     frames = {  # pixels per pixel of the img_side x img_side frame
         f"{side}x{side} frame": np.ones(target.shape),
         "original pixels": table[["target_width", "target_height"]].to_numpy() / side,
@@ -82,7 +91,7 @@ def pck(
         there, found = (torch.from_numpy(xy * scale)[:, :, None] for xy in (target, predicted))
         limit = torch.from_numpy((extent * scale).max(1))
         correct, _ = keypoint_errors(found, there, torch.ones(len(limit)), limit, alpha)
-        percent = pd.Series(correct[:, 0].numpy() * 100.0, table.index)
+        percent = pd.Series(correct[:, 0].numpy() * 100.0, table.index).where(limit.numpy() > 0)
         by_point = (("key-points", percent), ("categories", percent))
         for average, values in (("pairs", percent.groupby(level=0).mean()), *by_point):
             share = f"mean over {average} of the share of" if average != "key-points" else "share of all"

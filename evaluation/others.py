@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -76,16 +76,16 @@ def read_others(path: Path, benchmark: Benchmark) -> Given:
     given, number_of = Given(path), PairNumbers(benchmark)
     rows = json_lines(path, text) if text.lstrip().startswith("{") else table_rows(path, text, ["point"])
     for line, row in rows:
-        with at_prediction(path, line):
-            pair, point = number_of(row), whole(row, "point")
-            x, y = (coordinate(row, name) for name in "xy")
-            if np.isnan(x) != np.isnan(y):
-                raise UserError("one of x and y is missing")
-            if point in given.places.setdefault(pair, {}):
+        try:
+            pair, point, place = number_of(row), whole(row, "point"), place_in(row)
+            if point in given.places.get(pair, {}):
                 raise UserError(
                     f"point {point} of pair {pair} has a prediction in line {given.lines[pair][point]}"
                 )
-        given.places[pair][point] = x, y
+        except UserError as error:
+            with at_prediction(path, line):
+                raise error from None
+        given.places.setdefault(pair, {})[point] = place
         given.lines.setdefault(pair, {})[point] = line
     if not given.places:
         raise UserError(f"{path}: there is not one prediction in it")
@@ -115,6 +115,8 @@ def json_lines(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]
 def whole(row: Mapping[str, Any], name: str) -> int:
     """A number from 0 of a row, perhaps written as 3.0."""
     text = said(row, name)
+    if len(text) < 10 and text.isascii() and text.isdecimal():
+        return int(text)
     if not re.fullmatch(r"[0-9]{1,9}(\.0*)?", text):
         raise UserError(f"{name} {text[:40]!r} is no number from 0" if text else f"it says no {name}")
     return int(text.partition(".")[0])
@@ -132,6 +134,14 @@ def coordinate(row: Mapping[str, Any], name: str) -> float:
     if abs(value) > FARTHEST:
         raise UserError(f"{name} {text[:40]} is infinite")
     return value
+
+
+def place_in(row: Mapping[str, Any]) -> tuple[float, float]:
+    """The place that a row says, NaN: none."""
+    x, y = coordinate(row, "x"), coordinate(row, "y")
+    if np.isnan(x) != np.isnan(y):
+        raise UserError("one of x and y is missing")
+    return x, y
 
 
 def said(row: Mapping[str, Any], name: str) -> str:
@@ -156,14 +166,26 @@ class PairNumbers:
 
     def __init__(self, benchmark: Benchmark) -> None:
         self.benchmark = benchmark
-        self.names = [(parts_of(pair.src_key), parts_of(pair.trg_key)) for pair in benchmark.pairs]
-        self.categories = [benchmark.categories[pair.category_id].casefold() for pair in benchmark.pairs]
-        self.by_last: dict[tuple[str, str], list[int]] = {}
+        self.named = lru_cache(maxsize=1024)(self._named)
+
+    @cached_property
+    def names(self) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+        """The parts of the two names of each pair."""
+        return [(parts_of(pair.src_key), parts_of(pair.trg_key)) for pair in self.benchmark.pairs]
+
+    @cached_property
+    def categories(self) -> list[str]:
+        return [self.benchmark.categories[pair.category_id].casefold() for pair in self.benchmark.pairs]
+
+    @cached_property
+    def by_last(self) -> dict[tuple[str, str], list[int]]:
+        """The pairs by the last parts of their names, with and without ending."""
+        found: dict[tuple[str, str], list[int]] = {}
         for i, (source, target) in enumerate(self.names):
             for s in {source[0], PurePosixPath(source[0]).stem}:
                 for t in {target[0], PurePosixPath(target[0]).stem}:
-                    self.by_last.setdefault((s, t), []).append(i)
-        self.named = lru_cache(maxsize=1024)(self._named)
+                    found.setdefault((s, t), []).append(i)
+        return found
 
     def __call__(self, row: Mapping[str, Any]) -> int:
         """Raises: UserError: there is no such pair, or more than one."""
@@ -171,8 +193,8 @@ class PairNumbers:
         about = f"{self.benchmark.name} {self.benchmark.split}"
         if said(row, "pair"):
             number = whole(row, "pair")
-            if number >= len(self.names):
-                raise UserError(f"there is no pair {number}: {about} has {len(self.names)} here, from 0")
+            if number >= len(self.benchmark):
+                raise UserError(f"there is no pair {number}: {about} has {len(self.benchmark)} here, from 0")
             if all(names[:2]) and number not in self.named(*names):
                 raise UserError(f"pair {number} of {about} is not {names[0][-80:]!r} and {names[1][-80:]!r}")
             return number
@@ -295,8 +317,7 @@ def evaluate(
             rows |= rows_of(default_collate([sample]), [in_table(scaled)], benchmark)
             advance(1)
     table = table_of(rows, list(benchmark.labels))
-    if folder is not None:
-        save_results(
-            Path(folder), table, alpha, thres, {"benchmark": benchmark.name, "img_side": benchmark.img_side}
-        )
-    return Evaluation(table, score(table, alpha, thres))
+    if folder is None:
+        return Evaluation(table, score(table, alpha, thres))
+    about = {"benchmark": benchmark.name, "img_side": benchmark.img_side}
+    return Evaluation(table, save_results(Path(folder), table, alpha, thres, about)["figures"])

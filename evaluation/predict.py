@@ -1,7 +1,9 @@
 """Evaluation of a benchmark: every image encoded once, every pair compared once."""
 
+import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,7 +15,6 @@ from dhpf.evaluation.table import Rows, rows_of
 from dhpf.model.dhpf import DHPF
 from dhpf.model.hypercolumn import ImageCode
 
-MEMORY = 2**29  # bytes of image codes that are kept
 Plan = list[tuple[list[int], list[str], list[str]]]
 
 
@@ -36,6 +37,12 @@ def plan(keys: Sequence[tuple[str, str]], batches: Iterable[list[int]], capacity
         dropped = [kept.popitem(last=False)[0] for _ in range(len(kept) - max(capacity, len(needed)))]
         steps.append((batch, missing, dropped))
     return steps
+
+
+def in_order(benchmark: Benchmark) -> list[int]:
+    """The pairs of a benchmark, those that share an image as near each other as their names are."""
+    keys = [(pair.src_key, pair.trg_key) for pair in benchmark.pairs]
+    return sorted(range(len(keys)), key=keys.__getitem__)
 
 
 class Codes:
@@ -61,56 +68,94 @@ def predict(
     indices: Sequence[int],
     bsz: int,
     workers: int,
+    memory: float,
     on_bad_pair: str,
     progress: Callable[[int], None],
-) -> tuple[Rows, list[str]]:
+    keep: Callable[[Rows], None] = lambda _: None,
+) -> tuple[Rows, list[str], float]:
     """Predicted key-points of some pairs of a benchmark.
 
     Args:
         indices: the pairs.
+        memory: bytes of image codes that are kept at most, the last used; beside those of a batch.
         on_bad_pair: 'stop', or 'skip' what cannot be read.
         progress: called with the number of pairs done since the last call.
+        keep: called with the rows of pairs as they are done.
     Returns:
-        The rows of the pairs that were not skipped (see `table_of`), and what could not be read and why.
+        The rows of the pairs that were not skipped (see `table_of`), what could not be read and why, and how many
+        seconds the model waited for what was to be read.
     Raises:
         UserError: a pair cannot be read and may not be skipped.
     """
     model.eval()
-    device = model.device
-    keys = [(pair.src_key, pair.trg_key) for pair in benchmark.pairs]
-    side = benchmark.img_side
-    capacity = MEMORY // model.encode(torch.zeros(1, 3, side, side, device=device)).nbytes
     batches = [list(indices[b : b + bsz]) for b in range(0, len(indices), bsz)]
-    steps = plan(keys, batches, capacity)
-    pin = device.type == "cuda"
-    images = load(partial(image_of, benchmark), [missing for _, missing, _ in steps if missing], workers, pin)
-    annotations = load(benchmark.annotation, batches, min(workers, 1))
-    codes = Codes(model)
     rows: Rows = {}
     skipped: list[str] = []
+    waited = 0.0
+    for step in encoded(model, benchmark, batches, workers, memory, on_bad_pair):
+        waited += step.waited
+        skipped += step.unread
+        for part in step.parts:
+            done = _compare(model, step.codes, benchmark, part)
+            keep(done)
+            rows |= done
+        progress(step.pairs)
+    return rows, skipped, waited
 
-    for (_, missing, dropped), (batch, unread) in zip(steps, annotations, strict=True):
-        problems = list(unread)
-        if missing:
-            found, undecoded = next(images)
-            problems += undecoded
-            if found is not None:
-                codes.encode(list(found[0]), found[1].to(device, non_blocking=True))
-        skipped += tolerated(problems, on_bad_pair)
-        if batch is not None:
-            for part in parts_of(batch, codes, device.type != "cuda"):
-                rows |= _compare(model, codes, benchmark, part)
+
+@dataclass(frozen=True)
+class Step:
+    """A batch of pairs whose images are encoded.
+
+    parts: the annotations, in parts that are compared together.
+    pairs: how many there are.  unread: what could not be read.  waited: seconds, for what was to be read.
+    """
+
+    parts: list[dict[str, Any]]
+    codes: Codes
+    pairs: int
+    unread: list[str]
+    waited: float
+
+
+@torch.no_grad()
+def encoded(
+    model: DHPF,
+    benchmark: Benchmark,
+    batches: Sequence[list[int]],
+    workers: int,
+    memory: float,
+    on_bad_pair: str,
+) -> Iterator[Step]:
+    """Batches of pairs, one after another, with the codes of their images; arguments and errors as for `predict`."""
+    device = model.device
+    keys = [(pair.src_key, pair.trg_key) for pair in benchmark.pairs]
+    side = benchmark.picture_side = model.picture_side(benchmark.img_side)
+    capacity = int(memory) // model.encode(torch.zeros(1, 3, side, side, device=device)).nbytes
+    steps = plan(keys, batches, capacity)
+    pin = device.type == "cuda"
+    images = load(partial(_image, benchmark), [missing for _, missing, _ in steps if missing], workers, pin)
+    annotations = load(benchmark.annotation, batches, min(workers, 1))
+    codes = Codes(model)
+    for _, missing, dropped in steps:
+        begin = time.monotonic()
+        batch, problems = next(annotations)
+        found, undecoded = next(images) if missing else (None, [])
+        waited = time.monotonic() - begin
+        if found is not None:
+            codes.encode(list(found[0]), found[1].to(device, non_blocking=True))
+        unread = tolerated(problems + undecoded, on_bad_pair)
+        parts = [] if batch is None else _parts(batch, codes, device.type != "cuda")
+        yield Step(parts, codes, 0 if batch is None else len(batch["index"]), unread, waited)
         for key in dropped:
             codes.codes.pop(key, None)
-        progress(len(batch["index"]) if batch is not None else 0)
-    return rows, skipped
 
 
-def image_of(benchmark: Benchmark, key: str) -> tuple[str, torch.Tensor]:
+def _image(benchmark: Benchmark, key: str) -> tuple[str, torch.Tensor]:
     return key, benchmark.image(key)
 
 
-def parts_of(batch: dict[str, Any], codes: Codes, single: bool) -> list[dict[str, Any]]:
+def _parts(batch: dict[str, Any], codes: Codes, single: bool) -> list[dict[str, Any]]:
     """The pairs of a batch whose images are encoded, one by one or together."""
     both = zip(batch["src_key"], batch["trg_key"], strict=True)
     good = [i for i, (s, t) in enumerate(both) if s in codes.codes and t in codes.codes]

@@ -1,6 +1,6 @@
 """Scoring: the means of a metric's values over all pairs, and over groups of pairs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,8 @@ import pandas as pd
 from dhpf.data import BENCHMARKS
 from dhpf.data.published import compare
 from dhpf.evaluation import METRICS
+from dhpf.evaluation.errors import hidden
+from dhpf.evaluation.intervals import WORDS, add_intervals
 from dhpf.evaluation.metrics import Figure, Measure
 from dhpf.evaluation.table import NAME, SELECTION
 
@@ -71,33 +73,52 @@ def averages(table: pd.DataFrame, measures: Sequence[Measure]) -> Callable[[pd.S
     return figures
 
 
+def headline(figures: Sequence[Mapping[str, Any]], average: str = "") -> list[int]:
+    """Which of the figures stand for the run: those averaged and framed as the first; of PCK, at the alpha nearest 0.1.
+
+    Args: average: another average than the first figure's.
+    """
+    alphas = [f["alpha"] for f in figures if "alpha" in f]
+    alpha = min(alphas, key=lambda alpha: abs(alpha - 0.1), default=None)
+    first = figures[0]
+    chosen = {"average": average or first["average"], "frame": first["frame"], "alpha": alpha}
+    chosen["corners"] = first.get("corners")
+    return [i for i, f in enumerate(figures) if all(f.get(k) == v for k, v in chosen.items())]
+
+
 def score(table: pd.DataFrame, alphas: Sequence[float], thres: str = "auto") -> dict[str, Any]:
     """Every figure of a table, each with its definition.
 
     Returns: what the figures are about, also in sentences ('about'); 'totals', 'without_leaked' (where the benchmark
     knows training pairs), 'categories' and 'difficulty' (by the benchmark's labels), each ending in a list of figures:
-    the definition that `measure` gives with what `averages` adds; 'points', the share of each point that has a name,
-    or a number and a category; 'layer_selection', the selection rate of each layer.
+    the definition that `measure` gives with what `averages` and `add_intervals` add; 'points', the share of each point
+    that has a name, or a number and a category; of PCK 'kinds' and 'errors' (`evaluation.errors.hidden`);
+    'layer_selection', the selection rate of each layer.
     Args and errors: as for `measure`.
     """
     pairs = table.drop_duplicates("pair").set_index("pair")
     about = pairs.iloc[0]
     measures = measure(table, alphas, thres)
-    figures = averages(table, measures)
+    average = averages(table, measures)
+    averaged: list[tuple[pd.Series, list[Figure]]] = []
 
+    def figures(chosen: pd.Series) -> list[Figure]:
+        averaged.append((chosen, average(chosen)))
+        return averaged[-1][1]
+
+    lines = [*sentences(table), *without_threshold(pairs, measures)]
     result: dict[str, Any] = {
         "benchmark": about.benchmark, "split": about.split, "img_side": int(about.img_side),
-        "about": sentences(table), "n_pairs": len(pairs), "n_pairs_without_keypoints": int((pairs.n_pts == 0).sum()),
+        "about": lines, "n_pairs": len(pairs), "n_pairs_without_keypoints": int((pairs.n_pts == 0).sum()),
         "n_points_without_prediction": unpredicted(table),
-        "totals": figures(pairs.n_pts >= 0),
+        "totals": figures(pairs.n_pts >= 0), "intervals": WORDS,
     }  # fmt: skip
     benchmark = BENCHMARKS[about.benchmark]
     labels = {k: v for k, v in benchmark.labels.items() if k in pairs and (pairs[k] >= 0).any()}
     if LEAKED in labels and about.split != "trn":
-        result["without_leaked"] = [
-            figure | {"basis": f"{figure['basis']}, without those that {benchmark.leak}", "paper": False}
-            for figure in figures(pairs[LEAKED] == 0)
-        ]
+        result["without_leaked"] = figures(pairs[LEAKED] == 0)
+        for figure in result["without_leaked"]:
+            figure |= {"basis": f"{figure['basis']}, without those that {benchmark.leak}", "paper": False}
     categories = {name: pairs.category == name for name in sorted(pairs.category.unique())}
     result["categories"] = {name: figures(chosen) for name, chosen in categories.items()}
     for label, names in labels.items():
@@ -105,6 +126,10 @@ def score(table: pd.DataFrame, alphas: Sequence[float], thres: str = "auto") -> 
             grade = pairs[label].map(dict(enumerate(names))).fillna("unknown")
             groups = {name: figures(grade == name) for name in (*names, "unknown") if (grade == name).any()}
             result.setdefault("difficulty", {})[label] = groups
+    add_intervals(table, measures, averaged)
+    if benchmark.metric == "pck" and (pairs.n_pts > 0).any():
+        alpha = result["totals"][headline(result["totals"])[0]]["alpha"]
+        result |= hidden(table, benchmark, alpha, thres)
     if points := by_point(table, measures):
         result["points"] = points
     if (pairs[SELECTION] != "").all():
@@ -142,6 +167,17 @@ def sentences(table: pd.DataFrame) -> list[str]:
     if missing := unpredicted(table):
         lines.append(f"predictions: {missing} of {pairs.n_pts.sum()} key-points have none and count as wrong")
     return lines
+
+
+def without_threshold(pairs: pd.DataFrame, measures: Sequence[Measure]) -> list[str]:
+    """A sentence about pairs that have key-points but no PCK, as their threshold is zero."""
+    undefined = [values.index[values.isna()] for what, values in measures if "thres" in what]
+    if not undefined or not len(undefined[0]):
+        return []
+    left = pairs.loc[undefined[0].unique()]
+    named = ", ".join(f"{pair.source} - {pair.target}" for pair in left.head(MANY).itertuples())
+    more = ", ..." if len(left) > MANY else ""
+    return [f"threshold: zero in {len(left)} pairs, which are in no PCK: {named}{more}"]
 
 
 def unpredicted(table: pd.DataFrame) -> int:

@@ -16,9 +16,15 @@ BACKBONES: "Registry[type[Frozen]]" = Registry(
     {
         "resnet50": "dhpf.model.backbone:ResNet50",
         "resnet101": "dhpf.model.backbone:ResNet101",
-        "efficientnet_lite0": "dhpf.model.backbone:EfficientNetLite0",
+        "efficientnet_lite0": "dhpf.model.timm_backbone:EfficientNetLite0",
     },
+    families={"timm": "dhpf.model.timm_backbone:named"},
 )
 VOTINGS: "Registry[Voting]" = Registry(
     "voting", {"hough": "dhpf.model.hough:hough_voting", "none": "dhpf.model.voting:no_voting"}
 )
+
+
+def file_name(backbone: str) -> str:
+    """A backbone's name as part of a file's: without the colon."""
+    return backbone.replace(":", "-")

@@ -1,14 +1,12 @@
 """The study around the method: parts of it replaced."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from dhpf.common.errors import UserError
-from dhpf.common.options import Layers
-from dhpf.model.options import AblationOptions
-
-if TYPE_CHECKING:
-    from dhpf.model.backbone import Frozen
+from dhpf.common.options import ORIGIN, Layers
+from dhpf.model import BACKBONES
+from dhpf.model.options import DEFAULT_BACKBONE, AblationOptions, ModelOptions
 
 
 @dataclass(frozen=True)
@@ -39,29 +37,35 @@ class Ablation:
         return ", ".join(part for part, holds in parts.items() if holds)
 
 
-def checked_layers(
-    layers: tuple[int, ...] | None, backbone: "Frozen | type[Frozen]"
-) -> tuple[int, ...] | None:
-    """The layers that --layers gives, if the backbone has them.
+def layer_count(options: ModelOptions) -> int:
+    """How many hyperpixel layers the options ask for."""
+    return len(options.backbone_layers or BACKBONES[options.backbone or DEFAULT_BACKBONE].channels)
 
-    Raises: UserError: it does not, or a search on another backbone found them.
+
+def check_layers(
+    layers: tuple[int, ...] | None, count: int, about: Callable[[], Mapping[str, str]] | None = None
+) -> None:
+    """Whether a backbone has these layers.
+
+    Args:
+        count: of its layers.
+        about: gives what it says of itself (`Frozen.about`), which the layers of a search are compared with.
+    Raises:
+        UserError: it does not have them, or a search on another backbone found them.
     """
-    found_on = layers.backbone if isinstance(layers, Layers) else None
-    if found_on not in (None, backbone.name):
-        raise UserError(f"--layers: the file's layers are of {found_on}, the backbone is {backbone.name}")
-    if layers and layers[-1] >= len(backbone.channels):
-        last = len(backbone.channels) - 1
-        raise UserError(f"--layers {layers[-1]}: the backbone's hyperpixel layers are 0 to {last}")
-    return layers
+    if layers and layers[-1] >= count:
+        raise UserError(f"--layers {layers[-1]}: the backbone's hyperpixel layers are 0 to {count - 1}")
+    if about and isinstance(layers, Layers) and layers.origin:
+        mine = {name: about().get(name, "") for name in ORIGIN}
+        if layers.origin != mine:
+            theirs, ours = (" ".join(filter(None, said.values())) for said in (layers.origin, mine))
+            raise UserError(f"--layers: the file's layers were found on {theirs}, the backbone is {ours}")
 
 
 def ablation(
-    options: AblationOptions,
-    backbone: "Frozen | type[Frozen]",
-    learned: bool,
-    fixed: tuple[int, ...] | None = None,
+    options: AblationOptions, layers: int, learned: bool, fixed: tuple[int, ...] | None = None
 ) -> Ablation:
-    """What the options say about a model of a backbone.
+    """What the options say about a model of so many layers.
 
     Raw features without a learner use all layers where none are given: no gate has learned to choose.
 
@@ -69,9 +73,10 @@ def ablation(
     Raises:
         UserError: they contradict each other, or there is no such layer.
     """
-    chosen = checked_layers(options.layers, backbone) or fixed
+    chosen = fixed if options.layers is None else options.layers
     if chosen is None and options.raw and not learned:
-        chosen = tuple(range(len(backbone.channels)))
+        chosen = tuple(range(layers))
     if chosen is not None and options.soft_gates:
         raise UserError("--soft-gates: no gate is asked with --layers, or with --raw and no --load")
+    check_layers(chosen, layers)
     return Ablation(chosen, options.raw, options.soft_gates)

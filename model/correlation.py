@@ -89,9 +89,8 @@ class Factors:
         length = self.src_length[pair, cells][..., None] * self.trg_length[:, None]
         return torch.relu(corr / (length + MARGIN))
 
-    @torch.no_grad()
     def blocks(self) -> Iterator[Block]:
-        """`similarity` of all source cells, by blocks of rows of either grid."""
+        """`similarity` of all source cells, by blocks of rows of either grid; iterate where no gradient is recorded."""
         B, S, entries = len(self), self.side, block_entries(self.src_length)
         height = max(1, min(S, entries // (B * S * S)))  # target rows of a block
         depth = max(1, min(S, entries // (B * S * S * height)))  # source rows of a block

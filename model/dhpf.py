@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from itertools import accumulate, groupby
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dhpf.common.errors import UserError
 from dhpf.model import VOTINGS
-from dhpf.model.ablation import Ablation
+from dhpf.model.ablation import Ablation, check_layers
 from dhpf.model.backbone import Frozen
 from dhpf.model.correlation import correlate
 from dhpf.model.gating import DynamicGating
-from dhpf.model.grid import STRIDE, covering_cells
+from dhpf.model.grid import STRIDE, check_frame, covering_cells
 from dhpf.model.hypercolumn import ImageCode, interpolated_norms
 from dhpf.model.transfer import best_targets, confident_targets, move_points
 from dhpf.model.voting import Scores
@@ -42,37 +43,36 @@ class Matches:
         """S, the side of the correlation grid."""
         return round(self.scores.column_max.shape[1] ** 0.5)
 
-    @torch.no_grad()
     def best(self, cells: Tensor) -> Tensor:
         """Best target cell of some source cells after the mutual nearest-neighbour filter, both B×n."""
-        return torch.cat(
-            [best_targets(self.scores.rows(c), self.scores.column_max) for c in self._split(cells)], 1
-        )
+        return torch.cat([best_targets(rows, self.scores.column_max) for rows in self._rows(cells)], 1)
 
-    @torch.no_grad()
     def confident(self, cells: Tensor) -> tuple[Tensor, Tensor]:
         """`best` and, likewise B×n, the confidence of each (see `confident_targets`)."""
-        parts = [confident_targets(self.scores.rows(c), self.scores.column_max) for c in self._split(cells)]
+        parts = [confident_targets(rows, self.scores.column_max) for rows in self._rows(cells)]
         targets, confidence = zip(*parts, strict=True)
         return torch.cat(targets, 1), torch.cat(confidence, 1)
 
-    def _split(self, cells: Tensor) -> tuple[Tensor, ...]:
-        """Cells in parts whose rows take little memory."""
+    def _rows(self, cells: Tensor) -> Iterator[Tensor]:
+        """Rows of scores of some source cells, in parts that take little memory, without gradient."""
         chunk = max(1, 2**22 // self.scores.column_max.numel())
-        return cells.split(chunk if cells.device.type == "cpu" else 16 * chunk, dim=1)
+        for part in cells.split(chunk if cells.device.type == "cpu" else 16 * chunk, dim=1):
+            with torch.no_grad():
+                rows = self.scores.rows(part)
+            yield rows
 
-    @torch.no_grad()
     def transfer(self, points: Tensor) -> Tensor:
         """Predicted target points of source points, both B×2×P in the 4S×4S frame; NaN outside every cell."""
         cells, covers = covering_cells(points, self.side)
         targets = self.best(cells.flatten(1)).view_as(cells)
         return move_points(points, cells, covers, targets, self.side)
 
-    @torch.no_grad()
     def transfer_with_confidence(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """`transfer` and the mean confidence of the cells that cover each point, B×P in 0..1; NaN likewise."""
         cells, covers = covering_cells(points, self.side)
-        targets, confidence = (x.view_as(cells) for x in self.confident(cells.flatten(1)))
+        few, place = cells.unique(return_inverse=True)  # many points share the same cells
+        found = self.confident(few.expand(len(cells), -1))
+        targets, confidence = (x.gather(1, place.flatten(1)).view_as(cells) for x in found)
         mean = (confidence * covers).sum(2) / covers.sum(2)
         return move_points(points, cells, covers, targets, self.side), mean
 
@@ -98,10 +98,15 @@ class DHPF(nn.Module):
         self.learner = DynamicGating(backbone.channels, backbone.widths)
         self.register_buffer("layer_of_channel", _owners(backbone.widths), persistent=False)
         self.ablation = Ablation()
+        self.frame = 0  # side of the frame, where the backbone may be shown pictures of another
         self.bf16 = False  # precision of the backbone and the transformation; the matching is float32 always
 
     def ablate(self, ablation: Ablation) -> None:
-        """Evaluate otherwise than the paper; image codes of before do not fit codes of after."""
+        """Evaluate otherwise than the paper; image codes of before do not fit codes of after.
+
+        Raises: UserError: the backbone has no such layers.
+        """
+        check_layers(ablation.layers, len(self.backbone.channels), lambda: self.backbone.about)
         self.ablation = ablation
         self.layer_of_channel = _owners(self._widths).to(self.device)
 
@@ -128,7 +133,18 @@ class DHPF(nn.Module):
         """Code of each of B images (evaluation)."""
         # Layers at full resolution take much memory, and a CPU gains nothing from more images at once.
         parts = images.split(len(images) if images.is_cuda else 4)
-        return ImageCode.cat([self._describe(self._layers(part)) for part in parts])
+        return ImageCode.cat([self._describe(self._layers(part), grid=self._grid(part)) for part in parts])
+
+    def picture_side(self, frame: int) -> int:
+        """Match in frames of this side from now on; returns the side of the images to give for it."""
+        check_frame(frame, frame)
+        self.frame = frame
+        return self.backbone.picture_side(frame)
+
+    def _grid(self, images: Tensor) -> int:
+        """S, the side of the correlation grid."""
+        side = images.shape[-1]
+        return (self.frame if self.frame and side == self.backbone.shown else side) // STRIDE
 
     def _layers(self, images: Tensor) -> Iterator[Tensor]:
         """The maps of all layers, each computed when it is asked for."""
@@ -137,15 +153,18 @@ class DHPF(nn.Module):
     def _precision(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
 
-    def _describe(self, maps: Iterable[Tensor], index: Tensor | None = None) -> ImageCode:
-        """Image codes from backbone maps; `index` repeats or reorders the images (see `transformed`)."""
+    def _describe(self, maps: Iterable[Tensor], index: Tensor | None = None, grid: int = 0) -> ImageCode:
+        """Image codes from backbone maps; `index` repeats or reorders the images (see `transformed`).
+
+        Args: grid: side of the correlation grid; that of the first map if not given.
+        """
         pooled, transformed = [], []
         stacks = ((m, m) for m in maps) if self.ablation.raw else self.learner.transformed(maps, index)
         with self._precision():
             for x, y in stacks:
                 pooled.append(x.to(self._dtype).mean((2, 3)))
-                transformed.append(y)
-        side, widths = transformed[0].shape[-1], list(self._widths)
+                transformed.append(y if not 0 < grid < y.shape[-1] else resized(y, grid))
+        side, widths = grid or transformed[0].shape[-1], list(self._widths)
         joined, norms = [], []
         for _, same_side in groupby(transformed, key=lambda m: m.shape[-1]):
             x = torch.cat([m.permute(0, 2, 3, 1) for m in same_side], -1).to(self._dtype)
@@ -153,6 +172,8 @@ class DHPF(nn.Module):
             joined.append(x)
             norms.append(interpolated_norms(x, widths[:count], side))
             widths = widths[count:]
+        if joined[0].shape[1] < side:  # no layer is as fine as the grid
+            joined.insert(0, joined[0].new_zeros(len(joined[0]), side, side, 0))
         pools = torch.cat(pooled, 1)
         pools = pools if index is None else pools[index]
         return ImageCode(tuple(joined), torch.cat(norms, 1), pools, self.origin(side))
@@ -211,13 +232,19 @@ class DHPF(nn.Module):
         src_index, trg_index = pairs or (None, None)
         with self._precision():
             src_maps, trg_maps = list(self._layers(src)), list(self._layers(trg))
-        codes = self._describe(src_maps, src_index), self._describe(trg_maps, trg_index)
+        grid = self._grid(src)
+        codes = self._describe(src_maps, src_index, grid), self._describe(trg_maps, trg_index, grid)
         if self.training:
             # The published program transforms layer 0 once more, as the base map, and so counts it twice.
             with torch.no_grad(), self._precision():
                 self.learner.transform(0, src_maps[0], src_index)
                 self.learner.transform(0, trg_maps[0], trg_index)
         return codes
+
+
+def resized(maps: Tensor, side: int) -> Tensor:
+    """Maps finer than the correlation grid, interpolated as coarser ones are (method, section 4)."""
+    return F.interpolate(maps, (side, side), mode="bilinear", align_corners=True)
 
 
 def _owners(widths: tuple[int, ...]) -> Tensor:

@@ -18,7 +18,7 @@ KEPT = 2**26  # entries of similarities that are kept; what would take more memo
 
 
 def diagonal_view(memory: Tensor, first: int, top: int, rows: int, height: int) -> Tensor:
-    """Entries by cell of memory by displacement of rows: B×R×S×(2S-1)×S -> B×rows×S×height×S.
+    """Entries by cell of memory, newly made, by displacement of rows: B×R×S×(2S-1)×S -> B×rows×S×height×S.
 
     view[b, i, x, j, u] = memory[b, i, x, dy + S - 1, u], dy from source row first + i to target row top + j.
     """
@@ -26,7 +26,7 @@ def diagonal_view(memory: Tensor, first: int, top: int, rows: int, height: int) 
     slab = S * D * S
     offset = (top - first + S - 1) * S
     strides = (R * slab, slab - S, D * S, S, 1)
-    return memory.as_strided((len(memory), rows, S, height, S), strides, memory.storage_offset() + offset)
+    return memory.as_strided((len(memory), rows, S, height, S), strides, offset)
 
 
 def diagonal_sums(x: Tensor) -> Tensor:

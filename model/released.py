@@ -26,7 +26,12 @@ MUS = ("0.3", "0.4", "0.5", "0.6", "0.7", "0.8", "0.9", "1")
 
 def cache() -> Path:
     """The folder of released models: $DHPF_CACHE, else ~/.cache/dhpf."""
-    return Path(os.environ.get("DHPF_CACHE") or "~/.cache/dhpf").expanduser()
+    try:
+        return Path(os.environ.get("DHPF_CACHE") or "~/.cache/dhpf").expanduser()
+    except RuntimeError:  # no HOME, and the user is in no list
+        raise UserError(
+            "there is no home folder: say where released models lie with DHPF_CACHE=FOLDER"
+        ) from None
 
 
 def released(name: str) -> tuple[str, str] | None:

@@ -8,7 +8,7 @@ from dhpf.common.errors import UserError
 from dhpf.common.options import Parser, number, option
 from dhpf.common.program import program
 from dhpf.data import BENCHMARKS
-from dhpf.data.options import BenchmarkOptions
+from dhpf.data.options import MAX_PIXELS, BenchmarkOptions
 from dhpf.model.options import AblationOptions, LoadOptions, ModelOptions
 
 EXAMPLES = (
@@ -30,13 +30,28 @@ class ImagesOptions:
         nargs="*",
         metavar="TRG",
     )
-    points: str | None = option(None, "points in pixels of SRC", either="points", metavar='"x,y x,y ..."')
+    points: str | None = option(
+        None,
+        "points in pixels of SRC: themselves, a file as --points-file, or - for standard input",
+        either="points",
+        metavar='"x,y x,y ..."',
+    )
     points_file: Path | None = option(
-        None, "text file, a line x,y for each point", either="points", type=Path, metavar="FILE"
+        None,
+        "a line x,y for each point, or JSON of labelme, COCO or VGG Image Annotator",
+        either="points",
+        type=Path,
+        metavar="FILE",
     )
     grid: int = option(
         6, "N×N points spread over SRC", either="points", type=number(int, 1, 100), metavar="N"
     )
+    min_confidence: float = option(
+        0.0, "leave out points that are less sure", type=number(float, 0, 1), metavar="C"
+    )
+    json: bool = option(False, "print what was found as JSON, a line for each target")
+    no_warp: bool = option(False, "write no warped picture")
+    max_pixels: int = option(MAX_PIXELS, "decode no image that has more", type=number(int, 1), metavar="N")
     explore: Path | None = option(
         None, "a page that predicts for any point of either image", type=Path, metavar="FILE.html"
     )

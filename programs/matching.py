@@ -1,11 +1,14 @@
 """What `match.py` reads and writes: images of folders, points, results with pictures."""
 
+import hashlib
 import io
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,62 +17,68 @@ import pandas as pd
 from PIL import Image
 
 from dhpf.common.errors import UserError, naming
-from dhpf.common.files import read_text, replace_file
+from dhpf.common.files import is_file, read_text, replace_file
 from dhpf.common.run import versions
-from dhpf.data.images import formats
+from dhpf.data.images import HEIF, formats
 from dhpf.data.lists import read_table
 from dhpf.data.pairs import COLUMNS as ENDS
+from dhpf.data.points import of_line, read_points
 from dhpf.evaluation.matcher import Found, Matcher, Reals, as_rgb, checked_points, grid_points, listed
-from dhpf.model import BACKBONES
-from dhpf.model.ablation import ablation
+from dhpf.model.ablation import ablation, layer_count
 from dhpf.model.options import DEFAULT_BACKBONE
 from dhpf.programs.match import MatchOptions
 from dhpf.report import pictures
 from dhpf.report.explorer import explorer
 
-MAX_POINTS_FILE = 2**20  # bytes
+MAX_POINTS_FILE = 2**24  # bytes
+ENDINGS = (".json", ".csv", "-matches.png", "-warped.png")
+LONGEST = 90  # bytes of an image's name in that of a result; file systems take 143 or 255 in all
+LISTED = 50  # points that are printed
 COLUMNS = [*ENDS[2:], "confidence"]
 
 
 def match(options: MatchOptions) -> None:
-    """Match the source with every target; what can be refused without a model is refused first. Raises: UserError."""
+    """Match the source with every target; what can be refused without a model is refused first.
+
+    Raises:
+        UserError: a mistake, or no target can be read.
+        SystemExit: 1, some targets cannot be read.
+    """
     assert options.source
-    targets = image_files(options.targets)
+    targets, unread = image_files(options.targets), []
     if options.explore and len(targets) > 1:
         raise UserError(f"--explore {options.explore}: a page shows one pair, give one TRG")
-    source = as_rgb(options.source)
+    source = as_rgb(options.source, options.max_pixels)
     points = chosen_points(options, source.size)
     table = table_so_far(options.table_out, options.source, targets) if options.table_out else None
     matcher = loaded(options)
     code = matcher.encode(source)
-    about = {"model": str(matcher), "img_side": options.img_side, "versions": versions()}
-    for target, name in zip(targets, names(options.source, targets), strict=True):
-        found = matcher.match(code, target, points)
-        path = options.output / name
-        save(path, found, (options.source, target), about)
+    for target in targets:
+        try:
+            picture = as_rgb(target, options.max_pixels)
+        except UserError as error:
+            unread.append(str(error))
+            continue
+        found = matcher.match(code, picture, points).at_least(options.min_confidence)
+        ends = options.source, target
+        save(options, matcher, place_for(options.output, ends), found, ends)
         if options.table_out:
-            ends = zip(ENDS, pair_names(options.table_out, (options.source, target)), strict=False)
-            table = pd.concat([table, rows_of(found).assign(**dict(ends))[[*ENDS, "confidence"]]])
+            named = zip(ENDS, pair_names(options.table_out, ends), strict=False)
+            table = pd.concat([table, rows_of(found).assign(**dict(named))[[*ENDS, "confidence"]]])
             replace_file(options.table_out, csv_of(table))
-        print(
-            f"{target}: {summary(found)}\n  written: {path}.json, .csv, -matches.png, -warped.png", flush=True
-        )
-        if options.explore:
-            explore(options.explore, matcher, found, (options.source, target))
-
-
-def explore(path: Path, matcher: Matcher, found: Found, files: tuple[Path, Path]) -> None:
-    """Writes the page that predicts for any point of a pair. Raises: UserError."""
-    page = explorer(matcher, found.images, pair_names(path, files))
-    replace_file(path, page)
-    print(f"  written: {path}, {len(page) / 1e6:.1f} MB")
+    if len(unread) == len(targets):
+        raise UserError(unread[0])
+    for message in unread:
+        print(f"not matched: {message}", file=sys.stderr)
+    if unread:
+        sys.exit(1)
 
 
 def loaded(options: MatchOptions) -> Matcher:
     """The matcher that the options ask for; it says what it is. Raises: UserError."""
     raw = replace(options, raw=options.raw or not options.load)
     if not options.load:
-        ablation(raw, BACKBONES[options.backbone or DEFAULT_BACKBONE], learned=False)
+        ablation(raw, layer_count(options), learned=False)
     matcher = Matcher.load(
         options.load or options.backbone or DEFAULT_BACKBONE,
         backbone=options.backbone,
@@ -77,59 +86,96 @@ def loaded(options: MatchOptions) -> Matcher:
         voting=options.voting,
         img_side=options.img_side,
         device=options.device,
+        layers=options.backbone_layers,
+        side=options.backbone_side,
     )
     model = matcher.model
-    model.ablate(ablation(raw, model.backbone, bool(options.load), model.ablation.layers))
-    print(matcher)
+    chosen = ablation(raw, len(model.backbone.channels), bool(options.load), model.ablation.layers)
+    model.ablate(chosen)
+    if not options.json:
+        print(matcher)
     return matcher
 
 
 def image_files(places: Sequence[Path]) -> list[Path]:
-    """Image files, those of folders in order of their names. Raises: UserError: a folder without an image."""
+    """Image files, those of folders in order of their names, without what is hidden or by its name no picture.
+
+    HEIC counts, that it may be told what is missing to read it.
+    Raises:
+        UserError: a folder without an image.
+    """
     read = formats()
+    known = {*HEIF, *(ending for ending, form in Image.EXTENSION.items() if form in read)}
     files: list[Path] = []
     for place in places:
-        images = (p for p in place.glob("*") if Image.EXTENSION.get(p.suffix.lower()) in read)
-        inside = sorted(p for p in images if p.is_file())
+        inside = sorted(p for p in place.glob("[!.]*") if p.suffix.lower() in known and p.is_file())
         if place.is_dir() and not inside:
             raise UserError(f"{place}: the folder holds no image")
         files += inside if place.is_dir() else [place]
     return files
 
 
-def names(source: Path, targets: Sequence[Path]) -> Iterator[str]:
-    """A name for what is written about each target; equal ones are counted."""
-    given: set[str] = set()
-    for target in targets:
-        first = name = f"{source.stem}-{target.stem}"
-        count = 1
-        while name in given:
-            count += 1
-            name = f"{first}-{count}"
-        given.add(name)
-        yield name
+def place_for(folder: Path, files: tuple[Path, Path]) -> Path:
+    """Where what is found in a pair of files is written, without ending: never where another pair's is, or other files.
+
+    The names of the pair, shortened where a file system would not take them, and counted where they are taken.
+    """
+    first = "-".join(shortened(file.stem) for file in files)
+    names = (first if number == 1 else f"{first}-{number}" for number in count(1))
+    return next(folder / name for name in names if free(folder / name, files))
+
+
+def results(path: Path) -> dict[str, Path]:
+    """The files of what is found in a pair, by their endings."""
+    return {ending: path.with_name(path.name + ending) for ending in ENDINGS}
+
+
+def free(path: Path, files: tuple[Path, Path]) -> bool:
+    """Whether nothing is written there, or what was found in the same pair of files."""
+    if not any(file.exists() for file in results(path).values()):
+        return True
+    try:
+        content = json.loads(results(path)[".json"].read_text())
+        return [content[end]["path"] for end in ("source", "target")] == [str(f.resolve()) for f in files]
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
+def shortened(name: str) -> str:
+    """A name of at most 90 bytes, of which two with the longest ending are a file name; others stay others."""
+    encoded = os.fsencode(name)
+    if len(encoded) <= LONGEST:
+        return name
+    return f"{encoded[: LONGEST - 9].decode(errors='ignore')}-{hashlib.sha256(encoded).hexdigest()[:8]}"
 
 
 def chosen_points(options: MatchOptions, size: tuple[int, int]) -> Reals:
     """The points that the options ask for, in pixels of a source of this size. Raises: UserError."""
-    if options.points is not None:
-        place, fields = "--points", {f"'{field}'": field for field in options.points.split()}
-    elif options.points_file:
-        place, lines = str(options.points_file), read_text(options.points_file, MAX_POINTS_FILE).splitlines()
-        fields = {f"line {n}": line.strip() for n, line in enumerate(lines, 1) if line.strip()}
-        if fields.get("line 1", "").replace(" ", "").lower() == "x,y":  # the heads of a table
-            del fields["line 1"]
-    else:
+    given, file = options.points, options.points_file
+    if given is not None and given != "-" and is_file(Path(given)):
+        file = Path(given)
+    if given is None and file is None:
         return grid_points(options.grid, size)
-    points = []
-    for name, field in fields.items():
-        try:
-            x, y = map(float, re.split(r"\s*,\s*|\s+", field))
-        except ValueError:
-            raise UserError(f"{place}: {name} is not a point x,y in pixels") from None
-        points.append((x, y))
+    if file:
+        place, text = str(file), read_text(file, MAX_POINTS_FILE)
+    elif given == "-":
+        place, text = "standard input", standard_input()
+    else:
+        fields = re.sub(r"\s*,\s*", ",", given or "").split()
+        with naming("--points"):
+            return checked_points([point for field in fields for point in of_line(field)], size)
     with naming(place):
-        return checked_points(points, size)
+        return checked_points(read_points(text, options.source or Path()), size)
+
+
+def standard_input() -> str:
+    """What is piped into the program. Raises: UserError: it is no text."""
+    try:
+        return sys.stdin.buffer.read(MAX_POINTS_FILE).decode("utf-8-sig")
+    except (AttributeError, OSError, ValueError) as error:
+        raise UserError(
+            f"standard input: it cannot be read as text ({error}): pipe points into it"
+        ) from error
 
 
 def table_so_far(path: Path, source: Path, targets: Sequence[Path]) -> pd.DataFrame | None:
@@ -161,33 +207,77 @@ def csv_of(table: pd.DataFrame) -> bytes:
 
 def summary(found: Found) -> str:
     """What was found, in a line."""
-    confidence = f"mean confidence {found.confidence.mean():.2f}"
+    sure = found.confidence[np.isfinite(found.confidence)]
+    confidence = f"mean confidence {sure.mean():.2f}" if len(sure) else "no confidence"
     layers = f"layers {listed(found.layers)} ({len(found.layers)} of {found.matches.weights.shape[1]})"
     return f"{len(found.points)} points, {confidence}, {layers}"
 
 
-def save(path: Path, found: Found, files: tuple[Path, Path], about: Mapping[str, Any], **drawn: Any) -> None:
-    """Writes what was found as `path`.json, .csv, -matches.png and -warped.png. Raises: UserError.
+def listing(found: Found) -> str:
+    """The points as lines: in the source, in the target, confidence; of many the first."""
+    rows = [
+        f"  {x:g},{y:g}  {u:.1f},{v:.1f}  {sure:.2f}\n".replace("nan", "-")
+        for x, y, u, v, sure in rows_of(found).to_numpy()[:LISTED]
+    ]
+    more = [f"  … and {len(found.points) - LISTED} more\n"] if len(found.points) > LISTED else []
+    return "".join(rows + more)
 
-    Args: drawn: more arguments of the picture (see `pictures.matches`).
-    """
+
+def save(
+    options: MatchOptions,
+    matcher: Matcher,
+    path: Path,
+    found: Found,
+    files: tuple[Path, Path],
+    **drawn: Any,
+) -> None:
+    """Writes what was found as `path`.json, .csv, -matches.png and -warped.png, and the page to explore it if one is
+    asked for; prints it. `drawn`: more arguments of `pictures.matches`. Raises: UserError."""
+    about = {"model": str(matcher), "img_side": options.img_side, "versions": versions()}
     ends = {
-        end: {"file": str(file), "width": of.image.width, "height": of.image.height}
+        end: {
+            "file": str(file),
+            "path": str(file.resolve()),
+            "width": of.image.width,
+            "height": of.image.height,
+        }
         for end, file, of in zip(("source", "target"), files, found.images, strict=True)
     }
     rows = rows_of(found)
     matches = [
-        {"source": row[:2], "target": row[2:4], "confidence": row[4]} for row in rows.to_numpy().tolist()
+        {"source": row[:2], "target": row[2:4], "confidence": row[4] if np.isfinite(row[4]) else None}
+        for row in rows.to_numpy().tolist()
     ]
     content = {**about, **ends, "layers": found.layers, "matches": matches}
-    warped = io.BytesIO()
-    found.warped().save(warped, "png")
     src, trg = (of.image for of in found.images)
-    picture = pictures.matches(src, trg, found.source.T, found.points.T, **{"title": summary(found)} | drawn)
-    for ending, data in {
+    look = {"title": summary(found)} | ({} if "correct" in drawn else {"confidence": found.confidence})
+    picture = pictures.matches(src, trg, found.source.T, found.points.T, **{**look, **drawn})
+    written = {
         ".json": (json.dumps(content, indent=2) + "\n").encode(),
         ".csv": csv_of(rows),
         "-matches.png": pictures.render(picture, "png"),
-        "-warped.png": warped.getvalue(),
-    }.items():
-        replace_file(path.with_name(path.name + ending), data)
+    }
+    if options.no_warp:
+        results(path)["-warped.png"].unlink(missing_ok=True)  # of an earlier call
+    else:
+        warped = io.BytesIO()
+        found.warped().save(warped, "png")
+        written["-warped.png"] = warped.getvalue()
+    for ending, data in written.items():
+        replace_file(results(path)[ending], data)
+    for file, image in zip(files, found.images, strict=True):
+        if image.blank:
+            print(f"warning: {file} has one colour everywhere: no match has a confidence", file=sys.stderr)
+    if options.json:
+        print(json.dumps(content), flush=True)
+    else:
+        print(
+            f"{files[1]}: {summary(found)}\n{listing(found)}  written: {path}{', '.join(written)}", flush=True
+        )
+    if options.explore:
+        page = explorer(matcher, found.images, pair_names(options.explore, files))
+        replace_file(options.explore, page)
+        print(
+            f"  written: {options.explore}, {len(page) / 1e6:.1f} MB",
+            file=sys.stderr if options.json else None,
+        )

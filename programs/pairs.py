@@ -6,12 +6,12 @@ import numpy as np
 import torch
 
 from dhpf.common.errors import UserError
-from dhpf.common.run import versions
 from dhpf.evaluation.matcher import Reals
 from dhpf.evaluation.metrics import keypoint_errors
 from dhpf.programs.match import MatchOptions
-from dhpf.programs.matching import chosen_points, explore, loaded, save, summary
+from dhpf.programs.matching import chosen_points, loaded, save
 from dhpf.programs.testing import opened
+from dhpf.report import pictures
 
 ALPHA = 0.1  # a key-point within this share of the threshold is drawn as correct
 
@@ -39,7 +39,7 @@ def match_pair(options: MatchOptions, number: int) -> None:
         raise UserError(f"--pair {number}: it has no key-point in the image, give --points")
     matcher = loaded(options)
     found = matcher.match(source, target, points[inside])
-    name = f"{benchmark.name} {benchmark.split}, pair {number}, {sample['category']}"
+    name = f"{benchmark.name} {benchmark.split}, pair {number}, {pictures.short(sample['category'])}"
     drawn: dict[str, Any] = {"title": name}
     if not own:
         drawn["trg_kps"] = _array(ends) * scales[1][:, None]
@@ -57,11 +57,7 @@ def match_pair(options: MatchOptions, number: int) -> None:
         }
     files = benchmark.root / keys[0], benchmark.root / keys[1]
     path = options.output / f"{benchmark.name}-{benchmark.split}-{number}"
-    about = {"model": str(matcher), "img_side": options.img_side, "versions": versions()}
-    save(path, found, files, about, **drawn)
-    print(f"{drawn['title']}: {summary(found)}\n  written: {path}.json, .csv, -matches.png, -warped.png")
-    if options.explore:
-        explore(options.explore, matcher, found, files)
+    save(options, matcher, path, found, files, **drawn)
 
 
 def _array(x: torch.Tensor) -> Reals:

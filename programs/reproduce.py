@@ -1,12 +1,10 @@
 """Measure what a table of the paper shows, beside the published values; see docs/tables.md."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dhpf.common.errors import UserError
-from dhpf.common.options import Parser, option
+from dhpf.common.options import FORMATS, Parser, option
 from dhpf.common.program import program
 from dhpf.model import BACKBONES
 
@@ -21,6 +19,7 @@ class ReproduceOptions:
     table: str = option(help="of the paper; mu: selection rates", choices=("1", "2", "3", "mu"))
     weights: Path = option(help="checkpoints, named as docs/tables.md says", type=Path, metavar="DIR")
     out: Path = option(Path("logs/tables"), "finished cells and tables", type=Path, metavar="DIR")
+    format: str = option("markdown", "of what is printed; all are written", choices=FORMATS)
     backbones: tuple[str, ...] = option(("resnet101", "resnet50"), "columns", choices=BACKBONES, nargs="+")
 
 
@@ -33,8 +32,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         EXAMPLES,
     )
     options, given = parser.parse_known(arguments)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("reproduce.py is one process: start it with python, not with torchrun")
     from dhpf.programs.tables import reproduce  # torch: not needed to refuse an option
 
     reproduce(options, given)

@@ -1,16 +1,15 @@
 """Search for the hyperpixel layers that match best; see `python search.py --help` and docs/search.md."""
 
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dhpf.common.errors import UserError
 from dhpf.common.options import OutputOptions, Parser, number, option
 from dhpf.common.program import program
 from dhpf.data.options import DataOptions
+from dhpf.model import file_name
 from dhpf.model.options import DEFAULT_BACKBONE, LoadOptions, ModelOptions
 
 # What may differ when a search is resumed: it does not change what is found.
@@ -58,9 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         EXAMPLES,
     )
     options: SearchOptions = parser.parse_resumable(arguments, FREE)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("search.py is one process: start it with python, not with torchrun")
-    backbone = options.backbone or DEFAULT_BACKBONE
+    backbone = file_name(options.backbone or DEFAULT_BACKBONE)
     name = f"search-{options.benchmark}-{backbone}-{time.strftime('%Y%m%d-%H%M%S')}"
     from dhpf.programs.searching import search  # torch: not needed to refuse an option
 

@@ -13,11 +13,12 @@ import numpy as np
 import torch
 
 from dhpf.common.errors import UserError
-from dhpf.common.files import MIB, read_json, replace_file
+from dhpf.common.files import MIB, read_json, replace_file, sha256
 from dhpf.common.processes import choose_device
 from dhpf.common.run import Run, progress, versions
 from dhpf.data.benchmark import Benchmark
-from dhpf.evaluation.subsets import Candidates, Shares, Subset, encoded, shares
+from dhpf.evaluation.predict import encoded
+from dhpf.evaluation.subsets import Candidates, Shares, Subset, shares
 from dhpf.model.ablation import Ablation
 from dhpf.model.checkpoint import build_model, load_model
 from dhpf.model.dhpf import DHPF
@@ -108,26 +109,16 @@ class Memory:
             raise UserError(f"{path}: not the state of a search ({error!r})") from error
 
 
-def loaded(options: SearchOptions) -> tuple[DHPF, str]:
-    """The model whose layers are searched, and what it is, in words. Raises: UserError."""
-    if options.load:
-        model, known = load_model(
-            resolve(options.load), options.backbone, options.backbone_weights, options.voting
-        )
-        words = f"{known.backbone}, learned features of {options.load}"
+def loaded(options: SearchOptions, checkpoint: Path | None) -> DHPF:
+    """The model whose layers are searched, of raw features or of those of a learner. Raises: UserError."""
+    form: dict[str, Any] = {"layers": options.backbone_layers, "side": options.backbone_side}
+    voting, weights = options.voting, options.backbone_weights
+    if checkpoint:
+        model, _ = load_model(checkpoint, options.backbone, weights, voting, **form)
     else:
-        backbone = options.backbone or DEFAULT_BACKBONE
-        model = build_model(backbone, options.backbone_weights, options.voting or DEFAULT_VOTING)
-        words = f"{backbone}, raw features"
-    model.ablate(Ablation(raw=not options.load))
-    return model.to(choose_device(options.device)).eval(), f"{words}, voting {model.voting}"
-
-
-def material(model: DHPF, benchmark: Benchmark, pairs: list[int]) -> dict[str, str]:
-    """What tells one search from another, wherever its files lie."""
-    keys = [(benchmark.pairs[i].src_key, benchmark.pairs[i].trg_key) for i in pairs]
-    sizes = sum(p.cpu().double().abs().sum().item() for p in model.parameters())
-    return {"pairs": hashlib.sha256(repr(keys).encode()).hexdigest(), "weights": f"{sizes:.5g}"}
+        model = build_model(options.backbone or DEFAULT_BACKBONE, weights, voting or DEFAULT_VOTING, **form)
+    model.ablate(Ablation(raw=not checkpoint))
+    return model.to(choose_device(options.device)).eval()
 
 
 def search(options: SearchOptions, folder: Path) -> dict[str, Any]:
@@ -135,52 +126,77 @@ def search(options: SearchOptions, folder: Path) -> dict[str, Any]:
     benchmark = opened(options)
     if benchmark.metric != "pck":
         raise UserError(f"--benchmark {benchmark.name}: it has no PCK to search by")
-    torch.manual_seed(options.seed)
     drawn = torch.randperm(len(benchmark), generator=torch.Generator().manual_seed(options.seed))
     pairs = sorted(drawn[: options.pairs].tolist())
-    model, words = loaded(options)
-    memory = Memory(material(model, benchmark, pairs), len(pairs))
-    if not options.resume:
-        run = Run.create(folder, asdict(options) | {"versions": versions()})
-    elif not (folder / STATE).exists():  # it was killed before it began
-        run = Run.rewind(folder, {})
+    checkpoint = resolve(options.load) if options.load else None
+    model = loaded(options, checkpoint)
+    net = model.backbone
+    keys = [(benchmark.pairs[i].src_key, benchmark.pairs[i].trg_key) for i in pairs]
+    material = {
+        "pairs": hashlib.sha256(repr(keys).encode()).hexdigest(),
+        "backbone weights": net.digest,
+        "learner": sha256(checkpoint) if checkpoint else "",
+    }
+    memory = Memory(material, len(pairs))
+    kind = "learned" if checkpoint else "raw"
+    if options.resume:
+        run = Run(folder, options.quiet)
     else:
-        run = Run.rewind(folder, memory.restore(folder))
-    if not memory.values:
-        run.log(
-            "\n".join(
-                [words, *benchmark.notes, f"{len(pairs)} of {len(benchmark)} pairs, seed {options.seed}"]
-            )
-        )
-        memory.save(run)
-    about = {
-        "backbone": model.backbone.name, "features": "learned" if options.load else "raw", "voting": model.voting,
-        "load": options.load, "benchmark": benchmark.name, "split": benchmark.split, "list": benchmark.list_path.name,
-        "pairs": len(pairs), "seed": options.seed, "img_side": options.img_side, "alpha": options.alpha,
-        "thres": benchmark.thres, "beam": options.beam, "versions": versions(),
-    }  # fmt: skip
+        given = asdict(options) | {"versions": versions()}
+        run = Run.create(folder, given, numbered=not options.logpath, quiet=options.quiet)
+    with run.ending():
+        if options.resume:  # without a state it was killed before it began
+            run.rewind(memory.restore(run.folder) if (run.folder / STATE).exists() else {})
+        if not run.sizes():
+            words = f"{net.name}, {kind} features, voting {model.voting}"
+            chosen = f"{len(pairs)} of {len(benchmark)} pairs, drawn from seed {options.seed}"
+            run.log("\n".join([words, *benchmark.notes, chosen]))
+        about = {
+            **net.about, "features": kind, "load": options.load, "voting": model.voting, "img_side": options.img_side,
+            "benchmark": benchmark.name, "split": benchmark.split, "list": benchmark.list_path.name,
+            "pairs": len(pairs), "seed": options.seed, "alpha": options.alpha, "thres": benchmark.thres,
+            "beam": options.beam, "versions": versions(),
+        }  # fmt: skip
+        grow(options, run, model, benchmark, pairs, memory, about)
+        result = result_of(memory.means(), about)
+        path = run.folder / RESULT
+        run.log(f"{result['subsets']} subsets; the best, {words_of(result['layers'])}: --layers @{path}")
+    return result
+
+
+def grow(
+    options: SearchOptions,
+    run: Run,
+    model: DHPF,
+    benchmark: Benchmark,
+    pairs: list[int],
+    memory: Memory,
+    about: Mapping[str, Any],
+) -> None:
+    """Measure subsets of one layer, then of one more and one more; the best so far is always in `layers.json`."""
     layers = len(model.backbone.channels)
     most = min(options.max_layers, layers)
-    step = 1 if model.device.type == "cpu" else options.bsz
+    bsz = 1 if model.device.type == "cpu" else options.bsz
 
     def todo(size: int) -> Candidates:
         return candidates(memory.means(), size, options.beam, layers)
 
     first = next((size for size in range(1, most + 1) if memory.done(todo(size)) < len(pairs)), None)
     left = [pairs[memory.done(todo(first)) :], *[pairs] * (most - first)] if first else []
-    generations = [[some[b : b + step] for b in range(0, len(some), step)] for some in left]
+    generations = [[some[b : b + bsz] for b in range(0, len(some), bsz)] for some in left]
     order = [batch for generation in generations for batch in generation]
-    codes = encoded(model, benchmark, order, options.workers, options.cache_gb * 1e9, options.on_bad_pair)
+    steps = encoded(model, benchmark, order, options.workers, options.cache_gb * 1e9, options.on_bad_pair)
     for size, batches in enumerate(generations, first or 1):
         begin, subsets = time.monotonic(), todo(size)
-        with progress(f"{size} layers, {len(subsets)} subsets", sum(map(len, batches))) as advance:
+        what = f"{size} layers, {len(subsets)} subsets"
+        with progress(what, sum(map(len, batches)), not options.quiet) as advance:
             for batch in batches:
-                parts, images, unread = next(codes)
+                step = next(steps)
                 found: Shares = {}
-                for part in parts:
-                    found |= shares(model, images, part, subsets, options.alpha)
+                for part in step.parts:
+                    found |= shares(model, step.codes, part, subsets, options.alpha)
                 memory.add(subsets, batch, found)
-                for message in unread:
+                for message in step.unread:
                     run.log(f"not readable: {message}")
                 advance(len(batch), best=max(memory.means(subsets).values()))
                 if batch is not batches[-1] and time.monotonic() - memory.saved > OFTEN:
@@ -188,16 +204,12 @@ def search(options: SearchOptions, folder: Path) -> dict[str, Any]:
         means = memory.means()
         here, over = best(subsets, means)[0], best(means, means)[0]
         run.log(
-            f"{size} layers, {len(subsets)} subsets: best {words_of(here)}, PCK@{options.alpha:g} {means[here]:.2f} %, "
+            f"{what}: best {words_of(here)}, PCK@{options.alpha:g} {means[here]:.2f} %, "
             f"{time.monotonic() - begin:.0f} s; best so far {words_of(over)}, {means[over]:.2f} %"
         )
-        replace_file(folder / RESULT, (json.dumps(result_of(means, about), indent=2) + "\n").encode())
+        content = json.dumps(result_of(means, about), indent=2) + "\n"
+        replace_file(run.folder / RESULT, content.encode())
         memory.save(run)
-    result = result_of(memory.means(), about)
-    run.log(
-        f"{result['subsets']} subsets; the best, {words_of(result['layers'])}: --layers @{folder / RESULT}"
-    )
-    return result
 
 
 def result_of(means: Mapping[Subset, float], about: Mapping[str, Any]) -> dict[str, Any]:

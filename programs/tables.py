@@ -11,21 +11,23 @@ import pandas as pd
 
 from dhpf.common.errors import UserError
 from dhpf.common.files import replace_file, sha256
-from dhpf.common.run import OPTIONS
+from dhpf.common.run import OPTIONS, hold
 from dhpf.data.spair import SPair
 from dhpf.evaluation.results import RESULTS
+from dhpf.model import file_name
 from dhpf.programs.reproduce import ReproduceOptions
 from dhpf.programs.test import TestOptions, parser
 from dhpf.programs.testing import evaluate
-from dhpf.report.page import Section, write_report
+from dhpf.report.formats import ENDINGS, WRITERS
+from dhpf.report.page import Section
 
 ALPHAS = ("0.05", "0.1", "0.15")
 PCK = tuple(f"PCK@{alpha}" for alpha in ALPHAS)
 # What the table decides of test.py's options, and what else may differ between a finished cell and now.
 CHOSEN = {"--load", "--benchmark", "--split", "--list", "--categories", "--backbone", "--alpha", "--thres"}
-CHOSEN |= {"--logpath", "--from-predictions", "--predictions-frame"}
+CHOSEN |= {"--logpath", "--from-predictions", "--predictions-frame", "--resume", "--overwrite"}
 FREE = {"load", "logpath", "device", "workers", "bsz", "no_download", "on_bad_pair", "seed", "voting"}
-FREE |= {"predictions_frame"}
+FREE |= {"predictions_frame", "quiet", "resume", "overwrite"}
 # Verified values with their sources: checkpoints' names without ending, benchmark, figure.
 PUBLISHED = json.loads((Path(__file__).parent / "published.json").read_text())
 
@@ -68,7 +70,7 @@ def cells(table: Table, weights: Path, out: Path, backbones: Sequence[str], give
     found = []
     for supervision, backbone in ((s, b) for s in ("strong", "weak") for b in backbones):
         for mu, benchmark in ((mu, b) for mu in table.mus for b in table.benchmarks):
-            checkpoint = weights / f"{table.trained}-{supervision}-{backbone}-mu{mu:g}.pt"
+            checkpoint = weights / f"{table.trained}-{supervision}-{file_name(backbone)}-mu{mu:g}.pt"
             folder = out.resolve() / "cells" / f"{checkpoint.stem}-on-{benchmark}"
             chosen = ["--backbone", backbone, "--benchmark", benchmark, "--alpha", *ALPHAS, "--thres", "auto"]
             options = parser().parse([*given, *chosen, "--logpath", str(folder)])
@@ -143,21 +145,20 @@ def shown(record: dict[str, Any]) -> str:
     return text
 
 
-def write(name: str, out: Path, found: list[dict[str, Any]], notes: list[str]) -> str:
-    """Writes the table as Markdown, CSV and report; returns the Markdown."""
+def write(name: str, out: Path, found: list[dict[str, Any]], notes: list[str]) -> dict[str, str]:
+    """Writes the table in all formats; returns what is written, by format. The CSV file has a line for each value."""
     texts: dict[str, dict[str, str]] = {}
     for record in found:
         texts.setdefault(record["row"], {})[record["model"]] = shown(record)
     header = ["", *dict.fromkeys(record["model"] for record in found)]
     rows = [[row, *by_model.values()] for row, by_model in texts.items()]
+    sections = [Section("", header, rows), *(Section(text=note) for note in notes)]
     title = f"Table {name}: {TABLES[name].title}"
-    lines = [f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *rows)]
-    markdown = "\n".join([f"## {title}", "", *lines, "", *(f"- {note}" for note in notes), ""])
-    replace_file(out / f"table-{name}.md", markdown.encode())
-    replace_file(out / f"table-{name}.csv", pd.DataFrame(found).to_csv(index=False).encode())
-    sections = [Section("", header, rows), Section("", ["Notes"], [[note] for note in notes])]
-    write_report(out / f"table-{name}.html", f"DHPF, table {name}: {TABLES[name].title}", sections)
-    return markdown
+    written = {form: writer(title, sections) for form, writer in WRITERS.items()}
+    written["csv"] = pd.DataFrame(found).to_csv(index=False)
+    for form, text in written.items():
+        replace_file(out / f"table-{name}.{ENDINGS[form]}", text.encode())
+    return written
 
 
 def reproduce(options: ReproduceOptions, given: list[str]) -> None:
@@ -172,9 +173,14 @@ def reproduce(options: ReproduceOptions, given: list[str]) -> None:
             f"--weights {options.weights}: no checkpoint of the table is there, such as {missing[0]}; "
             "docs/tables.md says how they are named"
         )
-    for cell in todo:
-        finished(cell)  # contradictions come to light before hours are spent
-    done = [(cell, measure(cell)) for cell in todo]
+    options.out.mkdir(parents=True, exist_ok=True)
+    lock = hold(options.out)
+    try:
+        for cell in todo:
+            finished(cell)  # contradictions come to light before hours are spent
+        done = [(cell, measure(cell)) for cell in todo]
+    finally:
+        lock.release()
     found = [record for cell, results in done for record in records(table, cell, results)]
     failed = [f"{cell.folder.name}: {results['reason']}" for cell, results in done if "reason" in results]
     sources = [g["source"] for g in PUBLISHED if any(cell.checkpoint.stem in g["values"] for cell in todo)]
@@ -185,6 +191,6 @@ def reproduce(options: ReproduceOptions, given: list[str]) -> None:
         *(f"Missing: {name}." for name in dict.fromkeys(missing)),
         *(f"Failed: {reason}." for reason in failed),
     ]
-    print("\n" + write(options.table, options.out, found, notes), end="")
+    print("\n" + write(options.table, options.out, found, notes)[options.format], end="")
     if failed:
         raise UserError(f"{len(failed)} of {len(todo)} cells failed, the first: {failed[0]}")

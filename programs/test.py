@@ -7,11 +7,21 @@ from pathlib import Path
 from dhpf.common.options import OutputOptions, Parser, number, option, predictions
 from dhpf.common.program import program
 from dhpf.data.options import DataOptions
-from dhpf.model.options import AblationOptions, LoadOptions, ModelOptions
+from dhpf.model.options import AblationOptions, LearnerOptions, LoadOptions, ModelOptions
 
+# What may differ when a test is resumed: it does not change what is predicted.
+FREE = {"resume", "logpath", "overwrite", "datapath", "device", "workers", "no_download", "backbone_weights"}
+FREE |= {"on_bad_pair", "images", "bsz", "alpha", "quiet"}
 EXAMPLES = (
     "python test.py --benchmark pfpascal --load logs/strong/best_model.pt",
     "python test.py --benchmark spair --from-predictions others.csv --alpha 0.05 0.1 0.15",
+)
+
+
+FRAME = option(
+    "image",
+    "another method's x and y are pixels of the stored image, or of 240x240",
+    choices=("image", "240"),
 )
 
 
@@ -24,6 +34,12 @@ class TestingOptions:
         None, "pairs to measure on: trn, val, ...; test if not given, of one's own file all", metavar="SPLIT"
     )
     bsz: int = option(8, "pairs compared together on a GPU", type=number(int, 1), metavar="N")
+    cache_gb: float = option(
+        0.5,
+        "memory for the codes of images that more pairs show, in GB",
+        type=number(float, 0),
+        metavar="GB",
+    )
     precision: str = option("fp32", "of the backbone and the transformation", choices=("fp32", "bf16"))
     seed: int = option(0, "draws the untrained learner", type=number(int, 0, 2**32 - 1), metavar="N")
     from_predictions: Path | None = option(
@@ -32,15 +48,15 @@ class TestingOptions:
         type=predictions,
         metavar="FILE",
     )
-    predictions_frame: str = option(
-        "image",
-        "another method's x and y are pixels of the stored image, or of 240x240",
-        choices=("image", "240"),
-    )
+    resume: Path | None = option(None, "continue the test of this folder", type=Path, metavar="RUN_FOLDER")
+    overwrite: bool = option(False, "replace the run folder that --logpath names")
+    predictions_frame: str = FRAME
 
 
 @dataclass(frozen=True)
-class TestOptions(OutputOptions, AblationOptions, ModelOptions, LoadOptions, DataOptions, TestingOptions):
+class TestOptions(
+    OutputOptions, AblationOptions, LearnerOptions, ModelOptions, LoadOptions, DataOptions, TestingOptions
+):
     """All options of `test.py`."""
 
 
@@ -50,9 +66,9 @@ def parser() -> Parser:
     )
 
 
-@program
+@program(processes=True)
 def main(arguments: Sequence[str] | None = None) -> None:
-    options: TestOptions = parser().parse(arguments)
+    options: TestOptions = parser().parse_resumable(arguments, FREE)
     # What needs torch or pandas is imported when the options are known to be good.
     from dhpf.programs import testing
 

@@ -1,7 +1,9 @@
 """Evaluating a model on a benchmark into a run folder."""
 
+import shlex
 import time
-from dataclasses import asdict, replace
+from contextlib import nullcontext
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +12,22 @@ import torch
 
 from dhpf.common.errors import UserError
 from dhpf.common.processes import gather, start
-from dhpf.common.run import Run, progress, versions
+from dhpf.common.run import Run, progress, replace_run, versions
 from dhpf.data import open_benchmark
 from dhpf.data.benchmark import Benchmark, read_trained
 from dhpf.data.own import OwnData
+from dhpf.evaluation.kept import Kept, forget, identity
+from dhpf.evaluation.matcher import Matcher
 from dhpf.evaluation.others import is_table, others_rows, read_others
-from dhpf.evaluation.predict import predict
-from dhpf.evaluation.results import describe, rescore, save_results
+from dhpf.evaluation.predict import in_order, predict
+from dhpf.evaluation.results import RESULTS, describe, rescore, save_results
 from dhpf.evaluation.table import read_predictions, table_of
-from dhpf.model import BACKBONES
-from dhpf.model.ablation import ablation
+from dhpf.model import file_name
+from dhpf.model.ablation import ablation, layer_count
 from dhpf.model.checkpoint import build_model, load_model
 from dhpf.model.options import DEFAULT_BACKBONE, DEFAULT_VOTING
 from dhpf.model.released import resolve
+from dhpf.programs.compare import CompareOptions
 from dhpf.programs.match import MatchOptions
 from dhpf.programs.search import SearchOptions
 from dhpf.programs.test import TestOptions
@@ -30,27 +35,35 @@ from dhpf.report.runs import report_test, resources
 
 
 def evaluate(options: TestOptions) -> dict[str, Any]:
-    """Evaluate into a new run folder; returns what its `results.json` holds, nothing but in the main process."""
+    """Evaluate into a run folder, a new one or a stopped one; returns what its `results.json` holds, in the main
+    process alone."""
     folder = options.run_folder
 
     backbone, voting = options.backbone or DEFAULT_BACKBONE, options.voting or DEFAULT_VOTING
     if not options.load:  # what can be refused without a model is refused before one is loaded
-        ablation(options, BACKBONES[backbone], learned=False)
+        ablation(options, layer_count(options), learned=False)
+    elif options.width is not None:
+        raise UserError("--width: the checkpoint's own shapes decide it")
     processes, device = start(options.device)
     rank, count = processes.process_index, processes.num_processes
     checkpoint = resolve(options.load) if options.load else None
     benchmark = opened(options)
     torch.manual_seed(options.seed)
     note = ""
+    form: dict[str, Any] = {"layers": options.backbone_layers, "side": options.backbone_side}
     if checkpoint:
-        model, known = load_model(checkpoint, options.backbone, options.backbone_weights, options.voting)
+        model, known = load_model(
+            checkpoint, options.backbone, options.backbone_weights, options.voting, **form
+        )
         note = known.note
         if isinstance(benchmark, OwnData):
             benchmark.mark(read_trained(checkpoint.parent))
     else:
-        model = build_model(backbone, options.backbone_weights, voting)
-    options = replace(options, backbone=model.backbone.name, voting=model.voting)
-    model.ablate(ablation(options, model.backbone, bool(options.load), model.ablation.layers))
+        model = build_model(backbone, options.backbone_weights, voting, width=options.width, **form)
+    command, net = drawing(options), model.backbone
+    options = replace(options, backbone=net.name, backbone_layers=net.layers, backbone_side=net.side)
+    options = replace(options, voting=model.voting)
+    model.ablate(ablation(options, len(net.channels), bool(options.load), model.ablation.layers))
     model.bf16 = options.precision == "bf16"
     model.to(device)
 
@@ -59,25 +72,42 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
         learner = options.load or f"untrained, drawn from seed {options.seed}"
         learner = "none" if model.ablation.unlearned else learner
         words = "; ".join(filter(None, [f"{options.backbone}, learner: {learner}", model.differences]))
-        run = begun(
-            options, folder, f"{options.benchmark}-{options.backbone}", [words, note, *benchmark.notes]
-        )
-    share = range(len(benchmark) * rank // count, len(benchmark) * (rank + 1) // count)
+        lines = [words, note, net.note, net.cost(options.img_side), *benchmark.notes]
+        run = begun(options, folder, f"{options.benchmark}-{file_name(net.name)}", lines)
+    place = Path(gather([str(run.folder) if run else ""])[0])
     begin = time.monotonic()
-    with progress("testing", len(share), run is not None) as advance:
-        rows, unread = predict(
-            model, benchmark, share, options.bsz, options.workers, options.on_bad_pair, advance
+    with run.ending() if run else nullcontext():
+        kept = Kept(place, identity(benchmark, checkpoint), rank)
+        todo = [i for i in in_order(benchmark) if i not in kept.rows]
+        if run and kept.rows:
+            run.log(f"resumed with {len(kept.rows)} of {len(benchmark)} pairs")
+        share = todo[len(todo) * rank // count : len(todo) * (rank + 1) // count]
+        with progress("testing", len(share), run is not None and not options.quiet) as advance:
+            rows, unread, waited = predict(
+                model,
+                benchmark,
+                share,
+                options.bsz,
+                options.workers,
+                options.cache_gb * 1e9,
+                options.on_bad_pair,
+                advance,
+                kept,
+            )
+        seconds = time.monotonic() - begin
+        every, unread = gather([kept.rows | rows]), gather(unread)
+        if not run:
+            return {}
+        table = table_of({pair: row for part in every for pair, row in part.items()}, list(benchmark.labels))
+        decisive: dict[str, Any] = {**net.about, "precision": options.precision}
+        decisive |= {"ablation": model.differences} if model.differences else {}
+        decisive |= {} if options.load else {"seed": options.seed}
+        used = resources(seconds, len(benchmark), device)
+        used["loading"] = f"{100 * waited / seconds:.0f} % of the time waiting for images"
+        matcher = Matcher(model, words, options.img_side)
+        return finished(
+            run, options, benchmark, table, unread, words, decisive, used, checkpoint, None, matcher, command
         )
-    seconds = time.monotonic() - begin
-    every, unread = gather([rows]), gather(unread)
-    if not run:
-        return {}
-    table = table_of({pair: row for part in every for pair, row in part.items()}, list(benchmark.labels))
-    decisive: dict[str, Any] = {"backbone": options.backbone, "precision": options.precision}
-    decisive |= {"ablation": model.differences} if model.differences else {}
-    decisive |= {} if options.load else {"seed": options.seed}
-    used = resources(seconds, len(benchmark), device)
-    return finished(run, options, benchmark, table, unread, words, decisive, used, checkpoint)
 
 
 def measure_predictions(options: TestOptions, path: Path) -> None:
@@ -99,7 +129,7 @@ def measure_predictions(options: TestOptions, path: Path) -> None:
         words += f", in pixels of the {options.predictions_frame} frame" * (
             options.predictions_frame != "image"
         )
-        with progress("reading", len(benchmark)) as advance:
+        with progress("reading", len(benchmark), not options.quiet) as advance:
             rows, unread = others_rows(
                 given, benchmark, options.predictions_frame, options.workers, options.on_bad_pair, advance
             )
@@ -107,7 +137,8 @@ def measure_predictions(options: TestOptions, path: Path) -> None:
     run = begun(options, folder, f"{options.benchmark}-predictions", [words, *benchmark.notes])
     decisive = {} if own else {"predictions_frame": options.predictions_frame}
     used = resources(time.monotonic() - begin, len(benchmark), torch.device("cpu"))
-    finished(run, options, benchmark, table, unread, words, decisive, used, predictions=path)
+    with run.ending():
+        finished(run, options, benchmark, table, unread, words, decisive, used, predictions=path)
 
 
 def of_benchmark(path: Path, table: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
@@ -128,11 +159,19 @@ def of_benchmark(path: Path, table: pd.DataFrame, benchmark: Benchmark) -> pd.Da
 
 
 def begun(options: TestOptions, folder: Path | None, name: str, lines: list[str]) -> Run:
-    """A new run folder with options and first lines of its log."""
+    """A run folder with options and first lines of its log: a new one, or the one to resume."""
+    if options.resume:
+        if (options.resume / RESULTS).exists():
+            raise UserError(f"--resume {options.resume}: this test is finished, its results are there")
+        return Run(options.resume, options.quiet)
+    if options.overwrite:
+        if not folder:
+            raise UserError("--overwrite: name the run folder with --logpath")
+        replace_run(folder)
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    run = Run.create(
-        folder or Path("logs") / f"test-{name}-{stamp}", asdict(options) | {"versions": versions()}
-    )
+    place = folder or Path("logs") / f"test-{name}-{stamp}"
+    about = asdict(options) | {"versions": versions()}
+    run = Run.create(place, about, numbered=not folder, quiet=options.quiet)
     run.log("\n".join(filter(None, lines)))
     return run
 
@@ -148,6 +187,8 @@ def finished(
     used: dict[str, str],
     checkpoint: Path | None = None,
     predictions: Path | None = None,
+    matcher: Matcher | None = None,
+    command: str = "",
 ) -> dict[str, Any]:
     """Results, log and report of a run; returns what its `results.json` holds."""
     left = sorted(set(range(len(benchmark))) - set(table.pair))
@@ -163,18 +204,21 @@ def finished(
         decisive | {"skipped": skipped},
         checkpoint,
         predictions,
+        benchmark.list_path,
     )
     for message in dict.fromkeys(unread):  # an image may have been tried more than once
         run.log(f"not readable: {message}")
     if skipped:
         run.log(f"{len(skipped)} of {len(benchmark)} pairs skipped: {', '.join(skipped)}")
     run.log(describe(results["figures"]))
-    run.log(f"{len(benchmark)} pairs in {used['time'].partition(',')[0]}; results: {run.folder}")
-    report_test(run.folder, words, benchmark, table, results, asdict(options), used)
+    spent = ", ".join(filter(None, [used["time"].partition(",")[0], used.get("loading")]))
+    run.log(f"{len(benchmark)} pairs in {spent}; results: {run.folder}")
+    forget(run.folder)
+    report_test(run.folder, words, benchmark, table, results, asdict(options), used, matcher, command)
     return results
 
 
-def opened(options: TestOptions | MatchOptions | SearchOptions) -> Benchmark:
+def opened(options: TestOptions | MatchOptions | CompareOptions | SearchOptions) -> Benchmark:
     """The pairs that the options name, numbered as they are tested. Raises: UserError."""
     assert options.benchmark
     if len(options.list) > 1:
@@ -191,3 +235,18 @@ def opened(options: TestOptions | MatchOptions | SearchOptions) -> Benchmark:
         evaluation=True,
         own=options.own,
     )
+
+
+def drawing(options: TestOptions) -> str:
+    """The command that draws a pair of a test, whose number is to follow; none for a learner that no file holds."""
+    if not (options.load or options.raw):
+        return ""
+    words = ["python", "match.py"]
+    for spec in fields(MatchOptions):
+        value, flag = getattr(options, spec.name, spec.default), f"--{spec.name.replace('_', '-')}"
+        if value is True:
+            words.append(flag)
+        elif value != spec.default and spec.name != "device":
+            values = value if isinstance(value, tuple) and "nargs" in spec.metadata else [value]
+            words += [flag, *(",".join(map(str, v)) if isinstance(v, tuple) else str(v) for v in values)]
+    return shlex.join([*words, "--pair"])

@@ -12,7 +12,7 @@ const ways = about.ways.map((text) => {
 const HEAD = "source,target,source_x,source_y,target_x,target_y,confidence";
 const stages = [0, 1].map((end) => document.getElementById("stage" + end));
 const byId = (name) => document.getElementById(name);
-const round = (value) => Number(value.toFixed(4));
+const round = (value) => (Number.isNaN(value) ? "" : Number(value.toFixed(4)));
 let kept = [], current = null;
 
 /** The cells along one axis whose box contains a coordinate of the frame. */
@@ -45,7 +45,7 @@ function predict(from, x, y) {
     return Math.min(Math.max(moved, 0), there[axis] - 1);
   });
   const cells = [...heat].map(([cell, share]) => ({cell, share: share / count})).sort((a, b) => b.share - a.share);
-  return {from, at: [x, y], to, confidence: sure / count, cells};
+  return {from, at: [x, y], to, confidence: about.blank ? NaN : sure / count, cells};
 }
 
 /** A point (x, y) of image `end` as a correspondence from the source to the target. */
@@ -110,7 +110,7 @@ function sentence(found) {
     return `${(100 * share).toFixed(0)} % at ${at.join(", ")}`;
   });
   return `${words[found.from]} ${place(found.at)} → ${words[1 - found.from]} ${place(found.to)}, ` +
-    `confidence ${found.confidence.toFixed(2)}. Likeliest cells, with their shares of the match scores: ${others.join("; ")}.`;
+    `confidence ${about.blank ? "none: an image has one colour everywhere" : found.confidence.toFixed(2)}. Likeliest cells, with their shares of the match scores: ${others.join("; ")}.`;
 }
 
 function changed() {

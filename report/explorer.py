@@ -23,10 +23,13 @@ LIKELY = 6  # target cells of each source cell that are told: the best, and the 
 FULL = 2**16 - 1  # a share or confidence of 1
 
 
-def explorer(matcher: Matcher, pair: tuple[Encoded, Encoded], names: Sequence[str], title: str = "") -> bytes:
+def explorer(
+    matcher: Matcher, pair: tuple[Encoded, Encoded], names: Sequence[str], title: str = "", words: str = ""
+) -> bytes:
     """The page of a source and a target, in both directions.
 
-    Args: names: of source and target, as a table of pairs names them; title: their last parts if not given.
+    Args: names: of source and target, as a table of pairs names them; title: their last parts if not given; words: what
+        predicts, if not what the matcher says.
     """
     short = [name.rpartition("/")[2] for name in names]
     ways = [packed(matcher.model.compare(a.code, b.code)) for a, b in (pair, pair[::-1])]
@@ -35,6 +38,7 @@ def explorer(matcher: Matcher, pair: tuple[Encoded, Encoded], names: Sequence[st
         "likely": LIKELY,
         "full": FULL,
         "bytes": cell_type(pair[0].side // STRIDE).itemsize,
+        "blank": any(of.blank for of in pair),
         "names": list(names),
         "sizes": [of.image.size for of in pair],
         "ways": [base64.b64encode(way).decode() for way in ways],
@@ -45,7 +49,7 @@ def explorer(matcher: Matcher, pair: tuple[Encoded, Encoded], names: Sequence[st
     ]
     title = title or " – ".join(short)
     return rendered(
-        "explorer.html", "explorer.js", title=title, images=images, about=about, model=str(matcher)
+        "explorer.html", "explorer.js", title=title, images=images, about=about, model=words or str(matcher)
     )
 
 

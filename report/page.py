@@ -7,7 +7,7 @@ import base64
 import hashlib
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from PIL import Image
 from dhpf.common.files import replace_file
 from dhpf.report import pictures
 
+SHOWN = 25  # rows of a long table at a time, as in page.js
 DPI = 160  # sharp on most screens; more costs seconds and megabytes, and shows no more of 240 pixels
 
 
@@ -29,6 +30,9 @@ class Section:
     header: Sequence[str] = ()  # of the table
     rows: Sequence[Sequence[Any]] = ()
     folded: str = ""  # a name under which the table is hidden until it is asked for
+    listed: bool = False  # a long table: the reader searches, sorts and turns its pages
+    command: str = ""  # of a long table, beside each row: what to type, with the row's first cell behind it
+    links: Mapping[Any, str] = field(default_factory=dict)  # pages to see instead, by the rows' first cells
     text: str = ""  # a paragraph
     tiles: Sequence[tuple[str, str, str]] = ()  # name, value and note of what matters most
     pictures: Sequence[Mapping[str, Any]] = ()  # as `picture` makes them; several stand side by side
@@ -37,12 +41,19 @@ class Section:
     @property
     def kinds(self) -> list[str]:
         """What each column of the table holds: numbers stand to the right, long text below on a phone."""
-        return [_kind(list(map(_text, column))) for column in zip(*self.rows, strict=True)]
+        return [_kind(list(map(_cell, column))) for column in zip(*self.rows, strict=True)]
+
+    @property
+    def shown(self) -> Sequence[Sequence[Any]]:
+        """The rows that are seen without a script."""
+        return self.rows[:SHOWN] if self.listed else self.rows
 
 
 def write_report(path: Path, title: str, sections: Iterable[Section]) -> None:
     """Writes a report as a whole. Raises: UserError where it cannot be written."""
-    replace_file(path, rendered("page.html", title=title, sections=sections))
+    sections = list(sections)
+    script = "page.js" if any(section.listed for section in sections) else ""
+    replace_file(path, rendered("page.html", script, title=title, sections=sections))
 
 
 def rendered(template: str, script: str = "", **values: Any) -> bytes:
@@ -56,18 +67,25 @@ def rendered(template: str, script: str = "", **values: Any) -> bytes:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"text": _text, "digest": _digest}
+    environment.filters |= {"text": text_of, "cell": _cell, "digest": _digest}
     code = (folder / script).read_text(encoding="utf-8") if script else ""
     return environment.get_template(template).render(script=code, **values).encode()
 
 
-def picture(drawn: Figure, what: str, caption: str, form: str = "png") -> dict[str, Any]:
-    """A figure, embedded; `what` begins its description in words; 'jpg' keeps photographs small."""
+def picture(drawn: Figure, what: str, caption: str, form: str = "png", link: str = "") -> dict[str, Any]:
+    """A figure, embedded. `what` begins its description; 'jpg' keeps photographs small; `link`: a page of it."""
     content = pictures.render(drawn, form, DPI)
     image = Image.open(io.BytesIO(content))
     width, height = (side * 96 // DPI for side in image.size)
     source = f"data:{image.get_format_mimetype()};base64,{base64.b64encode(content).decode()}"
-    return {"source": source, "width": width, "height": height, "what": what, "caption": caption}
+    return {
+        "source": source,
+        "width": width,
+        "height": height,
+        "what": what,
+        "caption": caption,
+        "link": link,
+    }
 
 
 def _kind(column: Sequence[str]) -> str:
@@ -81,8 +99,13 @@ def _digest(script: str) -> str:
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
-def _text(value: Any) -> str:
+def _cell(value: Any) -> str:
+    """A value of a table."""
+    return "undefined" if value is None else text_of(value)
+
+
+def text_of(value: Any) -> str:
     """A value as people write it."""
     if isinstance(value, list | tuple):
-        return ", ".join(map(_text, value)) or "none"
+        return ", ".join(map(text_of, value)) or "none"
     return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -6,6 +6,7 @@ Okabe and Ito, and heat maps change steadily in lightness.
 """
 
 import io
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -15,6 +16,7 @@ import numpy as np
 import pandas as pd
 from cycler import cycler
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
@@ -23,6 +25,13 @@ from PIL import Image
 
 WIDTH = 4.5  # inches: so narrow that 9 pt text is still read where a phone shrinks the picture to its width
 MAX_SHOWN = 1000  # pixels of a photograph's longer side
+MOST = 200  # matches that are drawn: more hide the photographs
+# Width by height of two images side by side: wider ones are put one below the other, if that is not too high.
+WIDEST, NARROWEST = 4.5, 0.3
+SURE = mpl.colormaps["plasma"]
+DIRECTIONS = re.compile(
+    "[\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)  # characters that set the direction of text
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 STYLE: Any = {
     "font.size": 9, "axes.titlesize": 9, "axes.labelsize": 9, "legend.fontsize": 8, "legend.frameon": False,
@@ -55,8 +64,11 @@ def matches(
     trg_kps: Any = None,
     correct: Any = None,
     title: str = "",
+    confidence: Any = None,
 ) -> Figure:
     """Two images side by side, brought to one height, each source point joined with its prediction.
+
+    Wide ones are put one below the other, brought to one width.  Of very many matches an even choice is drawn.
 
     Args:
         src_image, trg_image: PIL images or uint8 arrays [H, W, 3], each of its own size.
@@ -65,12 +77,22 @@ def matches(
         trg_kps [2, m] in the target image: the ground truth, as rings.
         correct [n] bool, for key-points that correspond (m = n): an incorrect match is dashed, with crosses,
         and a dotted line shows how far it is off.
+        confidence [n] in 0..1: colours and widens the lines, under a colour bar; NaN: none, white.
     """
     figure = Figure(layout="constrained")
     axes = figure.subplots()
-    count = _draw_matches(axes, src_image, trg_image, src_kps, predicted, trg_kps, correct)
+    src_kps, predicted = (np.asarray(xy, dtype=np.float64).reshape(2, -1) for xy in (src_kps, predicted))
+    if (number := src_kps.shape[1]) > MOST and trg_kps is None:
+        drawn = np.arange(MOST) * number // MOST
+        src_kps, predicted = src_kps[:, drawn], predicted[:, drawn]
+        correct, confidence = (None if x is None else np.asarray(x)[drawn] for x in (correct, confidence))
+        title += f"; {MOST} of {number} drawn"
+    count = _draw_matches(axes, src_image, trg_image, src_kps, predicted, trg_kps, correct, confidence)
     axes.set_title(textwrap.fill(title, 72))
-    figure.set_size_inches(WIDTH, WIDTH * _aspect(axes) + 0.5)
+    if confidence is not None and np.isfinite(confidence).any():
+        look: Any = {"location": "bottom", "fraction": 0.05, "aspect": 40, "pad": 0.02}
+        figure.colorbar(ScalarMappable(cmap=SURE), ax=axes, label="confidence", **look)
+    figure.set_size_inches(WIDTH, WIDTH * _aspect(axes) + (0.5 if confidence is None else 0.9))
     _legend(figure, {kind: kind if correct is None else f"{kind} ({n})" for kind, n in count.items()})
     return figure
 
@@ -102,52 +124,74 @@ def contact_sheet(groups: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
 
 
 def _draw_matches(
-    axes: Axes, src_image: Any, trg_image: Any, src_kps: Any, predicted: Any, trg_kps: Any, correct: Any
+    axes: Axes,
+    src_image: Any,
+    trg_image: Any,
+    src_kps: Any,
+    predicted: Any,
+    trg_kps: Any,
+    correct: Any,
+    confidence: Any = None,
 ) -> dict[str, int]:
-    """What `matches` shows, and how many there are of each kind. The axes' unit is the common height."""
+    """What `matches` shows, and how many there are of each kind. The axes' unit is the common height or width."""
     truth = [[], []] if trg_kps is None else trg_kps
     start, end, ring = (
         np.asarray(xy, dtype=np.float64).reshape(2, -1).T for xy in (src_kps, predicted, truth)
     )
-    src_scale, _, middle = _show(axes, src_image, 0)
-    trg_scale, left, right = _show(axes, trg_image, middle + 0.03)
-    start = (start + 0.5) * src_scale
-    end, ring = ((xy + 0.5) * trg_scale + [left, 0] for xy in (end, ring))
-    axes.set(xlim=(-0.02, right + 0.02), ylim=(1.02, -0.02), aspect="equal")
+    shown = [
+        x if isinstance(x, Image.Image) else Image.fromarray(np.asarray(x)) for x in (src_image, trg_image)
+    ]
+    sizes = np.array([image.size for image in shown])
+    aspects = sizes[:, 0] / sizes[:, 1]
+    # 0: side by side, 1: one below the other
+    along = int(aspects.sum() > WIDEST and 1 / (1 / aspects).sum() > NARROWEST)
+    scales = 1 / sizes[:, 1 - along]
+    corner = np.zeros(2)
+    corner[along] = sizes[0, along] * scales[0] + 0.03
+    right, bottom = np.maximum(sizes[0] * scales[0], corner + sizes[1] * scales[1])
+    for image, place, extent in zip(shown, (np.zeros(2), corner), sizes * scales[:, None], strict=True):
+        _show(axes, image, place, extent)
+    start = (start + 0.5) * scales[0]
+    end, ring = ((xy + 0.5) * scales[1] + corner for xy in (end, ring))
+    axes.set(xlim=(-0.02, right + 0.02), ylim=(bottom + 0.02, -0.02), aspect="equal")
     axes.set_axis_off()
 
     kinds = ["match"] * len(start) if correct is None else np.where(correct, "correct", "incorrect").tolist()
     kinds = [kind if np.isfinite(xy).all() else "no prediction" for kind, xy in zip(kinds, end, strict=True)]
-    rank = start[:, 0].argsort(kind="stable").argsort(kind="stable")  # neighbours get similar colours
-    hues = mpl.colormaps["plasma"](0.3 + 0.7 * rank / max(len(rank) - 1, 1))
+    widths = np.ones(len(start))
+    if confidence is None:
+        rank = start[:, 0].argsort(kind="stable").argsort(kind="stable")  # neighbours get similar colours
+        hues = SURE(0.3 + 0.7 * rank / max(len(rank) - 1, 1))
+    else:
+        sure = np.asarray(confidence, dtype=np.float64)
+        hues, widths = np.where(np.isfinite(sure)[:, None], SURE(sure), 1.0), 0.5 + np.nan_to_num(sure)
     size = 1.0 if len(start) <= 40 else 0.6
     rim = [withStroke(linewidth=2.7 * size, foreground="#000000b0")]  # seen on light photographs too
     hollow = {"markersize": 7 * size, "markeredgewidth": 1.3 * size, "path_effects": rim}
-    line = {"markersize": 5 * size, "linewidth": 1.4 * size, "path_effects": rim}
+    line: Any = {"markersize": 5 * size, "linewidth": 1.4 * size, "path_effects": rim}
     if correct is not None:
         for xy in np.stack([end, ring], 2):
             axes.plot(
                 *xy, color="white", linestyle=":", marker="", linewidth=size, path_effects=rim, gid="error"
             )
     axes.plot(*ring.T, gid="ground truth", **KINDS["ground truth"] | hollow)
-    for kind, hue, *ends in zip(kinds, hues, start, end, strict=True):
+    for kind, hue, width, *ends in zip(kinds, hues, widths, start, end, strict=True):
         if kind == "no prediction":
             axes.plot(*ends[0], gid=kind, **KINDS[kind] | hollow)
         else:
-            look = {"color": hue} | KINDS[kind] | line
+            look = {"color": hue} | KINDS[kind] | line | {"linewidth": line["linewidth"] * width}
             axes.plot(*np.transpose(ends), gid=kind, **look)
             axes.plot(*np.transpose(ends), zorder=3, **look | {"linestyle": ""})  # no line hides a point
     count = {kind: kinds.count(kind) for kind in KINDS} | {"ground truth": len(ring)}
     return {kind: n for kind, n in count.items() if n}
 
 
-def _show(axes: Axes, image: Any, left: float) -> tuple[float, float, float]:
-    """Draws an image one unit high; returns units per pixel, its left and its right border."""
-    picture = (image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image))).convert("RGB")
-    width, height = picture.size
+def _show(axes: Axes, image: Image.Image, corner: np.ndarray, extent: np.ndarray) -> None:
+    """Draws an image of this extent in units of the axes, from its upper left corner."""
+    picture = image.convert("RGB")
     picture.thumbnail((MAX_SHOWN, MAX_SHOWN))
-    axes.imshow(picture, extent=(left, left + width / height, 1, 0))
-    return 1 / height, left, left + width / height
+    (left, top), (right, bottom) = corner, corner + extent
+    axes.imshow(picture, extent=(left, right, bottom, top))
 
 
 def _aspect(axes: Axes) -> float:
@@ -192,7 +236,7 @@ def layer_selection(rates: Mapping[str, Sequence[float]]) -> Figure:
 
     Args: rates: K shares in 0..1 for each category, first layer first.
     """
-    table, names = np.array([*rates.values()], dtype=np.float64), list(map(_short, rates))
+    table, names = np.array([*rates.values()], dtype=np.float64), list(map(short, rates))
     rows, K = table.shape
     width = 0.4 + 0.075 * max(map(len, names)) + max(0.165 * K, 2.5)
     figure = Figure(figsize=(width, 1.1 + 0.165 * rows), layout="constrained")
@@ -204,9 +248,10 @@ def layer_selection(rates: Mapping[str, Sequence[float]]) -> Figure:
     return figure
 
 
-def _short(name: object) -> str:
-    """A category's name, cut where it would leave no room for the picture."""
-    return text if len(text := str(name)) <= 30 else f"{text[:29]}…"
+def short(name: object, longest: int = 30) -> str:
+    """A name, cut where it would leave no room for the picture, without what would turn the text behind it around."""
+    text = DIRECTIONS.sub("", str(name))
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def _heat_map(axes: Axes, rates: np.ndarray, height: float, left: float = -0.5) -> None:
@@ -255,7 +300,7 @@ def category_bars(values: Mapping[str, float | None], label: str, full: float) -
     bars = axes.barh(range(len(series)), series.fillna(0), color=COLOURS[0], height=0.72)
     texts = [f"{value:.{1 if full == 100 else 3}f}" for value in series]
     axes.bar_label(bars, ["undefined" if text == "nan" else text for text in texts], padding=3, fontsize=8)
-    axes.set_yticks(range(len(series)), map(_short, series.index))
+    axes.set_yticks(range(len(series)), map(short, series.index))
     axes.set_xticks(np.linspace(0, full, 6))
     axes.set(xlim=(0, full * 1.1), ylim=(len(series) - 0.4, -0.6), xlabel=label)
     axes.grid(axis="x")
@@ -293,6 +338,25 @@ def training_curves(history: pd.DataFrame) -> Figure:
     panels[2].yaxis.set_major_locator(MaxNLocator(integer=True))
     panels[2].set(xlabel="epoch", xlim=(left, right))
     panels[2].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def loss_parts(history: pd.DataFrame) -> Figure:
+    """The two parts of the loss over the epochs, of training and validation.
+
+    Args: history: a row an epoch: epoch, and for trn and val matching_loss and selection_loss.
+    """
+    figure = Figure(figsize=(WIDTH, 3.8), layout="constrained")
+    panels = figure.subplots(2, sharex=True)
+    for axes, part in zip(panels, ("matching", "selection"), strict=True):
+        for split, word in {"trn": "training", "val": "validation"}.items():
+            axes.plot(history.epoch, history[f"{split}_{part}_loss"], label=word)
+        axes.set_ylabel(f"{part} loss")
+        axes.legend()
+        axes.grid()
+    panels[1].set_xlabel("epoch")
+    panels[1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return figure
 
 

@@ -103,22 +103,30 @@ def pair(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
+def naive_extent(pair: dict, thres: str, boxed: bool) -> tuple[int, int]:
+    """What the threshold is the larger side of; nothing without key-points."""
+    xs, ys = ([xy[axis] for xy in pair["target"]] for axis in (0, 1))
+    if not xs:
+        return 0, 0
+    if thres == "img":
+        return SIDE, SIDE
+    if thres == "bbox" and boxed:
+        return pair["box"][2] - pair["box"][0], pair["box"][3] - pair["box"][1]
+    # The published PF-WILLOW box counts the padding of a list that is not full.
+    extra = [-1] if thres == "bbox" and len(xs) < MAX_PTS else []
+    width, height = (max(values + extra) - min(values + extra) for values in (xs, ys))
+    return width, height
+
+
 def naive_pck(pairs: list[dict], alpha: float, thres: str, original: bool, boxed: bool) -> tuple:
     """Means over pairs, points and categories with a loop over each, in exact arithmetic."""
     per_pair, per_point, per_category = [], [], {}
     for pair in pairs:
         sx, sy = (Fraction(length, SIDE) if original else Fraction(1) for length in pair["size"])
-        xs, ys = ([xy[axis] for xy in pair["target"]] for axis in (0, 1))
-        if not xs:
-            continue
-        if thres == "img":
-            width, height = SIDE, SIDE
-        elif thres == "bbox" and boxed:
-            width, height = pair["box"][2] - pair["box"][0], pair["box"][3] - pair["box"][1]
-        else:  # the published PF-WILLOW box counts the padding of a list that is not full
-            extra = [-1] if thres == "bbox" and len(xs) < MAX_PTS else []
-            width, height = (max(values + extra) - min(values + extra) for values in (xs, ys))
+        width, height = naive_extent(pair, thres, boxed)
         limit = Fraction(str(alpha)) * max(width * sx, height * sy)
+        if not limit:  # no key-point, or no threshold
+            continue
         hits = []
         for (x, y), found in zip(pair["target"], pair["predicted"], strict=True):
             hits.append(
@@ -132,14 +140,18 @@ def naive_pck(pairs: list[dict], alpha: float, thres: str, original: bool, boxed
 
 
 def check_against_naive(figures: list[dict], pairs: list[dict], thres: str, boxed: bool) -> None:
+    pairs = [
+        p for p in pairs if not p["target"] or max(naive_extent(p, thres, boxed))
+    ]  # nothing is within no distance
     found = values(figures)
     for alpha in ALPHAS:
         for frame, original in ((f"{SIDE}x{SIDE} frame", False), ("original pixels", True)):
             expected = naive_pck(pairs, alpha, thres, original, boxed)
             got = tuple(found[alpha, average, frame] for average in ("pairs", "key-points", "categories"))
             assert got == (pytest.approx(expected) if expected[0] is not None else expected)
-    assert {f["n_points"] for f in figures} == {sum(len(p["target"]) for p in pairs)}
-    assert {f["n_pairs"] for f in figures} == {sum(bool(p["target"]) for p in pairs)}
+    counted = [p for p in pairs if max(naive_extent(p, thres, boxed))]
+    assert {f["n_points"] for f in figures} == {sum(len(p["target"]) for p in counted)}
+    assert {f["n_pairs"] for f in figures} == {len(counted)}
 
 
 @settings(deadline=None, max_examples=30)

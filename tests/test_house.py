@@ -14,7 +14,7 @@ from dhpf.common import __version__
 
 # From the ground up: a room imports from those before it.
 ROOMS = ("common", "data", "model", "evaluation", "report", "training", "programs")
-PROGRAMS = ("train", "test", "match", "reproduce")
+PROGRAMS = ("train", "test", "match", "compare", "reproduce")
 USE = """
 import sys, dhpf.programs.testing
 from dhpf import Matcher
@@ -130,6 +130,7 @@ def test_help_groups_options_and_shows_real_defaults_and_examples(capsys: pytest
         "train": ("training", "data", "model", "output"),
         "test": ("testing", "data", "load", "model", "ablation", "output"),
         "match": ("images", "pair", "benchmark", "load", "model", "ablation"),
+        "compare": ("runs", "data"),
         "reproduce": ("reproduce",),
     }
     for program, titles in groups.items():

@@ -256,6 +256,20 @@ def test_a_damaged_run_folder_is_refused(
     assert (folder / "history.csv").read_bytes() == (whole / "history.csv").read_bytes()
 
 
+def test_a_run_of_an_earlier_version_goes_on_without_what_that_did_not_sum(
+    whole: Path, tmp_path: Path
+) -> None:
+    folder = copied(whole, tmp_path)
+    state = torch.load(folder / "state.pt", weights_only=True)
+    torch.save(state | {"sums": [sums[:-1] for sums in state["sums"]]}, folder / "state.pt")
+    succeed(tmp_path, f"train.py --resume logs/run --niter {EPOCHS + 1}")
+    history = [line.split(",") for line in (folder / "history.csv").read_text().splitlines()]
+    column = history[0].index("trn_selection_loss")
+    assert history[EPOCHS + 1][column] == "nan"
+    assert float(history[EPOCHS][column]) > 0
+    assert float(history[EPOCHS + 1][history[0].index("trn_loss")]) > 0
+
+
 def test_a_state_that_is_not_one_is_refused(whole: Path, tmp_path: Path) -> None:
     folder = copied(whole, tmp_path)
     state = torch.load(folder / "state.pt", weights_only=True)

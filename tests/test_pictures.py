@@ -63,7 +63,7 @@ def test_match_ends_lie_on_the_points_they_name_for_images_of_any_sizes(data):
     assert len(axes.images) == 2
     assert len(lines(axes)) == n
     boxes = [image.get_extent() for image in axes.images]
-    assert boxes[0][1] < boxes[1][0]  # side by side
+    assert boxes[0][1] < boxes[1][0] or boxes[0][2] < boxes[1][3]  # side by side, or one below the other
     for i, line in enumerate(lines(axes)):
         for end, (left, right, bottom, top), (w, h), xy in zip(
             line.get_xydata(), boxes, sides, kps, strict=True
@@ -82,6 +82,35 @@ def test_correct_incorrect_and_missing_are_told_without_colour():
         assert one[0] != other[0]
         assert one[1] != other[1]
     assert legend(figure) == ["correct (2)", "incorrect (1)", "no prediction (1)", "ground truth (4)"]
+
+
+def test_panoramas_are_put_one_below_the_other_and_seen():
+    wide, square = photograph(1000, 100), photograph(200, 200, 1)
+    for pair, least in ((wide, wide), 0.15), ((wide, square), 0.9):
+        picture = pixels(pictures.matches(*pair, SRC, TRG))
+        assert picture.shape[0] > least * picture.shape[1]
+    assert pixels(pictures.matches(square, square, SRC, TRG)).shape[0] < 0.8 * picture.shape[1]
+
+
+def test_confidence_colours_and_widens_the_lines_under_a_colour_bar():
+    sure = [0.1, np.nan, 0.9, 0.5]
+    figure = pictures.matches(photograph(60, 40), photograph(80, 100), SRC, TRG, confidence=sure)
+    assert figure.axes[1].get_xlabel() == "confidence"
+    drawn = [line for line in lines(figure.axes[0]) if line.get_linestyle() == "-"]
+    assert [line.get_linewidth() for line in drawn] == pytest.approx([0.84, 0.7, 1.96, 1.4])
+    assert mpl.colors.to_hex(drawn[1].get_color()) == "#ffffff"
+    assert len({mpl.colors.to_hex(line.get_color()) for line in drawn}) == 4
+
+
+def test_of_ten_thousand_matches_an_even_choice_is_drawn():
+    kps = np.stack([np.arange(10000) % 60, np.arange(10000) // 250]).astype(float)
+    figure = pictures.matches(photograph(60, 40), photograph(60, 40), kps, kps, confidence=np.ones(10000))
+    drawn = lines(figure.axes[0])
+    assert len(drawn) == pictures.MOST
+    heights = [line.get_ydata()[0] for line in drawn]
+    assert min(heights) < 0.1
+    assert max(heights) > 0.9
+    assert figure.axes[0].get_title().endswith("200 of 10000 drawn")
 
 
 def test_a_missing_prediction_leaves_a_mark_at_its_source_point_alone():

@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import safetensors.torch
@@ -186,10 +187,9 @@ def test_a_checkpoint_of_another_backbone_is_refused_naming_both(data: Path, tmp
 
 @pytest.mark.parametrize("program", ["train.py", "test.py"])
 def test_offline_a_resnet_says_what_to_fetch_and_where_to_put_it(
-    data: Path, tmp_path: Path, program: str
+    data: Path, tmp_path: Path, program: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
-    (tmp_path / "hub" / "checkpoints" / "resnet101-63fe2227.pth").write_text("not a file of weights")
+    monkeypatch.setattr("torch.hub.load_state_dict_from_url", Mock(side_effect=OSError("no network")))
     message = refused(tmp_path, f"{program} {on(data)} --backbone resnet101")
     assert "https://download.pytorch.org/models/resnet101-63fe2227.pth" in message
     assert "--backbone-weights" in message
@@ -211,7 +211,7 @@ def test_ctrl_c_ends_a_test_with_one_line(tmp_path: Path) -> None:
         time.sleep(0.01)
     command.signal(signal.SIGINT, everywhere=True)
     outcome = command.end()
-    assert (outcome.code, outcome.err) == (130, "test.py: stopped\n")
+    assert (outcome.code, outcome.err) == (130, "test.py: stopped by SIGINT\n")
 
 
 def test_a_log_folder_that_cannot_be_made_is_refused(data: Path, tmp_path: Path) -> None:
@@ -229,10 +229,10 @@ def test_one_seed_gives_one_model_whatever_the_workers(data: Path, home: Path) -
         assert (logs / "other" / name).read_bytes() != (logs / "first" / name).read_bytes()
 
 
-def test_results_depend_on_neither_batches_nor_workers(data: Path, home: Path) -> None:
+def test_results_depend_on_neither_batches_nor_workers_nor_kept_codes(data: Path, home: Path) -> None:
     arguments = f"test.py {on(data)} --load logs/first/best_model.pt --alpha 0.05 0.1"
     succeed(home, f"{arguments} --bsz 1 --workers 0 --logpath single")
-    succeed(home, f"{arguments} --bsz 16 --workers 2 --logpath batch")
+    succeed(home, f"{arguments} --bsz 16 --workers 2 --cache-gb 0 --logpath batch")
     for name in RESULTS:
         assert (home / "logs" / "single" / name).read_bytes() == (home / "logs" / "batch" / name).read_bytes()
 

@@ -156,14 +156,17 @@ def test_python_runs(document: str, home: Path, monkeypatch: pytest.MonkeyPatch)
         assert len(names["found"].points) == 2  # type: ignore[attr-defined]
 
 
+def anchors(document: Path) -> set[str]:
+    """What a link can name in a document: its headings."""
+    headings = re.findall(r"^#+ (.*)", document.read_text(), re.M)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
 def test_documents_name_files_that_exist() -> None:
     for document in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "benchmarks" / "README.md"):
-        text = document.read_text()
-        headings = {
-            re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in re.findall(r"^#+ (.*)", text, re.M)
-        }
-        links = re.findall(r"\]\((?!http)([^)#]*)(?:#([^)]+))?\)", text)
+        links = re.findall(r"\]\((?!http)([^)#]*)(?:#([^)]+))?\)", document.read_text())
         assert links or document.parent.name != ROOT.name
         for path, anchor in links:
-            assert (document.parent / path).exists(), f"{document.name}: {path}"
-            assert not anchor or anchor in headings, f"{document.name}: #{anchor}"
+            place = document.parent / path if path else document
+            assert place.exists(), f"{document.name}: {path}"
+            assert not anchor or anchor in anchors(place), f"{document.name}: {path}#{anchor}"

@@ -1,25 +1,29 @@
 """The report: complete, self-contained, escaped."""
 
 import base64
+import hashlib
 import io
+import json
 import re
 from html.parser import HTMLParser
 
+import chromium
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
 from dhpf.common.errors import UserError
+from dhpf.common.run import Run
 from dhpf.data import BENCHMARKS
 from dhpf.evaluation.score import score
 from dhpf.evaluation.table import columns
 from dhpf.report import pictures
 from dhpf.report.page import Section, picture, write_report
-from dhpf.report.runs import evaluation
+from dhpf.report.runs import evaluation, report_training
 
 pytestmark = pytest.mark.filterwarnings("error")
-VOID = {"meta", "img", "br"}
+VOID = {"meta", "img", "br", "input"}
 PAIR = {
     "src_image": np.zeros((4, 6, 3), np.uint8), "trg_image": np.ones((5, 5, 3), np.uint8),
     "src_kps": np.ones((2, 3)), "predicted": np.ones((2, 3)), "title": "pair 3",
@@ -27,6 +31,9 @@ PAIR = {
 HOSTILE = (
     """</title><script src="http://example.org/x.js">alert('1')</script> & "cat" {0} {{ 7 * 7 }} {% x %}"""
 )
+
+HISTORY = [f"{split}_{name}" for split in ("trn", "val") for name in ("loss", "pck", "selection_loss")]
+HISTORY += ["selection/00", "selection/01"]
 
 
 class Page(HTMLParser):
@@ -95,12 +102,16 @@ def assert_self_contained(html):
         for tag, attrs in page.elements
         if attrs.get("http-equiv") == "Content-Security-Policy"
     ]
-    assert policy == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
-    assert not {"script", "link", "iframe", "object", "embed", "base"} & {tag for tag, _ in page.elements}
+    scripts = re.findall(r"<script>(.*?)</script>", html, re.S)  # the one that the policy names, or none
+    allowed = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    more = "".join(f"; script-src 'sha256-{digest}'" for digest in allowed)
+    assert policy == [f"default-src 'none'; img-src data:; style-src 'unsafe-inline'{more}"]
+    assert len(scripts) <= 1
+    assert not {"link", "iframe", "object", "embed", "base"} & {tag for tag, _ in page.elements}
     for tag, attrs in page.elements:
         assert not any(name.startswith("on") for name in attrs)
         for name in {"src", "href", "srcset", "data", "action", "background"} & attrs.keys():
-            assert (tag, name) == ("img", "src")
+            assert (tag, name) == ("img", "src") or attrs[name].startswith("explorer/")
     assert not re.search(r"url\(|@import", "".join(page.text("style")))
     for attrs in page.images():
         assert attrs["alt"].strip()
@@ -187,6 +198,100 @@ def test_text_from_data_is_escaped_everywhere_and_the_page_holds_all_it_shows(tm
     for tag in ("title", "h1", "h2", "p", "b", "small", "summary", "dt", "dd", "th", "td", "figcaption"):
         assert any(HOSTILE in text for text in page.text(tag)), tag  # and is read back as it was
     assert f"Matches: {HOSTILE}" in [attrs["alt"] for attrs in page.images()]
+
+
+def test_a_long_table_is_in_the_page_as_data_and_its_first_rows_without_a_script(tmp_path):
+    rows = [[n, HOSTILE, None if n > 28 else n / 7] for n in range(30)]
+    section = Section(
+        "All", ["Pair", "Name", "PCK"], rows, listed=True, command=HOSTILE, links={3: "explorer/3.html"}
+    )
+    page = assert_self_contained(written(tmp_path, section))
+    data = json.loads(page.text("script")[0])
+    assert (data["rows"], data["command"], data["links"]) == (rows, HOSTILE, {"3": "explorer/3.html"})
+    assert page.text("code") == [f"{HOSTILE} {n}" for n in range(25) if n != 3]
+    assert [attrs["href"] for tag, attrs in page.elements if tag == "a"] == ["explorer/3.html"]
+    assert page.text("th") == ["Pair", "Name", "PCK", "Look"]
+
+
+@chromium.needs_axe
+def test_pages_are_accessible_on_screen_and_paper_and_hostile_names_stay_in_their_cells(tmp_path):
+    """A report with a long table and a training's, in both schemes, on a phone and on paper, by axe-core."""
+    long = "\u202e" + HOSTILE + "x" * 4000 + "../" * 9
+    rows = [[n, long if n == 1 else "cat", "a.jpg", None if n == 7 else n * 1.5] for n in range(60)]
+    figures = score(table("spair", [long, "cat"]), [0.1])
+    drawn = picture(pictures.matches(**PAIR | {"title": ""}), "Matches", long, "jpg", "explorer/3.html")
+    sections = [
+        *evaluation(figures, {"pairs": {0.05: 1.0, 0.1: 2.0}}, None, {}),
+        Section("Pairs: worst", pictures=[drawn, drawn]),
+        Section(
+            "All",
+            ["Pair", "Name", "Image", "PCK"],
+            rows,
+            listed=True,
+            command=f"python {long}",
+            links={3: "explorer/3.html"},
+        ),
+        Section("Options", facts={long: long}),
+    ]
+    html = written(tmp_path, *sections, title=long)
+    run = Run.create(tmp_path / "run", {"benchmark": long, "supervision": "strong"})
+    for epoch in range(1, 4):
+        run.record(epoch, dict.fromkeys(HISTORY, 1.5 * epoch))
+        run.spent(epoch, {"seconds": 60 * epoch, "memory": 2.5})
+    run.close()
+    report_training(tmp_path / "run")
+    training = (tmp_path / "run" / "report.html").read_text()
+    pages = {"phone": (390, "dark", html), "desk": (1280, "light", html), "paper": (700, "print", html)}
+    found = chromium.looked_at(tmp_path, pages | {"training": (390, "light", training)})
+    for name, what in found.items():
+        assert what["violations"] == [], name
+        assert {"color-contrast", "image-alt"} <= set(what["passed"])
+        assert (what["wrong"], what["wide"]) == (None, 0), name
+
+
+@chromium.needs_chromium
+def test_a_long_table_is_searched_sorted_and_turned(tmp_path):
+    """Clicks and typing in one Chromium; what is then seen comes back as a row of the table itself."""
+    rows = [[n, "Dog" if n % 2 else HOSTILE, None if n == 7 else (n * 7) % 61] for n in range(60)]
+    html = written(
+        tmp_path, Section("All", ["Pair", "Name", "PCK"], rows, listed=True, command="draw --pair")
+    )
+    steps = """<script>
+      const seen = [], cell = (row) => row.cells[0].textContent;
+      const look = () => seen.push([...document.querySelectorAll("tbody tr")].map(cell),
+        document.querySelector(".place").textContent, document.querySelector("[role=status]").textContent);
+      const click = (what) => (document.querySelector(what).click(), look());
+      const search = document.querySelector("input"), type = (text) => {
+        search.value = text; search.dispatchEvent(new Event("input")); look(); };
+      look(); click("[name=on]"); click("[name=last]");
+      click("th:nth-child(3) button"); click("th:nth-child(3) button"); click("[name=last]");
+      type("DOG"); type("</TITLE>"); type("nothing"); type("");
+      document.title = "done";
+      document.body.append(Object.assign(document.createElement("pre"), {textContent: JSON.stringify(seen)}));
+      </script></body>"""
+    html = html.replace('http-equiv="Content-Security-Policy"', "").replace("</body>", steps)
+    (tmp_path / "steps.html").write_text(html)
+    page = Page(chromium.dump((tmp_path / "steps.html").as_uri()))
+    seen = json.loads(page.text("pre")[0])
+    shown, places, counts = ([*seen[k::3]] for k in range(3))
+    order = sorted((r for r in rows if r[2] is not None), key=lambda row: row[2])
+    rising, falling = ([str(r[0]) for r in of] for of in (order, order[::-1]))
+    assert shown[:3] == [[str(n) for n in range(a, b)] for a, b in ((0, 25), (25, 50), (50, 60))]
+    assert shown[3:5] == [rising[:25], falling[:25]]
+    assert shown[5] == [*falling[50:], "7"]  # what is undefined stands last either way
+    assert shown[6] == [n for n in [*falling, "7"] if int(n) % 2][:25]
+    assert shown[7] == [n for n in falling if not int(n) % 2][:25]
+    assert shown[8] == []
+    assert shown[9] == falling[:25]
+    assert places[2] == "page 3 of 3"
+    assert counts[6:9] == ["30 of 60 rows", "30 of 60 rows", "0 of 60 rows"]
+    assert [attrs.get("aria-sort") for tag, attrs in page.elements if tag == "th"] == [
+        None,
+        None,
+        "descending",
+        None,
+    ]
+    assert HOSTILE in page.text("td")
 
 
 def test_numbers_stand_to_the_right_and_long_text_gets_its_own_line_on_a_phone(tmp_path):

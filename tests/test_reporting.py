@@ -1,14 +1,20 @@
 """What a run leaves for people: reports and pictures of what was really measured and shown."""
 
+import base64
+import html
 import json
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import tiny
+import tiny_own
+from commands import succeed
 from PIL import Image
 
 from dhpf.common.errors import UserError
@@ -18,9 +24,13 @@ from dhpf.evaluation.score import measure
 from dhpf.evaluation.table import read_predictions
 from dhpf.programs import train
 from dhpf.programs.test import parser
-from dhpf.programs.testing import evaluate
+from dhpf.programs.testing import drawing, evaluate
 from dhpf.report import pictures
 from dhpf.report import runs as reporting
+
+PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
+)
 
 
 def report_of(folder: Path, benchmark: str, pairs: int, *more: str) -> tuple[Path, list[dict[str, Any]]]:
@@ -58,14 +68,17 @@ def test_the_report_holds_figures_pictures_options_and_versions(pfpascal: Any) -
         "<dt>torch</dt>",
     ):
         assert text in page
-    assert page.count("data:image/jpeg") == len(drawn) == 3
+    assert len(drawn) == 4  # each is drawn once
+    assert (
+        page.count("data:image/jpeg") == 3 + 2 * 2
+    )  # best, median, worst; of two pairs a category worst and best
     assert not re.search(r"https?://", page)
 
 
 def test_pairs_are_the_best_the_median_and_the_worst_of_the_headline(pfpascal: Any) -> None:
     folder, drawn = pfpascal
     _, by_pair = measure(read_predictions(folder / "predictions.csv.gz"), [0.1])[0]
-    shown = [float(np.mean(pair["correct"]) * 100) for pair in drawn]
+    shown = [float(np.mean(pair["correct"]) * 100) for pair in drawn[:3]]
     ranked = sorted(by_pair, reverse=True)
     assert shown == pytest.approx([ranked[0], ranked[1], ranked[-1]])
     page = (folder / "report.html").read_text()
@@ -94,9 +107,122 @@ def test_photographs_and_points_are_in_the_frame(pfpascal: Any) -> None:
         assert np.array_equal(drawn[0][f"{end}_image"], np.asarray(expected))
 
 
+def test_every_pair_is_listed_the_worst_first_with_a_page_or_the_command_that_draws_it(
+    tmp_path: Path,
+) -> None:
+    """The command, typed as it stands, draws the pair that the test measured."""
+    tiny.make_spair(tmp_path, pairs=12)
+    options = "--benchmark spair --datapath . --raw --layers 3,9 --img-side 64 --workers 0 --device cpu --no-download"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        patch.setattr(pictures, "render", lambda *_: PIXEL)
+        patch.setattr(
+            pictures,
+            "extremes",
+            lambda values, n=1: {"best": [int(values.idxmax())], "median": [], "worst": []},
+        )
+        evaluate(parser().parse([*options.split(), "--logpath", str(tmp_path / "run"), "--thres", "img"]))
+    folder = tmp_path / "run"
+    listed = listed_in((folder / "report.html").read_text())
+    _, by_pair = measure(read_predictions(folder / "predictions.csv.gz"), [0.1], "img")[0]
+    assert {row[0]: row[5] for row in listed["rows"]} == pytest.approx(by_pair.round(4).to_dict())
+    assert [row[5] for row in listed["rows"]] == sorted(row[5] for row in listed["rows"])
+    benchmark = open_benchmark("spair", tmp_path, "test", img_side=64)
+    for pair, category, source, target, count, _ in listed["rows"]:
+        sample = benchmark.annotation(pair)
+        assert (category, source, target) == (sample["category"], sample["src_key"], sample["trg_key"])
+        assert count == sample["n_pts"]
+
+    assert {f"explorer/{path.name}" for path in (folder / "explorer").iterdir()} == set(
+        listed["links"].values()
+    )
+    for address in listed["links"].values():
+        about = json.loads(re.search('id="about">(.*?)</script>', (folder / address).read_text())[1])  # type: ignore[index]
+        assert all((folder / "explorer" / name).is_file() for name in about["names"])
+        assert f'<a href="{address}">explore it</a>' in (folder / "report.html").read_text()
+
+    worst = listed["rows"][0][0]
+    command = f"{listed['command']} {worst}".removeprefix("python ")
+    assert "--thres img --" in command
+    assert "device" not in command
+    with pytest.MonkeyPatch.context() as patch:
+        drawn: dict[str, Any] = {}
+        patch.setattr(pictures, "render", lambda *_: PIXEL)
+        patch.setattr(pictures, "matches", lambda *_, **named: drawn.update(named))
+        succeed(tmp_path, f"{command} --device cpu")
+    assert drawn["correct"].mean() * 100 == pytest.approx(by_pair[worst])
+    assert f"spair-test-{worst}.csv" in {path.name for path in (tmp_path / "matches").iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        ("--benchmark spair", ""),  # an untrained learner is in no file
+        ("--benchmark spair --layers 1,2", ""),
+        ("--raw", "python match.py --raw --benchmark synthetic --pair"),
+        (
+            "--raw --layers 1,2 --voting none --list 'a b.csv' --categories cat,dog --split val --alpha 0.2",
+            "python match.py --list 'a b.csv' --categories cat,dog --voting none --layers 1,2 --raw "
+            "--benchmark synthetic --split val --pair",
+        ),
+    ],
+)
+def test_the_command_names_what_decides_a_prediction(arguments: str, command: str) -> None:
+    given = parser().parse(shlex.split(arguments))
+    assert sorted(shlex.split(drawing(given))) == sorted(shlex.split(command))
+
+
+def listed_in(page: str) -> Any:
+    """What a report lists."""
+    (content,) = re.findall(r'<script type="application/json">(.*?)</script>', page, re.S)
+    return json.loads(content)
+
+
+def test_hostile_categories_leave_room_for_the_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two names that begin alike, with HTML, a path, and characters that turn the text behind them around."""
+    content = tiny_own.coco(tmp_path)
+    for category, end in zip(content["categories"], ("x" * 4000, "y"), strict=True):
+        category["name"] = "\u202e../<b onclick='x'>&\"$x^" + "." * 30 + end
+    path = tiny_own.make_coco(tmp_path, content)
+    titles: list[str] = []
+    monkeypatch.setattr(pictures, "render", lambda *_: PIXEL)
+    monkeypatch.setattr(
+        pictures,
+        "contact_sheet",
+        lambda groups: titles.extend(p["title"] for g in groups.values() for p in g),
+    )
+    where = f"--benchmark coco --datapath {path} --images {tmp_path}/images"
+    options = f"{where} --raw --img-side 64 --workers 0 --device cpu"
+    evaluate(parser().parse([*options.split(), "--logpath", str(tmp_path / "run")]))
+    assert titles
+    assert all(len(title) < 80 and "\u202e" not in title for title in titles)
+    page = (tmp_path / "run" / "report.html").read_text()
+    headings = re.findall("<h2>(Pairs: .*?)</h2>", page)
+    assert len(headings) == 5  # best, median, worst; two categories
+    assert max(map(len, map(html.unescape, headings))) < 70
+    assert "<b onclick" not in page
+    assert {row[1] for row in listed_in(page)["rows"]} == {
+        category["name"] for category in content["categories"]
+    }
+    assert {path.name for path in tmp_path.iterdir()} == {"own.json", "images", "run"}
+
+
+def test_the_curve_is_a_table_too(pfpascal: Any) -> None:
+    folder, _ = pfpascal
+    curve = pd.read_csv(folder / "pictures" / "pck-curve.csv", index_col="alpha")
+    assert curve.index.tolist() == pytest.approx(np.linspace(0.01, 0.2, 20))
+    results = json.loads((folder / "results.json").read_text())
+    for figure in results["figures"]["totals"]:
+        name = f"mean over {figure['average']}, {figure['frame']}"
+        assert curve[name][figure["alpha"]] == pytest.approx(figure["value"])
+    assert results["list"]["file"] == "test_pairs.csv"
+
+
 def test_pictures_for_papers(pfpascal: Any) -> None:
     folder, _ = pfpascal
-    for name in ("matches", "layers"):
+    for name in ("matches", "layers", "pck-curve"):
         with Image.open(folder / "pictures" / f"{name}.png") as picture:
             assert min(picture.size) > 150
             assert len(picture.convert("RGB").getcolors(1 << 20) or range(1000)) > 10
@@ -143,9 +269,42 @@ def test_training_ends_with_curves(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     shown = rates.images[0].get_array()
     assert shown[:, 1].tolist() == pytest.approx([float(value) for value in last[-len(shown) :]])
     page = (tmp_path / "run" / "report.html").read_text()
-    assert page.count("data:image/png") == 1
+    assert page.count("data:image/png") == 2
     assert "Training of DHPF on pfpascal, strong supervision" in page
     assert "<dt>lr</dt><dd>0.03</dd>" in page
+
+    history = pd.read_csv(tmp_path / "run" / "history.csv")
+    spent = pd.read_csv(tmp_path / "run" / "time_and_memory.csv")
+    assert spent.epoch.tolist() == [1, 2]
+    assert (spent.memory > 0.1).all()
+    assert f"<b>{history.val_pck.max():.2f} %</b>" in page
+    assert f"<b>{spent.memory.max():.2f} GiB</b>" in page
+    rates = history.filter(regex="^selection/")
+    assert f"<b>{rates.iloc[-1].sum():.1f} of {rates.shape[1]}</b>" in page
+    for split in ("trn", "val"):
+        assert (history[f"{split}_selection_loss"] > 0).all()
+        assert (history[f"{split}_loss"] > history[f"{split}_selection_loss"]).all()
+    row = page.split("<h2>Epochs</h2>")[1].split("</tr>")[2]
+    shown = [float(text) for text in re.findall(r"<td[^>]*>([^<]*)</td>", row)]
+    loss, selecting = history.trn_loss[1], history.trn_selection_loss[1]
+    assert shown[:4] == pytest.approx([2, loss, loss - selecting, selecting], abs=1e-4)
+    assert shown[-2:] == pytest.approx(spent.iloc[1, 1:].tolist(), abs=1e-3)
+
+
+def test_the_run_of_an_earlier_version_is_reported_and_goes_on_with_its_columns(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", {"benchmark": "spair", "supervision": "weak"})
+    figures = {"trn_loss": 2.0, "trn_pck": 40.0, "val_loss": 3.0, "val_pck": 30.0, "selection/00": 0.5}
+    run.record(1, figures)
+    run.record(2, {"trn_selection_loss": 0.1, **figures, "val_pck": 35.5})
+    run.close()
+    lines = (tmp_path / "run" / "history.csv").read_text().splitlines()
+    assert lines[2] == "2,2.0,40.0,3.0,35.5,0.5"
+    reporting.report_training(tmp_path / "run")
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert page.count("data:image/png") == 1
+    assert "<b>35.50 %</b><small>mean over validation pairs, epoch 2 of 2: the model that is kept" in page
+    assert "of matching" not in page
+    assert " GiB" not in page
 
 
 def test_no_epoch_no_report(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,8 @@ def test_a_written_table_is_read_to_the_last_bit(tmp_path: Path, data: st.DataOb
     table = table_of(pairs)
     write_predictions(tmp_path / "table.csv.gz", table)
     pd.testing.assert_frame_equal(read_predictions(tmp_path / "table.csv.gz"), table, check_exact=True)
+    pandas = table.to_csv(index=False, float_format="%.9g", lineterminator="\n")
+    assert gzip.decompress((tmp_path / "table.csv.gz").read_bytes()).decode() == pandas
 
 
 def test_a_table_without_names_of_points_is_read(tmp_path: Path, table: pd.DataFrame) -> None:
@@ -213,7 +216,12 @@ def test_the_totals_as_text(table: pd.DataFrame) -> None:
     assert lines[0] == "toy test, categories cat: 10 pairs, of which 2 without key-points are in no figure"
     assert lines[1].startswith("list: 10 pairs where the published test list has 12234: no figure")
     assert lines[2] == "leak: unknown, the training list is missing"
-    assert len(lines) == 9
+    assert sum("mean over" in line for line in lines) == 6
+    assert [line.split()[-3:] for line in lines if "in %" in line] == [
+        ["pairs", "key-points", "categories"]
+    ] * 2
+    assert re.search(r"\d % \[\d+\.\d\d, \d+\.\d\d\] +mean", lines[3])
+    assert re.search(r"resamples of the images.* is \[\d+\.\d\d, \d+\.\d\d\]$", lines[9])
     assert "mean over      8 pairs," in lines[3]
     assert "threshold bbox = larger side of the target box, 20x20 frame" in lines[3]
     assert "original pixels" in lines[6]

@@ -6,7 +6,14 @@ from pathlib import Path
 from dhpf.common.options import OutputOptions, number, option
 from dhpf.data.options import DataOptions
 from dhpf.model import BACKBONES, VOTINGS
-from dhpf.model.options import DEFAULT_BACKBONE, DEFAULT_VOTING, NO_HOUGH, LayerOptions, ModelOptions
+from dhpf.model.options import (
+    DEFAULT_BACKBONE,
+    DEFAULT_VOTING,
+    NO_HOUGH,
+    LayerOptions,
+    LearnerOptions,
+    ModelOptions,
+)
 from dhpf.training import SUPERVISIONS
 
 
@@ -29,8 +36,10 @@ class TrainingOptions:
 
 
 @dataclass(frozen=True)
-class TrainOptions(OutputOptions, LayerOptions, ModelOptions, DataOptions, TrainingOptions):
+class TrainOptions(OutputOptions, LayerOptions, LearnerOptions, ModelOptions, DataOptions, TrainingOptions):
     """All options of `train.py`."""
 
-    backbone: str = option(DEFAULT_BACKBONE, "frozen feature extractor", choices=BACKBONES)
+    backbone: str = option(
+        DEFAULT_BACKBONE, "frozen feature extractor, timm:NAME for any of timm", choices=BACKBONES
+    )
     voting: str = option(DEFAULT_VOTING, "what re-weights appearance", choices=VOTINGS, shorthand=NO_HOUGH)

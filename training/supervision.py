@@ -17,21 +17,29 @@ Batch = dict[str, Any]
 
 @dataclass(frozen=True)
 class Step:
-    """What B pairs gave: the loss, each pair's PCK in percent (NaN without key-points), selection B'×K."""
+    """What B pairs gave: the two parts of the loss, each pair's PCK in percent (NaN without key-points, and with a
+    threshold of zero), the predicted points B×2×P, the selection B'×K."""
 
-    loss: Tensor
+    matching: Tensor
+    selecting: Tensor
     pck: Tensor
+    predicted: Tensor
     selection: Tensor
+
+    @property
+    def loss(self) -> Tensor:
+        return self.matching + self.selecting
 
 
 def strong_step(model: DHPF, batch: Batch, alpha: float, rate: float, noise: Tensor | None) -> Step:
     """Forward pass with key-point supervision; `rate` is μ, `noise` as in `DynamicGating`."""
     matches = model(batch["src_img"], batch["trg_img"], noise=noise)
-    pck, distance = predict_keypoints(matches, batch, alpha)
+    pck, distance, predicted = predict_keypoints(matches, batch, alpha)
     weights = keypoint_weights(distance, alpha * batch["pckthres"], batch["n_pts"])
     source, target = (nearest_cells(kps, matches.side) for kps in keypoints(batch))
     loss = strong_loss(matches.scores.rows(source), target, weights)
-    return Step(loss + selection_loss(matches.selection, rate), pck, matches.selection.detach())
+    selection = matches.selection
+    return Step(loss, selection_loss(selection, rate), pck, predicted, selection.detach())
 
 
 def weak_step(model: DHPF, batch: Batch, alpha: float, rate: float, noise: Tensor | None) -> Step:
@@ -50,8 +58,9 @@ def weak_step(model: DHPF, batch: Batch, alpha: float, rate: float, noise: Tenso
     matches = model.compare(src, trg, noise)
     entropy = entropies(matches.scores)
     loss = entropy[:B].mean() / (entropy[B:].mean() if len(entropy) > B else 1)
-    pck, _ = predict_keypoints(matches[:B], batch, alpha)
-    return Step(loss + selection_loss(matches.selection, rate), pck, matches.selection.detach())
+    pck, _, predicted = predict_keypoints(matches[:B], batch, alpha)
+    selection = matches.selection
+    return Step(loss, selection_loss(selection, rate), pck, predicted, selection.detach())
 
 
 Supervision = Callable[[DHPF, Batch, float, float, Tensor | None], Step]
@@ -63,12 +72,12 @@ def keypoints(batch: Batch) -> tuple[Tensor, Tensor]:
     return batch["src_kps"][..., :longest], batch["trg_kps"][..., :longest]
 
 
-def predict_keypoints(matches: Matches, batch: Batch, alpha: float) -> tuple[Tensor, Tensor]:
-    """PCK in percent of each pair of a batch, B, NaN without key-points; and how far off each prediction is, B×P."""
+def predict_keypoints(matches: Matches, batch: Batch, alpha: float) -> tuple[Tensor, Tensor, Tensor]:
+    """PCK in percent of each pair of a batch, B, how far off each prediction is, B×P, and the predictions, B×2×P."""
     source, target = keypoints(batch)
-    predicted = matches.transfer(source)
-    correct, distance = keypoint_errors(predicted, target, batch["n_pts"], batch["pckthres"], alpha)
-    return 100 * correct.sum(1) / batch["n_pts"], distance
+    predicted, n_pts, threshold = matches.transfer(source), batch["n_pts"], batch["pckthres"]
+    correct, distance = keypoint_errors(predicted, target, n_pts, threshold, alpha)
+    return (100 * correct.sum(1) / n_pts).where(threshold > 0, torch.nan), distance, predicted
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

@@ -3,30 +3,36 @@
 import math
 import signal
 import time
+from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL.Image import Image
 from torch import Tensor, nn
 
 from dhpf.common import weights
 from dhpf.common.errors import UserError
-from dhpf.common.processes import gather, start, synchronise, total
+from dhpf.common.processes import gather, peak_memory, start, synchronise, total
+from dhpf.common.program import STOPS
 from dhpf.common.run import HISTORY, Run, progress, versions
 from dhpf.data import open_benchmark
 from dhpf.data.benchmark import Benchmark, write_trained
 from dhpf.data.loading import Loader, tolerated
-from dhpf.model.ablation import Ablation, checked_layers
+from dhpf.model.ablation import Ablation
 from dhpf.model.checkpoint import build_model, load_learner
+from dhpf.model.options import BEST, STATES
 from dhpf.training import SUPERVISIONS
+from dhpf.training.examples import example, selected
 from dhpf.training.options import TrainOptions
 from dhpf.training.supervision import Batch, Step, epoch_batches, gate_noise, to_device
 
-STATE, BEST, BEST_TWIN = "state.pt", "best_model.pt", "best_model.safetensors"
-NOT_FINITE = "not_finite.pt"
-STOPS = (signal.SIGTERM, signal.SIGINT)
+STATE, NOT_FINITE = STATES
+BEST_TWIN = "best_model.safetensors"
+EXAMPLES = 3  # validation pairs that are shown
+SAVE = getattr(signal, "SIGUSR1", None)  # Windows has none
 
 
 class Trainer:
@@ -68,8 +74,11 @@ class Trainer:
         if len(self.sets["trn"]) < 2 * count:
             raise UserError(f"{self.sets['trn'].list_path}: one pair makes no training batch, two are needed")
         torch.manual_seed(options.seed)
-        self.model = build_model(options.backbone, options.backbone_weights, options.voting)
-        self.model.ablate(Ablation(layers=checked_layers(options.layers, self.model.backbone)))
+        form = {"layers": options.backbone_layers, "side": options.backbone_side, "width": options.width}
+        self.model = build_model(options.backbone, options.backbone_weights, options.voting, **form)
+        self.model.ablate(Ablation(layers=options.layers))
+        for data in self.sets.values():
+            data.picture_side = self.model.picture_side(options.img_side)
         self.model.bf16 = options.precision == "bf16"
         if count > 1 and self.device.type == "cuda":
             self.model.learner = nn.SyncBatchNorm.convert_sync_batchnorm(self.model.learner)
@@ -80,6 +89,7 @@ class Trainer:
         self.material = self._material()
         self.epoch = self.step = 0
         self.best = -1.0
+        self.steps = 0  # of an epoch
         self.sums = self._no_sums()
         self.skipped: list[str] = []  # training pairs of this epoch, and why
         # One set of workers reads both splits: (split, index).
@@ -88,24 +98,38 @@ class Trainer:
         self.asked: set[int] = set()  # signals that came
 
     def train(self, folder: Path) -> None:
-        """Train into a run folder, from where its state says.
+        """Train into a run folder, from where its state says; one named by the time may get a number, too.
 
         Raises:
             UserError: a pair cannot be read, the loss is not finite, a file cannot be written.
             SystemExit: a signal asked to stop; the state is saved.
         """
-        numbers = (*STOPS, signal.SIGUSR1)
+        asked = [*STOPS, SAVE] if SAVE else [*STOPS]
+        numbers = [number for number in asked if signal.getsignal(number) != signal.SIG_IGN]  # nohup
         before = [signal.signal(number, lambda number, _: self.asked.add(number)) for number in numbers]
-        try:
-            self._open_run(folder)
+        with ExitStack() as stack:
+            stack.callback(lambda: [signal.signal(n, h) for n, h in zip(numbers, before, strict=True)])
+            self._open_run(folder, stack)
             while self.epoch < self.options.niter:
                 begin = time.monotonic()
+                if self.device.type == "cuda":
+                    torch.cuda.reset_peak_memory_stats(self.device)
                 self._training_pass()
                 self._finish_epoch(*self._validation_pass(), begin)
-        finally:
-            for number, handler in zip(numbers, before, strict=True):
-                signal.signal(number, handler)
-        self.log(f"best validation PCK {self.best:.2f} %: {folder / BEST}")
+            best = (
+                f"best validation PCK {percent(self.best)}"
+                if self.best >= 0
+                else "no PCK: the last epoch's model"
+            )
+            if self.run:
+                final = {"final/val_pck": self.best if self.best >= 0 else math.nan}
+                self.run.conclude(asdict(self.options), final)
+                self.run.log(f"{best}: {self.run.folder / BEST}")
+
+    @property
+    def visible(self) -> bool:
+        """Whether this process shows its progress."""
+        return self.run is not None and not self.options.quiet
 
     def log(self, text: str) -> None:
         if self.run:
@@ -115,23 +139,34 @@ class Trainer:
         """What was read, as the log begins, and which images are trained on."""
         if self.run:
             write_trained(self.run.folder, self.sets["trn"])
-        self.log("\n".join(note for data in self.sets.values() for note in data.notes))
+        notes = [note for data in self.sets.values() for note in data.notes]
+        net = self.model.backbone
+        self.log("\n".join(filter(None, [net.note, net.cost(self.options.img_side), *notes])))
 
-    def _open_run(self, folder: Path) -> None:
-        """The run folder in the main process: a new one, or the one to resume with the state that it holds."""
+    def _open_run(self, folder: Path, stack: ExitStack) -> None:
+        """The run folder in the main process: a new one, or the one to resume with the state that it holds.
+
+        Args: stack: ends the run.
+        """
         threads = torch.get_num_threads()
         main = self.processes.is_main_process
+        if main and self.options.resume:
+            self.run = Run(folder, self.options.quiet)
+            stack.enter_context(self.run.ending())
         if not self.options.resume:
             if main:
-                self.run = Run.create(folder, asdict(self.options) | {"versions": versions()})
+                about = asdict(self.options) | {"about": self.about, "versions": versions()}
+                numbered = not self.options.logpath
+                self.run = Run.create(folder, about, numbered=numbered, quiet=self.options.quiet)
+                stack.enter_context(self.run.ending())
                 self._tell()
             self._save()
             return
         sizes: dict[str, int] = {}
         if (folder / STATE).exists() or (folder / HISTORY).exists():  # else it was killed before it began
             sizes = self._restore(folder / STATE)
-        if main:
-            self.run = Run.rewind(folder, sizes)
+        if self.run:
+            self.run.rewind(sizes)
             if not sizes:
                 self._tell()
         if torch.get_num_threads() != threads:
@@ -157,10 +192,8 @@ class Trainer:
         }
 
     def _material(self) -> dict[str, float]:
-        """What tells one data set and one backbone from another, wherever they lie."""
-        sizes = {f"pairs of '{split}'": float(len(data)) for split, data in self.sets.items()}
-        norms = [p.cpu().double().abs().sum().item() for p in self.model.backbone.parameters()]
-        return sizes | {"backbone weights (sum of their sizes)": sum(norms)}
+        """What tells one data set from another, wherever it lies."""
+        return {f"pairs of '{split}'": float(len(data)) for split, data in self.sets.items()}
 
     def _restore(self, path: Path) -> dict[str, int]:
         """Take over a saved state; returns the sizes that the growing files had.
@@ -187,7 +220,11 @@ class Trainer:
             load_learner(self.model, path, weights.checked(path, state["learner"]))
             self.optimizer.load_state_dict(state["optimizer"])
             self.epoch, self.step, self.best = (state[k] for k in ("epoch", "step", "best"))
-            self.sums, self.skipped = state["sums"][rank], state["skipped"][rank]
+            sums, self.skipped = state["sums"][rank], state["skipped"][rank]
+            missing = max(
+                0, len(self.sums) - len(sums)
+            )  # an earlier version did not sum the selection's loss
+            self.sums = torch.cat([sums, torch.full((missing,), math.nan, dtype=sums.dtype)])
             torch.set_num_threads(state["threads"])  # on which the rounding of sums depends
             return dict(state["files"])
         except (LookupError, TypeError, ValueError, AttributeError) as error:
@@ -201,7 +238,7 @@ class Trainer:
 
     def _obey(self) -> None:
         """Save the state if a signal came to any process, and stop unless it was SIGUSR1."""
-        asked = self._total(torch.tensor([number in self.asked for number in (*STOPS, signal.SIGUSR1)]).int())
+        asked = self._total(torch.tensor([number in self.asked for number in (*STOPS, SAVE)]).int())
         self.asked.clear()
         if asked.any():
             self._save()
@@ -216,7 +253,7 @@ class Trainer:
         options, rank, count = self.options, self.processes.process_index, self.processes.num_processes
         data = self.sets["trn"]
         batches = list(epoch_batches(len(data), options.bsz, count, options.seed, self.epoch))
-        left = len(data) - sum(map(len, batches))
+        self.steps, left = len(batches), len(data) - sum(map(len, batches))
         if left and self.epoch == self.step == 0:
             self.log(
                 f"the last {left} of an epoch's {len(data)} shuffled pairs make no batch and are left out"
@@ -224,9 +261,7 @@ class Trainer:
         self.model.train()
         todo = batches[self.step :]
         loaded = self.load([[("trn", i) for i in b[rank::count]] for b in todo])
-        with progress(
-            f"epoch {self.epoch + 1} training", sum(map(len, todo)), self.run is not None
-        ) as advance:
+        with progress(f"epoch {self.epoch + 1} training", sum(map(len, todo)), self.visible) as advance:
             for whole, (batch, errors) in zip(todo, loaded, strict=True):
                 self.skipped += tolerated(errors, options.on_bad_pair)
                 self._training_step(batch)
@@ -255,9 +290,18 @@ class Trainer:
         norm = torch.nn.utils.get_total_norm([p.grad for p in learner.parameters() if p.grad is not None])
         self._check_finite([] if bool(torch.isfinite(norm + step.loss.detach())) else names(batch))
         self.sums += self._sums_of(step)
+        self._show_step(step)
         if len(sizes) > 1:
             synchronise(learner, size / int(sizes.sum()))
         self.optimizer.step()
+
+    def _show_step(self, step: Step) -> None:
+        if self.run:
+            parts = [step.matching.detach(), step.selecting.detach(), step.selection.sum(1).mean()]
+            names = ("matching_loss", "selection_loss", "layers_selected")
+            figures = {f"step/{n}": v for n, v in zip(names, torch.stack(parts).tolist(), strict=True)}
+            figures["step/learning_rate"] = self.options.lr
+            self.run.show(self.epoch * self.steps + self.step + 1, figures)
 
     def _forward(self, batch: Batch, noise: Tensor | None) -> Step:
         options = self.options
@@ -266,20 +310,31 @@ class Trainer:
 
     @torch.no_grad()
     def _validation_pass(self) -> tuple[Tensor, list[str]]:
-        """Sums over the validation pairs, and which of this process's could not be read and why."""
+        """Sums over the validation pairs, and which of this process's could not be read and why.
+
+        Shows PCK by category, and the first pairs.
+        """
         options, rank, count = self.options, self.processes.process_index, self.processes.num_processes
         data = self.sets["val"]
         self.model.eval()
         sums, bad, skipped = self._no_sums(), [], []
+        by_category = torch.zeros(len(data.categories), 2, dtype=torch.float64)  # PCK and pairs that have one
+        examples: dict[str, Image] = {}
         batches = [list(range(len(data)))[b : b + options.bsz] for b in range(0, len(data), options.bsz)]
         mine = batches[rank::count]
         loaded = self.load([[("val", i) for i in b] for b in mine])
-        with progress(f"epoch {self.epoch + 1} validation", len(data), self.run is not None) as advance:
+        with progress(f"epoch {self.epoch + 1} validation", len(data), self.visible) as advance:
             for indices, (batch, errors) in zip(mine, loaded, strict=True):
                 skipped += tolerated(errors, options.on_bad_pair)
                 if batch is not None:
                     step = self._forward(batch, None)
                     sums += self._sums_of(step)
+                    pck, known = step.pck.double().cpu(), step.pck.isfinite().cpu()
+                    entries = torch.stack([pck, known.double()], 1)[known]
+                    by_category.index_add_(0, batch["category_id"][known], entries)
+                    for i in range(min(len(pck), EXAMPLES - len(examples)) if self.run else 0):
+                        pair = example(batch, i, step.predicted[i], options.alpha)
+                        examples[f"examples/{len(examples) + 1}"] = pair
                     if not bool(torch.isfinite(step.loss)):
                         bad += names(batch)
                 advance(count * len(indices), **self._means(sums))
@@ -287,18 +342,26 @@ class Trainer:
         if len(mine) < math.ceil(len(batches) / count):
             self._obey()  # as often as the processes that had a batch more
         self._check_finite(bad)
+        by_category = self._total(by_category)
+        if self.run:
+            rates = zip(data.categories, by_category.tolist(), strict=True)
+            figures = {f"val_pck/{name}": pck / count for name, (pck, count) in rates if count}
+            self.run.show(self.epoch + 1, figures, examples)
         return self._total(sums), skipped
 
     def _finish_epoch(self, validation: Tensor, unread: list[str], begin: float) -> None:
         training = self._total(self.sums)
         figures = {f"trn_{k}": v for k, v in self._means(training).items()}
         figures |= {f"val_{k}": v for k, v in self._means(validation).items()}
-        rates = (training[4:] / training[1].clamp(min=1)).tolist()
+        rates = (training[4:-1] / training[1].clamp(min=1)).tolist()
         seconds = time.monotonic() - begin
         skipped = gather(self.skipped + unread)
         self.epoch, self.step, self.sums, self.skipped = self.epoch + 1, 0, self._no_sums(), []
-        better = figures["val_pck"] > self.best
-        if better:
+        best = figures["val_pck"] > self.best
+        better = best or (
+            self.best < 0 and math.isnan(figures["val_pck"])
+        )  # without any PCK the last is kept
+        if best:
             self.best = figures["val_pck"]
         if self.run:
             if better:
@@ -311,22 +374,24 @@ class Trainer:
                 self.log(f"epoch {self.epoch}: {len(skipped)} pairs skipped")
             self.log(
                 f"epoch {self.epoch}/{self.options.niter}: training loss {figures['trn_loss']:.4f} "
-                f"PCK {figures['trn_pck']:.2f} %, validation loss {figures['val_loss']:.4f} "
-                f"PCK {figures['val_pck']:.2f} %{' (best)' if better else ''}, "
+                f"PCK {percent(figures['trn_pck'])}, validation loss {figures['val_loss']:.4f} "
+                f"PCK {percent(figures['val_pck'])}{' (best)' if best else ''}, "
                 f"{sum(rates):.1f} of {len(rates)} layers selected, {seconds:.0f} s"
             )
             self.run.record(
                 self.epoch, figures | {f"selection/{k:02d}": rate for k, rate in enumerate(rates)}
             )
+            self.run.spent(self.epoch, {"seconds": seconds, **peak_memory(self.device)})
+            self.run.show(self.epoch, {}, {"layers": selected(self.run.folder / HISTORY)})
         self._save()
         self._obey()
 
     @property
     def about(self) -> dict[str, str]:
         """What state and checkpoints say of themselves."""
-        told = {"backbone": self.model.backbone.name, "voting": self.model.voting}
         layers = self.model.ablation.layers
-        return told | ({"layers": ",".join(map(str, layers))} if layers else {})
+        fixed = {"layers": ",".join(map(str, layers))} if layers else {}
+        return {**self.model.backbone.about, **fixed, "voting": self.model.voting}
 
     def _check_finite(self, bad: list[str]) -> None:
         """Stop all processes, with the state saved beside the run's, if any names pairs."""
@@ -346,20 +411,31 @@ class Trainer:
         return total(values if self.device.type == "mps" else values.to(self.device)).cpu()
 
     def _no_sums(self) -> Tensor:
-        """Loss, pairs, PCK, pairs with key-points, and every layer's selection, summed over no pairs."""
-        return torch.zeros(4 + len(self.model.backbone.channels), dtype=torch.float64)
+        """Loss, pairs, PCK, pairs with key-points, every layer's selection, and the loss of the selection, summed over
+        no pairs."""
+        return torch.zeros(5 + len(self.model.backbone.channels), dtype=torch.float64)
 
     @staticmethod
     def _sums_of(step: Step) -> Tensor:
         pairs, known = len(step.pck), step.pck.isfinite()
         loss, pck = step.loss.item() * pairs, float(step.pck[known].sum())
         head = torch.tensor([loss, pairs, pck, int(known.sum())], dtype=torch.float64)
-        return torch.cat([head, step.selection.cpu().double().mean(0) * pairs])
+        selecting = step.selecting.detach().cpu().double()[None]
+        return torch.cat([head, step.selection.cpu().double().mean(0) * pairs, selecting * pairs])
 
     @staticmethod
     def _means(sums: Tensor) -> dict[str, float]:
         loss, pairs, pck, known = sums[:4].tolist()
-        return {"loss": loss / max(pairs, 1), "pck": pck / max(known, 1)}
+        selecting = float(sums[-1]) / max(pairs, 1)
+        return {
+            "loss": loss / max(pairs, 1),
+            "pck": pck / known if known else math.nan,
+            "selection_loss": selecting,
+        }
+
+
+def percent(value: float) -> str:
+    return "undefined" if math.isnan(value) else f"{value:.2f} %"
 
 
 def names(batch: Batch) -> list[str]:
