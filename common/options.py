@@ -12,12 +12,15 @@ import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn
 
+from dhpf.common import __version__
 from dhpf.common.errors import UserError
-from dhpf.common.files import PREDICTIONS
+from dhpf.common.files import MIB, PREDICTIONS, read_json
 from dhpf.common.registry import Registry
 
+ORIGIN = ("backbone", "backbone_layers")  # what layers of a search belong to
 FORMATS = ("text", "markdown", "latex", "csv", "html")  # of tables, see report.formats
 
 
@@ -58,6 +61,7 @@ class Parser(argparse.ArgumentParser):
             formatter_class=Formatter,
             allow_abbrev=False,
         )
+        self.add_argument("--version", action="version", version=f"DHPF {__version__}")
         self.options = options
         groups: dict[str, Any] = {}
         for spec in fields(options):
@@ -232,9 +236,24 @@ def image_side(text: str) -> int:
     return side
 
 
-def layer_set(text: str) -> tuple[int, ...]:
-    """Distinct numbers of hyperpixel layers, '2,17,21'."""
+class Layers(tuple[int, ...]):
+    """Numbers of hyperpixel layers; what `ORIGIN` says of their backbone where a file of `search.py` gave them."""
+
+    origin: Mapping[str, str] = MappingProxyType({})
+
+
+def layer_set(text: str) -> Layers:
+    """Distinct numbers of hyperpixel layers, '2,17,21', or those of a file that `search.py` wrote, '@layers.json'."""
+    if text.startswith("@"):
+        try:
+            content = read_json(existing(text[1:]), MIB)
+            found = layer_set(",".join(str(layer) for layer in content["layers"]))
+            found.origin = {name: str(content.get(name, "")) for name in ORIGIN}
+        except (UserError, LookupError, TypeError) as error:
+            reason = f": {error}" if isinstance(error, UserError) else " with layers and their backbone"
+            raise argparse.ArgumentTypeError(f"{text}: not a file of search.py{reason}") from None
+        return found
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isascii() and part.isdecimal() for part in parts):
         raise argparse.ArgumentTypeError(f"'{text}' is not a list of layer numbers such as 2,17,21")
-    return tuple(sorted({int(part) for part in parts}))
+    return Layers(sorted({int(part) for part in parts}))

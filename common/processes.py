@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ PATIENCE = 10.0  # seconds without a word
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of a name: auto, cpu, cuda or cuda:N.
+    """The device of a name: auto (cuda or cpu), cpu, cuda, cuda:N or mps.
 
     Raises:
         UserError: there is no such device.
@@ -30,14 +31,24 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UserError(f"--device {name}: no such device, use auto, cpu, cuda or cuda:N") from None
-    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and not cuda):
+        raise UserError(f"--device {name}: no such device, use auto, cpu, cuda, cuda:N or mps") from None
+    there = {"cpu": True, "cuda": cuda, "mps": torch.backends.mps.is_available()}
+    if not there.get(device.type):
         raise UserError(f"--device {name}: this machine's PyTorch has no such device, use --device cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f"--device {name}: the GPUs are 0 to {torch.cuda.device_count() - 1}")
+    if device.type == "mps":
+        _say_what_mps_lacks()
     # TF32 rounds to ten bits, enough to flip gates.
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     return device
+
+
+@cache
+def _say_what_mps_lacks() -> None:
+    falls = os.environ.get("PYTORCH_ENABLE_MPS_FALLBACK") == "1"
+    words = "is computed on the CPU" if falls else "is an error: import dhpf before torch"
+    print(f"mps: what PyTorch's MPS lacks {words}", file=sys.stderr)
 
 
 def start(device: str) -> tuple[PartialState, torch.device]:

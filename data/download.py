@@ -12,6 +12,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from dhpf.common import __version__
 from dhpf.common.download import alone, storage_errors, transfer
 from dhpf.common.errors import UserError
 from dhpf.data import BENCHMARKS
@@ -82,6 +83,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description="Fetch a benchmark into the data folder, unless it is there."
     )
+    parser.add_argument("--version", action="version", version=f"DHPF {__version__}")
     parser.add_argument("--benchmark", required=True, choices=BENCHMARKS)
     parser.add_argument("--datapath", default="../Datasets_DHPF", help="data folder (default %(default)s)")
     options = parser.parse_args()

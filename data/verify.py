@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from dhpf import data
+from dhpf.common import __version__
 from dhpf.common.errors import UserError, naming
 from dhpf.data import checked
 from dhpf.data.benchmark import Array, Benchmark, Pair
@@ -147,6 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m dhpf.data.verify", description="Check a benchmark's folder."
     )
+    parser.add_argument("--version", action="version", version=f"DHPF {__version__}")
     parser.add_argument("--benchmark", required=True, choices=BENCHMARKS)
     parser.add_argument("--datapath", default="../Datasets_DHPF", help="folder of the benchmarks' folders")
     parser.add_argument("--images", type=Path, help="coco: folder of the images")

@@ -1,5 +1,7 @@
 """The one name of all rooms: `dhpf.model` is the folder `model` of a clone, or of the installed package."""
 
+import os
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,9 @@ PLACES = {
     "evaluate": "dhpf.evaluation.others",
     "open_benchmark": "dhpf.data",
 }
+
+if "torch" not in sys.modules:  # which reads this when it is imported
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
 
 
 def __getattr__(name: str) -> Any:

@@ -301,7 +301,7 @@ def listed(layers: Sequence[int]) -> str:
 
 
 def _array(x: Tensor) -> Reals:
-    return x.double().cpu().numpy()
+    return x.cpu().double().numpy()
 
 
 def _plate(matches: Matches) -> Reals:

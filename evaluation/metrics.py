@@ -34,6 +34,9 @@ def keypoint_errors(
     Args: predicted, target [B, 2, P] in one frame, padded beyond n_pts [B]; pckthres [B] in that frame.
     Returns: correct [B, P] bool; distance [B, P] float32, infinite for padding and without prediction (NaN).
     """
+    if predicted.device.type == "mps":  # it has no float64
+        on_cpu = keypoint_errors(predicted.cpu(), target.cpu(), n_pts.cpu(), pckthres.cpu(), alpha)
+        return on_cpu[0].to(predicted.device), on_cpu[1].to(predicted.device)
     distance = (predicted.double() - target.double()).square().sum(1).sqrt().float()
     present = torch.arange(distance.shape[1], device=distance.device) < n_pts[:, None]
     distance = distance.where(present & ~distance.isnan(), torch.inf)

@@ -2,7 +2,8 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -87,38 +88,67 @@ def predict(
         UserError: a pair cannot be read and may not be skipped.
     """
     model.eval()
+    batches = [list(indices[b : b + bsz]) for b in range(0, len(indices), bsz)]
+    rows: Rows = {}
+    skipped: list[str] = []
+    waited = 0.0
+    for step in encoded(model, benchmark, batches, workers, memory, on_bad_pair):
+        waited += step.waited
+        skipped += step.unread
+        for part in step.parts:
+            done = _compare(model, step.codes, benchmark, part)
+            keep(done)
+            rows |= done
+        progress(step.pairs)
+    return rows, skipped, waited
+
+
+@dataclass(frozen=True)
+class Step:
+    """A batch of pairs whose images are encoded.
+
+    parts: the annotations, in parts that are compared together.
+    pairs: how many there are.  unread: what could not be read.  waited: seconds, for what was to be read.
+    """
+
+    parts: list[dict[str, Any]]
+    codes: Codes
+    pairs: int
+    unread: list[str]
+    waited: float
+
+
+@torch.no_grad()
+def encoded(
+    model: DHPF,
+    benchmark: Benchmark,
+    batches: Sequence[list[int]],
+    workers: int,
+    memory: float,
+    on_bad_pair: str,
+) -> Iterator[Step]:
+    """Batches of pairs, one after another, with the codes of their images; arguments and errors as for `predict`."""
     device = model.device
     keys = [(pair.src_key, pair.trg_key) for pair in benchmark.pairs]
     side = benchmark.picture_side = model.picture_side(benchmark.img_side)
     capacity = int(memory) // model.encode(torch.zeros(1, 3, side, side, device=device)).nbytes
-    batches = [list(indices[b : b + bsz]) for b in range(0, len(indices), bsz)]
     steps = plan(keys, batches, capacity)
     pin = device.type == "cuda"
     images = load(partial(_image, benchmark), [missing for _, missing, _ in steps if missing], workers, pin)
     annotations = load(benchmark.annotation, batches, min(workers, 1))
     codes = Codes(model)
-    rows: Rows = {}
-    skipped: list[str] = []
-
-    waited = 0.0
     for _, missing, dropped in steps:
         begin = time.monotonic()
         batch, problems = next(annotations)
         found, undecoded = next(images) if missing else (None, [])
-        waited += time.monotonic() - begin
-        problems = problems + undecoded
+        waited = time.monotonic() - begin
         if found is not None:
             codes.encode(list(found[0]), found[1].to(device, non_blocking=True))
-        skipped += tolerated(problems, on_bad_pair)
-        if batch is not None:
-            for part in _parts(batch, codes, device.type != "cuda"):
-                done = _compare(model, codes, benchmark, part)
-                keep(done)
-                rows |= done
+        unread = tolerated(problems + undecoded, on_bad_pair)
+        parts = [] if batch is None else _parts(batch, codes, device.type != "cuda")
+        yield Step(parts, codes, 0 if batch is None else len(batch["index"]), unread, waited)
         for key in dropped:
             codes.codes.pop(key, None)
-        progress(len(batch["index"]) if batch is not None else 0)
-    return rows, skipped, waited
 
 
 def _image(benchmark: Benchmark, key: str) -> tuple[str, torch.Tensor]:

@@ -11,6 +11,7 @@ from dhpf.common.errors import UserError
 from dhpf.common.files import instead
 from dhpf.common.weights import State, metadata, read_tensors, read_wrapped
 from dhpf.model import BACKBONES, VOTINGS
+from dhpf.model.ablation import Ablation
 from dhpf.model.dhpf import DHPF
 from dhpf.model.options import RANDOM
 from dhpf.model.pretrained import MisfitError
@@ -25,6 +26,7 @@ class About:
 
     layers, side, width: as in `Frozen`.
     weights: hash of the backbone's weights; empty if nothing says it.
+    fixed: the layers that every pair used in training, if no gates chose.
     note: says in a line where the backbone was guessed.
     """
 
@@ -34,6 +36,7 @@ class About:
     side: int | None = None
     width: tuple[int, ...] | None = None
     weights: str = ""
+    fixed: tuple[int, ...] | None = None
     note: str = ""
 
 
@@ -66,7 +69,10 @@ def about(path: Path, state: State, backbone: str | None = None, **given: Any) -
                 raise UserError(f"{option}: the checkpoint {path} belongs to {whose}")
     told = asked | dict(told)
     voting = VOTINGS.checked(told.get("voting", "hough"))
-    layers = tuple(int(k) for k in told.get("backbone_layers", "").split(",") if k) or None
+    layers, fixed = (
+        tuple(int(k) for k in told.get(name, "").split(",") if k) or None
+        for name in ("backbone_layers", "layers")
+    )
     side = int(told.get("backbone_side", 0)) or None
     name, note = told.get("backbone", ""), ""
     if not name:
@@ -75,7 +81,7 @@ def about(path: Path, state: State, backbone: str | None = None, **given: Any) -
     elif not fits(name, state, layers) and (other := next((n for n in GUESSED if fits(n, state)), None)):
         raise UserError(f"--backbone {name}: by its layers the checkpoint {path} belongs to {other}")
     width = tuple(width for width, _ in shapes(state))
-    return About(name, voting, layers, side, width, told.get("backbone_weights", ""), note)
+    return About(name, voting, layers, side, width, told.get("backbone_weights", ""), fixed, note)
 
 
 def as_text(value: Any) -> str:
@@ -199,4 +205,5 @@ def load_model(
             f"{model.backbone.digest}: give its own as --backbone-weights FILE"
         )
     load_learner(model, path, state)
+    model.ablate(Ablation(layers=known.fixed))
     return model, known

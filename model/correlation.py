@@ -53,6 +53,7 @@ class Factors:
         source's.
     products: for every smaller side their inner products B×h²×h², without gradient; empty if they would be too large.
     src_length, trg_length: B×S² lengths of the hypercolumns.
+    fine: inner products B×S²×S² that are at hand, of layers of side S that are not in the maps.
     """
 
     src: tuple[Tensor, ...]
@@ -60,6 +61,7 @@ class Factors:
     products: tuple[Tensor, ...]
     src_length: Tensor
     trg_length: Tensor
+    fine: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.src_length)
@@ -67,7 +69,8 @@ class Factors:
     def __getitem__(self, pairs: slice) -> "Factors":
         """Those of some of the pairs."""
         src, trg, products = (tuple(x[pairs] for x in y) for y in (self.src, self.trg, self.products))
-        return Factors(src, trg, products, self.src_length[pairs], self.trg_length[pairs])
+        fine = None if self.fine is None else self.fine[pairs]
+        return Factors(src, trg, products, self.src_length[pairs], self.trg_length[pairs], fine)
 
     @property
     def side(self) -> int:
@@ -79,6 +82,7 @@ class Factors:
         (B, n), S = cells.shape, self.side
         pair = pairs(B, self.src_length)
         corr = self.src[0][pair, cells] @ self.trg[0].mT
+        corr = corr if self.fine is None else corr + self.fine[pair, cells]
         for k, (s, t) in enumerate(zip(self.src[1:], self.trg[1:], strict=True)):
             h = isqrt(s.shape[1])
             index, weight = row_taps(B, S, 0, S, ((h, 0, h),), s)
@@ -118,6 +122,8 @@ class Factors:
                     taps = (x[:, here].flatten(0, 1) for x in (index, weight))
                     corr = weighted_sums(table, *taps).view(B, here.stop - here.start, -1)
                     corr.baddbmm_(fine[:, cells], fine_columns)
+                    if self.fine is not None:
+                        corr.addcdiv_(self.fine[:, cells, columns], length[:, cells])
                     corr.div_(length_columns + margin[:, cells]).clamp_(min=0)
                     yield y, top, corr.view(B, -1, S, end - top, S)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dhpf.common.errors import UserError
 from dhpf.model import VOTINGS
-from dhpf.model.ablation import Ablation
+from dhpf.model.ablation import Ablation, check_layers
 from dhpf.model.backbone import Frozen
 from dhpf.model.correlation import correlate
 from dhpf.model.gating import DynamicGating
@@ -102,7 +102,11 @@ class DHPF(nn.Module):
         self.bf16 = False  # precision of the backbone and the transformation; the matching is float32 always
 
     def ablate(self, ablation: Ablation) -> None:
-        """Evaluate otherwise than the paper; image codes of before do not fit codes of after."""
+        """Evaluate otherwise than the paper; image codes of before do not fit codes of after.
+
+        Raises: UserError: the backbone has no such layers.
+        """
+        check_layers(ablation.layers, len(self.backbone.channels), lambda: self.backbone.about)
         self.ablation = ablation
         self.layer_of_channel = _owners(self._widths).to(self.device)
 

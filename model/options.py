@@ -33,8 +33,8 @@ def checkpoint_name(text: str) -> str:
 
 def device_name(text: str) -> str:
     """Argument type: what may be a device; whether it is there is known later."""
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
-        raise argparse.ArgumentTypeError(f"{text}: no such device, use auto, cpu, cuda or cuda:N")
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", text):
+        raise argparse.ArgumentTypeError(f"{text}: no such device, use auto, cpu, cuda, cuda:N or mps")
     return text
 
 
@@ -82,7 +82,7 @@ class ModelOptions:
     img_side: int = option(
         240, "side that images are resized to, in pixels", type=image_side, metavar="PIXELS"
     )
-    device: str = option("auto", "auto, cpu, cuda or cuda:N", type=device_name)
+    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps", type=device_name)
     precision: str = option("fp32", "of the backbone and the transformation", choices=("fp32", "bf16"))
 
 
@@ -108,12 +108,16 @@ class LoadOptions:
 
 
 @dataclass(frozen=True)
-class AblationOptions:
+class LayerOptions:
     layers: tuple[int, ...] | None = option(
         None,
-        "every pair uses these hyperpixel layers, counted from 0; no gate is asked",
+        "every pair uses these hyperpixel layers, counted from 0, or those of a search, @layers.json; no gate is asked",
         type=layer_set,
         metavar="L,L,...",
     )
+
+
+@dataclass(frozen=True)
+class AblationOptions(LayerOptions):
     raw: bool = option(False, "the backbone's own features, without the learned transformation")
     soft_gates: bool = option(False, "weigh layers by their probability instead of 0 or 1")

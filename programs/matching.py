@@ -89,8 +89,10 @@ def loaded(options: MatchOptions) -> Matcher:
         layers=options.backbone_layers,
         side=options.backbone_side,
     )
-    matcher.model.bf16 = options.precision == "bf16"
-    matcher.model.ablate(ablation(raw, len(matcher.model.backbone.channels), bool(options.load)))
+    model = matcher.model
+    chosen = ablation(raw, len(model.backbone.channels), bool(options.load), model.ablation.layers)
+    model.bf16 = options.precision == "bf16"
+    model.ablate(chosen)
     if not options.json:
         print(matcher)
     return matcher

@@ -29,6 +29,7 @@ from dhpf.model.options import DEFAULT_BACKBONE, DEFAULT_VOTING
 from dhpf.model.released import resolve
 from dhpf.programs.compare import CompareOptions
 from dhpf.programs.match import MatchOptions
+from dhpf.programs.search import SearchOptions
 from dhpf.programs.test import TestOptions
 from dhpf.report.runs import report_test, resources
 
@@ -62,7 +63,7 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
     command, net = drawing(options), model.backbone
     options = replace(options, backbone=net.name, backbone_layers=net.layers, backbone_side=net.side)
     options = replace(options, voting=model.voting)
-    model.ablate(ablation(options, len(model.backbone.channels), bool(options.load)))
+    model.ablate(ablation(options, len(net.channels), bool(options.load), model.ablation.layers))
     model.bf16 = options.precision == "bf16"
     model.to(device)
 
@@ -217,7 +218,7 @@ def finished(
     return results
 
 
-def opened(options: TestOptions | MatchOptions | CompareOptions) -> Benchmark:
+def opened(options: TestOptions | MatchOptions | CompareOptions | SearchOptions) -> Benchmark:
     """The pairs that the options name, numbered as they are tested. Raises: UserError."""
     assert options.benchmark
     if len(options.list) > 1:

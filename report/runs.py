@@ -320,7 +320,7 @@ def _cells(table: pd.DataFrame) -> list[list[Any]]:
 def resources(seconds: float, pairs: int, device: torch.device) -> dict[str, str]:
     """What an evaluation of `pairs` pairs took, for its report; memory is the peak of this process."""
     used = {"time": f"{seconds:.1f} s, {pairs / max(seconds, 1e-9):.3g} pairs/s"}
-    used["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    used["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
     return used | {name: f"{peak:.2f} GiB" for name, peak in peak_memory(device).items()}
 
 

@@ -6,7 +6,14 @@ from pathlib import Path
 from dhpf.common.options import OutputOptions, number, option
 from dhpf.data.options import DataOptions
 from dhpf.model import BACKBONES, VOTINGS
-from dhpf.model.options import DEFAULT_BACKBONE, DEFAULT_VOTING, NO_HOUGH, LearnerOptions, ModelOptions
+from dhpf.model.options import (
+    DEFAULT_BACKBONE,
+    DEFAULT_VOTING,
+    NO_HOUGH,
+    LayerOptions,
+    LearnerOptions,
+    ModelOptions,
+)
 from dhpf.training import SUPERVISIONS
 
 
@@ -28,7 +35,7 @@ class TrainingOptions:
 
 
 @dataclass(frozen=True)
-class TrainOptions(OutputOptions, LearnerOptions, ModelOptions, DataOptions, TrainingOptions):
+class TrainOptions(OutputOptions, LayerOptions, LearnerOptions, ModelOptions, DataOptions, TrainingOptions):
     """All options of `train.py`."""
 
     backbone: str = option(

@@ -21,6 +21,7 @@ from dhpf.common.run import HISTORY, Run, progress, versions
 from dhpf.data import open_benchmark
 from dhpf.data.benchmark import Benchmark, write_trained
 from dhpf.data.loading import Loader, tolerated
+from dhpf.model.ablation import Ablation
 from dhpf.model.checkpoint import build_model, load_learner
 from dhpf.model.options import BEST, STATES
 from dhpf.training import SUPERVISIONS
@@ -75,6 +76,7 @@ class Trainer:
         torch.manual_seed(options.seed)
         form = {"layers": options.backbone_layers, "side": options.backbone_side, "width": options.width}
         self.model = build_model(options.backbone, options.backbone_weights, options.voting, **form)
+        self.model.ablate(Ablation(layers=options.layers))
         for data in self.sets.values():
             data.picture_side = self.model.picture_side(options.img_side)
         self.model.bf16 = options.precision == "bf16"
@@ -387,7 +389,9 @@ class Trainer:
     @property
     def about(self) -> dict[str, str]:
         """What state and checkpoints say of themselves."""
-        return {**self.model.backbone.about, "voting": self.model.voting}
+        layers = self.model.ablation.layers
+        fixed = {"layers": ",".join(map(str, layers))} if layers else {}
+        return {**self.model.backbone.about, **fixed, "voting": self.model.voting}
 
     def _check_finite(self, bad: list[str]) -> None:
         """Stop all processes, with the state saved beside the run's, if any names pairs."""
@@ -403,7 +407,8 @@ class Trainer:
 
     def _total(self, values: Tensor) -> Tensor:
         """Sum over processes."""
-        return total(values.to(self.device)).cpu()
+        # MPS has no float64, and is one process.
+        return total(values if self.device.type == "mps" else values.to(self.device)).cpu()
 
     def _no_sums(self) -> Tensor:
         """Loss, pairs, PCK, pairs with key-points, every layer's selection, and the loss of the selection, summed over
@@ -415,8 +420,8 @@ class Trainer:
         pairs, known = len(step.pck), step.pck.isfinite()
         loss, pck = step.loss.item() * pairs, float(step.pck[known].sum())
         head = torch.tensor([loss, pairs, pck, int(known.sum())], dtype=torch.float64)
-        selecting = step.selecting.detach().double().cpu()[None]
-        return torch.cat([head, step.selection.double().mean(0).cpu() * pairs, selecting * pairs])
+        selecting = step.selecting.detach().cpu().double()[None]
+        return torch.cat([head, step.selection.cpu().double().mean(0) * pairs, selecting * pairs])
 
     @staticmethod
     def _means(sums: Tensor) -> dict[str, float]:
