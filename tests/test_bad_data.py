@@ -12,7 +12,6 @@ import pytest
 import tiny
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from places import ROOT
 from scipy.io import loadmat, savemat
 from tiny import BENCHMARKS
@@ -213,13 +212,6 @@ def test_missing_folder_says_which_and_how_to_get_it(tmp_path, name, capsys):
         BENCHMARKS[name](tmp_path, "test")
     assert main(["--benchmark", name, "--datapath", str(tmp_path)]) == 2
     assert re.search(message, capsys.readouterr().err)
-
-
-def test_images_of_too_many_pixels_are_not_decoded(datapath, monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    dataset = BENCHMARKS["pfwillow"](datapath, "test")
-    with pytest.raises(UserError, match=r"2008_000000.png: the image cannot be decoded \(Image size"):
-        dataset.image("car(G)/2008_000000.png")
 
 
 @given(st.text(max_size=30), st.sampled_from([1, 2]))

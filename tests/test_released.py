@@ -41,7 +41,7 @@ def test_a_released_model_is_fetched_once(
 
 
 @pytest.mark.parametrize(
-    ("sent", "reason"), [("resnet50", "a checkpoint of resnet50"), ("nothing", "not a file of tensors")]
+    ("sent", "reason"), [("resnet50", "a checkpoint of resnet50"), ("nothing", "no file of weights")]
 )
 def test_what_is_no_such_model_is_refused_in_every_rank_and_not_kept(
     sent: str, reason: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
