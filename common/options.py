@@ -249,9 +249,10 @@ def layer_set(text: str) -> Layers:
             content = read_json(existing(text[1:]), MIB)
             found = layer_set(",".join(str(layer) for layer in content["layers"]))
             found.origin = {name: str(content.get(name, "")) for name in ORIGIN}
-        except (UserError, LookupError, TypeError) as error:
-            reason = f": {error}" if isinstance(error, UserError) else " with layers and their backbone"
-            raise argparse.ArgumentTypeError(f"{text}: not a file of search.py{reason}") from None
+        except (UserError, LookupError, TypeError, argparse.ArgumentTypeError) as error:
+            told = isinstance(error, UserError | argparse.ArgumentTypeError)
+            reason = str(error) if told else "it does not say layers and their backbone"
+            raise argparse.ArgumentTypeError(f"{text}: not a file of search.py ({reason})") from None
         return found
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isascii() and part.isdecimal() for part in parts):

@@ -38,14 +38,15 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f"--device {name}: the GPUs are 0 to {torch.cuda.device_count() - 1}")
     if device.type == "mps":
-        _say_what_mps_lacks()
+        say_what_mps_lacks()
     # TF32 rounds to ten bits, enough to flip gates.
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     return device
 
 
 @cache
-def _say_what_mps_lacks() -> None:
+def say_what_mps_lacks() -> None:
+    """Says once what becomes of it; PyTorch reads the variable when it is imported, and `dhpf` sets it before."""
     falls = os.environ.get("PYTORCH_ENABLE_MPS_FALLBACK") == "1"
     words = "is computed on the CPU" if falls else "is an error: import dhpf before torch"
     print(f"mps: what PyTorch's MPS lacks {words}", file=sys.stderr)

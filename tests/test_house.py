@@ -14,11 +14,18 @@ from dhpf.common import __version__
 
 # From the ground up: a room imports from those before it.
 ROOMS = ("common", "data", "model", "evaluation", "report", "training", "programs")
-PROGRAMS = ("train", "test", "match", "compare", "reproduce")
+PROGRAMS = ("train", "test", "match", "search", "compare", "reproduce")
 USE = """
 import sys, dhpf.programs.testing
 from dhpf import Matcher
 print(Matcher.__module__, dhpf.__version__, *[n for n in sys.modules if n.split(".")[0] in {rooms}])
+import model
+print(model.__file__)
+"""
+HUB = """
+import sys, torch
+matcher = torch.hub.load({root!r}, "dhpf", backbone="efficientnet_lite0", device="cpu", source="local")
+print(matcher, *[n for n in sys.modules if n.split(".")[0] in {rooms}])
 import model
 print(model.__file__)
 """
@@ -52,10 +59,11 @@ def other_folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def use(folder: Path, path: Path) -> list[str]:
-    """What a program in `folder` sees of dhpf, found on `path`."""
-    command = [sys.executable, "-c", USE.format(rooms=ROOMS)]
-    environment = os.environ | {"PYTHONPATH": f"{folder}:{path}", "CUDA_VISIBLE_DEVICES": ""}
+def use(folder: Path, *places: Path, program: str = USE) -> list[str]:
+    """What a program in `folder` sees of dhpf, found in `places`."""
+    command = [sys.executable, "-c", program.format(rooms=ROOMS, root=str(ROOT))]
+    path = ":".join(map(str, (folder, *places)))
+    environment = os.environ | {"PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
     return done.stdout.splitlines()
 
@@ -63,6 +71,26 @@ def use(folder: Path, path: Path) -> list[str]:
 def test_a_clone_is_used_beside_another_package_of_the_name_of_a_room(tmp_path: Path) -> None:
     folder = other_folder(tmp_path)
     assert use(folder, ROOT) == [f"dhpf.evaluation.matcher {__version__}", f"{folder}/model/__init__.py"]
+
+
+def test_torch_hub_gives_a_matcher_beside_another_package_of_the_name_of_a_room(tmp_path: Path) -> None:
+    folder = other_folder(tmp_path)
+    matcher, other = use(folder, program=HUB)
+    assert matcher.startswith("efficientnet_lite0, raw features: nothing here was learned")
+    assert matcher.endswith("Hough matching")
+    assert other == f"{folder}/model/__init__.py"
+
+
+@pytest.mark.parametrize(
+    "module", [*(f"programs.{name}" for name in PROGRAMS), "data.verify", "data.download"]
+)
+def test_every_command_says_its_version(
+    module: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["command", "--version"])
+    with pytest.raises(SystemExit) as end:
+        import_module(f"dhpf.{module}").main()
+    assert (end.value.code, capsys.readouterr().out) == (0, f"DHPF {__version__}\n")
 
 
 def test_the_wheel_gives_the_same_names_and_the_commands(tmp_path: Path) -> None:
@@ -130,6 +158,7 @@ def test_help_groups_options_and_shows_real_defaults_and_examples(capsys: pytest
         "train": ("training", "data", "model", "output"),
         "test": ("testing", "data", "load", "model", "ablation", "output"),
         "match": ("images", "pair", "benchmark", "load", "model", "ablation"),
+        "search": ("searching", "benchmark", "data", "load", "model", "output"),
         "compare": ("runs", "data"),
         "reproduce": ("reproduce",),
     }

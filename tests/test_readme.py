@@ -31,6 +31,7 @@ SHORT = {  # what is appended, for time and because there are no ImageNet weight
     "train.py": f"--niter 1 --backbone {LITE} --workers 0 --no-download {SMALL}",
     "test.py": f"--workers 0 --no-download {SMALL}",
     "match.py": SMALL,
+    "search.py": f"--pairs 2 --max-layers 2 --beam 1 --workers 0 --no-download {SMALL}",
     "reproduce.py": f"--backbones {LITE} --workers 0 --no-download {SMALL}",
     "benchmarks/speed.py": f"--backbone {LITE} --img-side 64 --repeats 1 --no-memory",
     "-m": "",
@@ -38,11 +39,12 @@ SHORT = {  # what is appended, for time and because there are no ImageNet weight
 LEFT = {
     "README.md": "logs/pfpascal-strong/history.csv logs/pfpascal-strong/best_model.safetensors "
     "logs/spair-test/results.json logs/spair-test/predictions.csv.gz matches/collins-hopper.csv "
-    "matches/collins-hopper-matches.png logs/tables/table-1.md",
+    "matches/collins-hopper-matches.png logs/tables/table-1.md logs/layers/layers.json",
     "docs/own-images.md": "matches/collins-hopper.json matches/collins-hopper-warped.png gridded/collins-hopper.csv "
     "portraits.html matches/spair-test-3.csv",
     "docs/lists.md": "logs/cats-and-dogs/results.json logs/listed/results.json",
     "docs/own-data.md": "logs/animals-val/results.json logs/animals-new/results.json portraits/pairs.csv",
+    "docs/search.md": "logs/layers/layers.json logs/static/best_model.pt logs/static-test/results.json",
     "docs/tables.md": "logs/tables/table-1.csv logs/tables/table-3.md logs/tables/table-mu.html",
 }
 
@@ -112,6 +114,7 @@ def home(tmp_path: Path, data: Path, stand_ins: Path, monkeypatch: pytest.Monkey
         tmp_path / data.name: data,
         tmp_path / "cache": stand_ins / "cache",
         home / "docs": ROOT / "docs",
+        home / "hubconf.py": ROOT / "hubconf.py",
         home / "weights": stand_ins / "weights",
         home / "hub": stand_ins / "hub",
     }.items():
