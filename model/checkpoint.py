@@ -78,8 +78,10 @@ def about(path: Path, state: State, backbone: str | None = None, **given: Any) -
     if not name:
         name = fitting(path, state)
         note = f"{path.name} does not say its backbone: by its layers it is taken for {name}'s"
-    elif not fits(name, state, layers) and (other := next((n for n in GUESSED if fits(n, state)), None)):
-        raise UserError(f"--backbone {name}: by its layers the checkpoint {path} belongs to {other}")
+    elif not fits(name, state, layers):
+        if other := next((n for n in GUESSED if fits(n, state)), None):
+            raise UserError(f"--backbone {name}: by its layers the checkpoint {path} belongs to {other}")
+        raise UserError(f"{path}: not a checkpoint of {name}: layers are missing, unknown or misshapen")
     width = tuple(width for width, _ in shapes(state))
     return About(name, voting, layers, side, width, told.get("backbone_weights", ""), fixed, note)
 
