@@ -29,28 +29,29 @@ Reals = NDArray[np.float64]
 
 
 def blocks(n: int) -> Iterator[int]:
-    """The numbers of resamples that are drawn together, of n units each."""
+    """The numbers of resamples that are taken together, of n weights each."""
     size = max(1, BLOCK // max(n, 1))
     return (min(size, RESAMPLES - done) for done in range(0, RESAMPLES, size))
 
 
-def drawn(n: int, rng: np.random.Generator) -> Iterator[Reals]:
-    """How often each of n units is drawn, n times with replacement: blocks [b, n]."""
-    for b in blocks(n):
+def drawn(n: int, pairs: int) -> Iterator[Reals]:
+    """How often each of n units is drawn, n times with replacement: blocks [b, n], of b that suits weights of pairs."""
+    rng = np.random.default_rng(SEED)
+    for b in blocks(max(n, pairs)):
         units = rng.integers(0, n, (b, n)) + n * np.arange(b)[:, None]
         yield np.bincount(units.ravel(), minlength=b * n).reshape(b, n).astype(np.float64)
 
 
 def by_pairs(n: int) -> Iterator[Reals]:
     """Weights of n pairs in every resample, in blocks."""
-    return drawn(n, np.random.default_rng(SEED))
+    return drawn(n, n)
 
 
 def by_images(source: Sequence[str], target: Sequence[str]) -> Iterator[Reals]:
     """Weights of the pairs of these images in every resample of images, in blocks."""
     codes, images = pd.factorize(np.concatenate([source, target]))
     a, b = codes[: len(source)], codes[len(source) :]
-    return (count[:, a] * count[:, b] for count in drawn(len(images), np.random.default_rng(SEED)))
+    return (count[:, a] * count[:, b] for count in drawn(len(images), len(a)))
 
 
 class Means(NamedTuple):

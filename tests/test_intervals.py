@@ -119,6 +119,11 @@ def test_the_headlines_interval_covers_the_truth() -> None:
     assert by_image >= by_pair
 
 
+def test_few_images_of_many_pairs_take_no_more_memory() -> None:
+    names = np.tile(list("abcdefgh"), 1000)
+    assert max(block.size for block in by_images(names, names[::-1])) <= intervals.BLOCK
+
+
 def test_weights_are_counts() -> None:
     assert {float(w.sum()) for block in by_pairs(7) for w in block} == {7}
     weights = np.concatenate(list(by_images(list("aab"), list("bcc"))))
