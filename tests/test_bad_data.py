@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from scipy.io import loadmat, savemat
 from tiny import BENCHMARKS
 
 from dhpf.common.errors import UserError
+from dhpf.data.images import opened_image
 from dhpf.data.lists import path_parts
 from dhpf.data.published import Published, digest
 from dhpf.data.verify import main, verify
@@ -212,6 +214,13 @@ def test_missing_folder_says_which_and_how_to_get_it(tmp_path, name, capsys):
         BENCHMARKS[name](tmp_path, "test")
     assert main(["--benchmark", name, "--datapath", str(tmp_path)]) == 2
     assert re.search(message, capsys.readouterr().err)
+
+
+def test_images_of_too_many_pixels_are_not_decoded(datapath, monkeypatch):
+    monkeypatch.setattr("dhpf.data.benchmark.opened_image", partial(opened_image, max_pixels=1000))
+    dataset = BENCHMARKS["pfwillow"](datapath, "test")
+    with pytest.raises(UserError, match=r"2008_000000.png: .* pixels are more than the 1000"):
+        dataset.image("car(G)/2008_000000.png")
 
 
 @given(st.text(max_size=30), st.sampled_from([1, 2]))

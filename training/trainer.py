@@ -287,7 +287,10 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=False)
         step = self._forward(batch, noise.to(self.device))
         step.loss.backward()
-        norm = torch.nn.utils.get_total_norm([p.grad for p in learner.parameters() if p.grad is not None])
+        # Statistics of a batch may overflow where loss and gradients do not yet.
+        kept = [p.grad for p in learner.parameters() if p.grad is not None]
+        kept += [b for b in learner.buffers() if b.is_floating_point()]
+        norm = torch.nn.utils.get_total_norm(kept)
         self._check_finite([] if bool(torch.isfinite(norm + step.loss.detach())) else names(batch))
         self.sums += self._sums_of(step)
         self._show_step(step)
@@ -401,7 +404,7 @@ class Trainer:
         if self.run:
             weights.write(self.run.folder / NOT_FINITE, state)
         raise UserError(
-            f"epoch {self.epoch + 1}, step {self.step + 1}: the loss or a gradient is not finite at "
+            f"epoch {self.epoch + 1}, step {self.step + 1}: the loss, a gradient or batch statistics are not finite at "
             f"{', '.join(bad)}; lower --lr or look at these images (the state is in {NOT_FINITE} of the run folder)"
         )
 
