@@ -31,7 +31,7 @@ def option(default: Any = MISSING, help: str = "", **argument: Any) -> Any:
         default: MISSING makes it required.
         argument: what `argparse.add_argument` takes; `choices` may be a `Registry`; `positional=True` for what has
             no name; `either=NAME` for options of which a call may have one; `shorthand={FLAG: VALUE}` for flags that
-            stand for a value of the option.
+            stand for a value of the option; `before=VALUE` for what runs had before there was the option.
     """
     return field(default=default, metadata={"help": help, **argument}, kw_only=True)
 
@@ -69,6 +69,7 @@ class Parser(argparse.ArgumentParser):
             if title not in groups:
                 groups[title] = self.add_argument_group(title)
             place = groups[title]
+            argument.pop("before", None)
             if either := argument.pop("either", None):
                 if either not in groups:
                     groups[either] = place.add_mutually_exclusive_group()
@@ -84,7 +85,7 @@ class Parser(argparse.ArgumentParser):
         return self.options(**listless(vars(self.parse_args(arguments))))
 
     def parse_resumable(self, arguments: Sequence[str] | None, free: Collection[str]) -> Any:
-        """The options given, or those of the run that --resume names; what an older run does not know has its default.
+        """The options given, or those of the run that --resume names, as far as it knew them.
 
         Args: free: the options that may differ when a run is resumed, since they do not change what it computes.
         Raises:
@@ -99,7 +100,11 @@ class Parser(argparse.ArgumentParser):
             raise UserError(
                 f"--resume {options.resume}: not the folder of a run, options.json cannot be read"
             ) from error
-        saved = as_json({k: content.get(k, self.get_default(k)) for k in asdict(options)})
+        before = {
+            spec.name: spec.metadata.get("before", self.get_default(spec.name))
+            for spec in fields(self.options)
+        }
+        saved = as_json({k: content.get(k, before[k]) for k in asdict(options)})
         resumed = self.parse(arguments, saved)
         changed = [k for k, v in as_json(asdict(resumed)).items() if k not in free and v != saved[k]]
         if changed:

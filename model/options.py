@@ -94,6 +94,7 @@ class LearnerOptions:
         "ResNets' default (others': 64)",
         type=width,
         metavar="N",
+        before=EIGHTH,
     )
 
 

@@ -195,19 +195,19 @@ def test_a_resumed_run_computes_with_as_many_threads(command: str, whole: Path, 
     assert_same_figures(tmp_path / "logs" / "run", whole)
 
 
-def test_a_run_of_a_version_that_knew_fewer_options_goes_on(
-    command: str, whole: Path, tmp_path: Path
-) -> None:
-    succeed(tmp_path, command.replace(RUN, "--bsz 2 --niter 1"))
+def test_a_run_of_a_version_that_knew_fewer_options_goes_on(command: str, tmp_path: Path) -> None:
+    """With what those were then: every transformation had the published width."""
+    succeed(tmp_path, command.replace(RUN, "--bsz 2 --niter 1 --width eighth"))
     folder = tmp_path / "logs" / "run"
     options = json.loads((folder / "options.json").read_text())
-    del options["voting"]
+    del options["voting"], options["width"]
     (folder / "options.json").write_text(json.dumps(options))
     state = torch.load(folder / "state.pt", weights_only=True)
     del state["about"]
     torch.save(state, folder / "state.pt")
     succeed(tmp_path, f"train.py --resume logs/run --niter {EPOCHS}")
-    assert_same_figures(folder, whole)
+    succeed(tmp_path, command.replace(RUN, f"--bsz 2 --niter {EPOCHS} --width eighth") + "-whole")
+    assert_same_figures(folder, tmp_path / "logs" / "run-whole")
 
 
 def test_a_run_can_be_made_longer(whole: Path, command: str, tmp_path: Path) -> None:

@@ -192,8 +192,10 @@ class Trainer:
         }
 
     def _material(self) -> dict[str, float]:
-        """What tells one data set from another, wherever it lies."""
-        return {f"pairs of '{split}'": float(len(data)) for split, data in self.sets.items()}
+        """What tells one data set and one backbone from another, wherever they lie."""
+        sizes = {f"pairs of '{split}'": float(len(data)) for split, data in self.sets.items()}
+        norms = [p.double().abs().sum().item() for p in self.model.backbone.parameters()]
+        return sizes | {"backbone weights (sum of their sizes)": sum(norms)}
 
     def _restore(self, path: Path) -> dict[str, int]:
         """Take over a saved state; returns the sizes that the growing files had.
