@@ -117,6 +117,7 @@ def measured(read: Reader) -> tuple[int, float, float]:
 
     process = multiprocessing.get_context("fork").Process(target=run)
     process.start()
+    sender.close()  # so that a process that dies is not waited for
     result: tuple[int, float, float] = receiver.recv()
     process.join()
     return result
