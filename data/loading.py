@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import wait
 from typing import Any
@@ -100,15 +101,16 @@ class Loader:
 
     def __init__(self, get: Callable[[Any], Any], workers: int, pin: bool = False) -> None:
         self._batches: list[Sequence[Any]] = []
-        self._loader = DataLoader(
-            _Reporting(get),
-            batch_sampler=self._batches,  # type: ignore[arg-type]
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            collate_fn=_collate,
-            worker_init_fn=_obey_parent_alone,
-            pin_memory=pin,
-        )
+        with warnings.catch_warnings(action="ignore"):  # that workers are more than cores
+            self._loader = DataLoader(
+                _Reporting(get),
+                batch_sampler=self._batches,  # type: ignore[arg-type]
+                num_workers=workers,
+                persistent_workers=workers > 0,
+                collate_fn=_collate,
+                worker_init_fn=_obey_parent_alone,
+                pin_memory=pin,
+            )
 
     def __call__(self, batches: Sequence[Sequence[Any]]) -> Iterator[Batch]:
         """For every batch of items the collated `get(item)`s (None if there is none) and what could not be read.
@@ -116,7 +118,9 @@ class Loader:
         The result does not depend on the number of workers.
         """
         self._batches[:] = batches
-        return ((_mapped(_unpacked, batch), errors) for batch, errors in iter(self._loader))
+        with warnings.catch_warnings(action="ignore"):
+            loaded = iter(self._loader)
+        return ((_mapped(_unpacked, batch), errors) for batch, errors in loaded)
 
 
 def load(

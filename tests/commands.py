@@ -51,6 +51,8 @@ class Command:
 
     def __init__(self, folder: Path, arguments: str, environment: Mapping[str, str] = NO_GPU) -> None:
         self.streams = [folder / f"command-{time.monotonic_ns()}.{name}" for name in ("out", "err")]
+        for stream in self.streams:
+            stream.touch()  # a process killed at once has written nothing
         self.process = SERVER.Process(
             target=_run, args=(folder, shlex.split(arguments), self.streams, NO_GPU | environment)
         )

@@ -404,7 +404,11 @@ def process(item: int) -> int:
     return os.getpid()
 
 
-def test_workers_stay_from_one_epoch_to_the_next():
+@pytest.mark.filterwarnings("error")
+def test_workers_stay_from_one_epoch_to_the_next(monkeypatch):
+    monkeypatch.setattr(
+        os, "sched_getaffinity", lambda _: {0}, raising=False
+    )  # more workers than cores: no advice
     load = Loader(process, 2)
     epochs = [{int(pid) for batch, _ in load([[0], [1], [2]]) for pid in batch} for _ in range(3)]
     assert epochs[0] == epochs[1] == epochs[2]
