@@ -124,6 +124,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode[0] in "IF":
         return grey(np.asarray(image)).convert("RGB")
     image.load()
+    if image.mode == "RGB":
+        return image
     image.info.pop("transparency", None)  # opaque palette colours, without PIL's warning
     return image.convert("RGB")
 

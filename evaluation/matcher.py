@@ -11,13 +11,14 @@ Points are (x, y) in pixels of the image that they belong to; the centre of its 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from scipy.interpolate import RBFInterpolator
 from torch import Tensor
 from torch.nn.functional import grid_sample
@@ -45,7 +46,7 @@ KNOTS = 20  # a side; each is the mean of some of these cells
 STIFFNESS = 1.0  # of the plate, where sides are 1
 OUTLIER = 0.05  # sides of the frame: a match so far off the plate counts half
 ROUNDS = 5  # of fitting the plate and weighing the matches anew
-STRIP = 2**20  # pixels of a source that are warped together
+TILE = 512  # pixels a side of a source that are warped together
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Encoded:
     @cached_property
     def blank(self) -> bool:
         """Whether it has one colour everywhere, so that there is nothing to match."""
-        return all(low == high for low, high in map(Image.Image.getextrema, self.image.split()))
+        return all(low == high for low, high in self.image.getextrema())
 
 
 @dataclass(frozen=True)
@@ -99,48 +100,47 @@ class Found:
         """
         width, height = self.images[0].image.size
         flow = np.empty((height, width, 2), np.float32)
-        for rows, part in self._strips():
-            flow[rows] = part
+        for place, part in self._tiles():
+            flow[place] = part
         return flow
 
-    def _strips(self) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-        """The flow of some rows of the source, from the first to the last."""
+    def _tiles(self) -> Iterator[tuple[tuple[slice, slice], NDArray[np.float32]]]:
+        """Rows and columns of parts of the source, and the flow there."""
         src, trg = self.images
-        width, height = src.image.size
         plate = torch.from_numpy(_plate(self.matches)).permute(2, 0, 1)[None].float()
         x, y = (torch.arange(n) * (2 / n) - 1 for n in src.image.size)
-        step = max(1, STRIP // width)
-        for first in range(0, height, step):
-            rows = slice(first, min(first + step, height))
-            position = torch.stack(torch.meshgrid(x, y[rows], indexing="xy"), -1)
+        for top, left in product(range(0, len(y), TILE), range(0, len(x), TILE)):
+            rows, columns = slice(top, top + TILE), slice(left, left + TILE)
+            position = torch.stack(torch.meshgrid(x[columns], y[rows], indexing="xy"), -1)
             part = grid_sample(plate, position[None], align_corners=True)[0].permute(1, 2, 0)
-            yield rows, part.numpy() * np.array(trg.image.size, np.float32)
+            yield (rows, columns), part.numpy() * np.array(trg.image.size, np.float32)
 
     def warped(self) -> Image.Image:
         """The target warped onto the source, of its size: RGBA, transparent where the target does not reach."""
         src, trg = self.images
         picture = trg.image
         if max(picture.size) > 2 * max(src.image.size):  # a much larger target would flicker
-            picture = picture.copy()
-            picture.thumbnail((2 * max(src.image.size),) * 2)
-        pixels, size = np.array(picture), np.array(picture.size, np.float32)
+            picture = ImageOps.contain(picture, (2 * max(src.image.size),) * 2)
+        size = np.array(picture.size, np.float32)
         scale = size / np.array(trg.image.size, np.float32)
-        result = np.zeros((*src.image.size[::-1], 4), np.uint8)
-        for rows, flow in self._strips():
+        result = Image.new("RGBA", src.image.size)
+        for (rows, columns), flow in self._tiles():
             place = (flow + 0.5) * scale - 0.5
             seen = ((place >= -0.5) & (place <= size - 0.5)).all(-1)
             if not seen.any():
                 continue
             place = place.clip(0, size - 1)
             left, top = np.floor(place[seen].min(0)).astype(int)  # what is not seen there is not needed
-            right, bottom = np.floor(place[seen].max(0)).astype(int) + 2
-            needed = torch.from_numpy(pixels[top:bottom, left:right]).permute(2, 0, 1)[None].float()
+            right, bottom = np.minimum(np.floor(place[seen].max(0)) + 2, size).astype(int)
+            pixels = np.array(picture.crop((left, top, right, bottom)))
+            needed = torch.from_numpy(pixels).permute(2, 0, 1)[None].float()
             extent = np.maximum(np.array(needed.shape[:1:-1], np.float32) - 1, np.float32(1))
             grid = torch.from_numpy((place - np.array([left, top], np.float32)) * (2 / extent) - 1)
             values = grid_sample(needed, grid[None], padding_mode="border", align_corners=True)[0]
-            result[rows, :, :3] = values.round().byte().permute(1, 2, 0).numpy() * np.expand_dims(seen, 2)
-            result[rows, :, 3] = 255 * seen
-        return Image.fromarray(result)
+            colours = values.round().byte().permute(1, 2, 0).numpy() * np.expand_dims(seen, 2)
+            tile = np.dstack([colours, 255 * seen.astype(np.uint8)])
+            result.paste(Image.fromarray(tile), (columns.start, rows.start))
+        return result
 
 
 class Matcher:
@@ -217,8 +217,8 @@ class Matcher:
         """Code of one image.
 
         Args:
-            image: a file, shown upright if it says how it was held (EXIF); a PIL image or an array [H, W, 3] or
-                [H, W] of uint8, as it is.
+            image: a file, shown upright if it says how it was held (EXIF); a PIL image, which is kept, or an array
+                [H, W, 3] or [H, W] of uint8, as it is.
         Raises:
             UserError: it is no image.
         """
@@ -257,7 +257,7 @@ def as_rgb(image: Picture, max_pixels: int = MAX_PIXELS) -> Image.Image:
         with opened_image(path, max_pixels) as file, naming(str(path)):
             return on_white(upright(file))
     if isinstance(image, Image.Image):
-        return on_white(image.copy())
+        return on_white(image)
     if not isinstance(image, np.ndarray):
         raise UserError(f"{type(image).__name__} is no image: give a path, a PIL image or an array")
     if (

@@ -55,8 +55,8 @@ class Matches:
 
     def _rows(self, cells: Tensor) -> Iterator[Tensor]:
         """Rows of scores of some source cells, in parts that take little memory, without gradient."""
-        chunk = max(1, 2**22 // self.scores.column_max.numel())
-        for part in cells.split(chunk if cells.device.type == "cpu" else 16 * chunk, dim=1):
+        chunk = max(1, 2**20 // self.scores.column_max.numel())
+        for part in cells.split(chunk if cells.device.type == "cpu" else 64 * chunk, dim=1):
             with torch.no_grad():
                 rows = self.scores.rows(part)
             yield rows

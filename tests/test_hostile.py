@@ -29,12 +29,18 @@ from dhpf.data.loading import Loader
 LAUNCHED = dict(zip(LAUNCHER, ("0", "2", "0", "localhost", "29500"), strict=True))
 
 
+def heed_signals() -> None:
+    """Also where the tests themselves run in the background, and are to ignore some."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def light(body: str, shell: str = "exec {command}", signals: tuple[int, ...] = ()) -> Outcome:
     """A program without libraries, in a process of its own; signals are sent when it says that it is ready."""
     script = f"import os, sys, time\nfrom dhpf.common.program import program\n@program\ndef main(_):\n {body}\nmain()"
     line = shell.format(command=f"{sys.executable} -c '{script}'")
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen(["bash", "-c", line], cwd=ROOT, **pipes)
+    process = subprocess.Popen(["bash", "-c", line], cwd=ROOT, preexec_fn=heed_signals, **pipes)
     if signals:
         assert process.stdout.readline() == "ready\n"
     for number in signals:

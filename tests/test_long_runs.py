@@ -465,7 +465,6 @@ def test_a_signal_to_one_process_stops_all_and_the_run_goes_on(
     folder = tmp_path / "logs" / "run"
     jobs = run_processes(tmp_path, command.replace(RUN, RUN_OF_TWO), 2)
     wait_for_state(jobs[0], folder)
-    time.sleep(0.3)
     jobs[1].signal(signal.SIGTERM)
     assert [job.end().code for job in jobs] == [143, 143]
     assert "2 processes, not 1" in refused(tmp_path, "train.py --resume logs/run")

@@ -458,18 +458,22 @@ def test_ten_thousand_points_are_compared_once_a_cell(
     np.testing.assert_allclose(many.confidence[5000:5003], few.confidence, atol=1e-6)
 
 
-def test_a_large_picture_is_warped_in_strips(
+def test_a_large_picture_is_warped_in_tiles(
     matcher: Matcher, photo: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same picture, whatever the strips; the flow is in 32 bits."""
+    """The same picture, whatever the tiles; the flow is in 32 bits."""
     found = matcher.match(photo.crop((0, 0, 300, 211)), photo.crop((40, 0, 340, 220)), [(9, 9)])
-    whole = np.asarray(found.warped()).astype(int)
-    monkeypatch.setattr("dhpf.evaluation.matcher.STRIP", 300 * 7)
-    parts = [part.shape for _, part in found._strips()]
-    assert parts == [(7, 300, 2)] * 30 + [(1, 300, 2)]
+    whole, flow = np.asarray(found.warped()).astype(int), found.flow
+    monkeypatch.setattr("dhpf.evaluation.matcher.TILE", 70)
+    assert [part.shape for _, part in found._tiles()] == [
+        *[(70, 70, 2)] * 4,
+        (70, 20, 2),
+    ] * 3 + [*[(1, 70, 2)] * 4, (1, 20, 2)]
     assert np.abs(np.asarray(found.warped()) - whole).max() <= 1
     assert found.flow.dtype == np.float32
     assert found.flow.shape == (211, 300, 2)
+    found = replace(found)
+    np.testing.assert_allclose(found.flow, flow, atol=1e-3)
 
 
 @pytest.mark.parametrize(
