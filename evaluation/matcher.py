@@ -65,7 +65,7 @@ class Encoded:
     @cached_property
     def blank(self) -> bool:
         """Whether it has one colour everywhere, so that there is nothing to match."""
-        return all(low == high for low, high in self.image.getextrema())
+        return all(low == high for low, high in np.reshape(self.image.getextrema(), (-1, 2)))
 
 
 @dataclass(frozen=True)
