@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from dhpf.common.errors import UserError
@@ -154,6 +154,11 @@ def on_white(image: Image.Image) -> Image.Image:
     seen = Image.new("RGBA", image.size, "white")
     seen.alpha_composite(image.convert("RGBA"))
     return seen.convert("RGB")
+
+
+def shrunk(image: Image.Image, side: int) -> Image.Image:
+    """An image of no longer side than that: itself, or a smaller one."""
+    return image if max(image.size) <= side else ImageOps.contain(image, (side, side))
 
 
 def normalised(image: Image.Image, side: int) -> Tensor:

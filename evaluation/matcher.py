@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from scipy.interpolate import RBFInterpolator
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from dhpf.common.errors import UserError, naming
 from dhpf.common.processes import choose_device
-from dhpf.data.images import normalised, on_white, opened_image, upright
+from dhpf.data.images import normalised, on_white, opened_image, shrunk, upright
 from dhpf.data.options import MAX_PIXELS
 from dhpf.model import BACKBONES
 from dhpf.model.ablation import Ablation
@@ -118,9 +118,7 @@ class Found:
     def warped(self) -> Image.Image:
         """The target warped onto the source, of its size: RGBA, transparent where the target does not reach."""
         src, trg = self.images
-        picture = trg.image
-        if max(picture.size) > 2 * max(src.image.size):  # a much larger target would flicker
-            picture = ImageOps.contain(picture, (2 * max(src.image.size),) * 2)
+        picture = shrunk(trg.image, 2 * max(src.image.size))  # a much larger target would flicker
         size = np.array(picture.size, np.float32)
         scale = size / np.array(trg.image.size, np.float32)
         result = Image.new("RGBA", src.image.size)

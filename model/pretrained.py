@@ -1,17 +1,43 @@
 """Weights of backbones as files have them: wrapped, with prefixes, named by another library, without a classifier."""
 
+import re
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from dhpf.common.errors import UserError
 from dhpf.common.weights import State
 
 PREFIXES = ("module.", "_orig_mod.", "backbone.")  # of parallel, compiled, and self-supervised training
 HEADS = ("fc.", "head.", "head_dist.", "classifier.")  # what stands behind the features: it may be missing
+BIASES = ("attn.qkv.bias", "attn.q_bias")  # of queries, keys and values
 COUNTERS = ("num_batches_tracked", "relative_position_index", "attn_mask")  # nothing depends on a file's
+# What the library transformers calls the parts of its transformers, in files of before and after its fifth version, and
+# what DINO's own files, which timm reads, call them; in this order.
+TRANSFORMERS = {
+    r"^[a-z0-9_]+\.(?=(embeddings|encoder|layers?|layernorm|norm)\.)": "",
+    r"^encoder\.": "",
+    r"^layers?\.": "blocks.",
+    r"^layernorm\.": "norm.",
+    r"^classifier\.": "head.",
+    r"^embeddings\.position_embeddings": "pos_embed",
+    r"^embeddings\.patch_embeddings(\.projection)?": "patch_embed.proj",
+    r"^embeddings\.distillation_token": "dist_token",
+    r"^embeddings\.": "",
+    r"\.attention\.(attention\.)?([qkv])(uery|ey|alue|_proj)\.": r".attn.\2.",
+    r"\.attention\.(output\.dense|o_proj)\.": ".attn.proj.",
+    r"\.layernorm_before\.": ".norm1.",
+    r"\.layernorm_after\.": ".norm2.",
+    r"\.(intermediate\.dense|mlp\.up_proj)\.": ".mlp.fc1.",
+    r"\.(output\.dense|mlp\.down_proj)\.": ".mlp.fc2.",
+    r"\.mlp\.weights_in\.": ".mlp.w12.",
+    r"\.mlp\.weights_out\.": ".mlp.w3.",
+    r"\.layer_scale([12])\.lambda1$": r".ls\1.gamma",
+}
 
 
 class MisfitError(UserError):
@@ -26,6 +52,13 @@ def fitting(net: nn.Module, state: State) -> tuple[State, str]:
     """
     own = net.state_dict()
     state, others = unwrapped(state, own)
+    if any(name.endswith("embeddings.cls_token") for name in state):
+        state = from_transformers(state)
+    with_biases = any(name.endswith(BIASES) and tensor.any() for name, tensor in state.items())
+    if with_biases and "storage_tokens" in state and not any(name.endswith(BIASES) for name in own):
+        raise MisfitError(
+            "has biases of queries and values, as timm's networks have whose names end in _qkvb"
+        )
     found = in_order(own, state) if own.keys().isdisjoint(state) else state
     if not fits(own, found) and (convert := converter(net)):
         found = convert(state)
@@ -53,6 +86,25 @@ def fitting(net: nn.Module, state: State) -> tuple[State, str]:
     )
     fitted = {name: found[name] for name in own if name in found and own[name].shape == found[name].shape}
     return fitted, note
+
+
+def from_transformers(state: State) -> State:
+    """The tensors of a vision transformer of the library transformers under the names of DINO's own files."""
+    named: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        for pattern, ours in TRANSFORMERS.items():
+            name = re.sub(pattern, ours, name)
+        named[name] = tensor
+    if "pos_embed" not in named and "register_tokens" in named:  # DINOv3
+        named["storage_tokens"] = named.pop("register_tokens")
+    for name in [name for name in named if name.endswith(".attn.q.weight")]:
+        block = name.removesuffix("q.weight")
+        for kind in ("weight", "bias"):
+            parts = [named.pop(f"{block}{part}.{kind}", None) for part in "qkv"]
+            if (like := next((part for part in parts if part is not None), None)) is not None:
+                filled = [torch.zeros_like(like) if part is None else part for part in parts]
+                named[f"{block}qkv.{kind}"] = torch.cat(filled)
+    return named
 
 
 def needed(own: State) -> list[str]:
@@ -100,7 +152,8 @@ def converter(net: nn.Module) -> Callable[[State], State] | None:
         if len({p.shape for p in patches if p is not None and p.dim() == 4}) > 1:
             return state  # of other patches: timm would resample them
         try:
-            return convert(dict(state), net)
+            with redirect_stdout(None):
+                return convert(dict(state), net)
         except Exception:  # it takes for granted what such a file holds
             return state
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from dhpf.data.images import shrunk
 from dhpf.evaluation.matcher import Encoded, Matcher
 from dhpf.model.dhpf import Matches
 from dhpf.model.grid import STRIDE
@@ -79,7 +80,6 @@ def packed(matches: Matches) -> bytes:
 
 def embedded(image: Image.Image) -> str:
     """A picture as the address of itself, large enough for a screen."""
-    picture, content = image.copy(), io.BytesIO()
-    picture.thumbnail((MAX_SHOWN, MAX_SHOWN))
-    picture.save(content, "jpeg", quality=85)
+    content = io.BytesIO()
+    shrunk(image, MAX_SHOWN).save(content, "jpeg", quality=85)
     return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"

@@ -21,7 +21,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
-from PIL import Image, ImageOps
+from PIL import Image
+
+from dhpf.data.images import shrunk
 
 WIDTH = 4.5  # inches: so narrow that 9 pt text is still read where a phone shrinks the picture to its width
 MAX_SHOWN = 1000  # pixels of a photograph's longer side
@@ -188,9 +190,8 @@ def _draw_matches(
 
 def _show(axes: Axes, image: Image.Image, corner: np.ndarray, extent: np.ndarray) -> None:
     """Draws an image of this extent in units of the axes, from its upper left corner."""
-    small = image if max(image.size) <= MAX_SHOWN else ImageOps.contain(image, (MAX_SHOWN, MAX_SHOWN))
     (left, top), (right, bottom) = corner, corner + extent
-    axes.imshow(small.convert("RGB"), extent=(left, right, bottom, top))
+    axes.imshow(shrunk(image, MAX_SHOWN).convert("RGB"), extent=(left, right, bottom, top))
 
 
 def _aspect(axes: Axes) -> float:

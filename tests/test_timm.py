@@ -157,6 +157,65 @@ def test_dino_hubs_names_are_timms() -> None:
     torch.testing.assert_close(found["cls_token"], own["cls_token"])
 
 
+LAYER = {  # of transformers, in files of its versions before and after the fifth
+    "old": {
+        "attn.q.": "attention.attention.query.", "attn.k.": "attention.attention.key.",
+        "attn.v.": "attention.attention.value.", "attn.proj.": "attention.output.dense.",
+        "mlp.fc1.": "intermediate.dense.", "mlp.fc2.": "output.dense.",
+        "norm1.": "layernorm_before.", "norm2.": "layernorm_after.",
+    },
+    "new": {
+        "attn.q.": "attention.q_proj.", "attn.k.": "attention.k_proj.", "attn.v.": "attention.v_proj.",
+        "attn.proj.": "attention.o_proj.", "mlp.fc1.": "mlp.up_proj.", "mlp.fc2.": "mlp.down_proj.",
+    },
+}  # fmt: skip
+OUTSIDE = {
+    "patch_embed.proj.": "embeddings.patch_embeddings.projection.", "norm.": "layernorm.", "head.": "classifier.",
+    "cls_token": "embeddings.cls_token", "reg_token": "embeddings.register_tokens",
+    "pos_embed": "embeddings.position_embeddings",
+}  # fmt: skip
+
+
+def as_transformers(state: dict[str, Tensor], form: str) -> dict[str, Tensor]:
+    """timm's tensors of a vision transformer as the library transformers writes them."""
+    blocks = {"old": "vit.encoder.layer.", "new": "model.layer."}[form]
+    named: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        if not name.startswith("blocks."):
+            outside = next(part for part in OUTSIDE if name.startswith(part))
+            named[name.replace(outside, OUTSIDE[outside])] = tensor
+            continue
+        block, inside = name.removeprefix("blocks.").split(".", 1)
+        parts = dict(zip("qkv", tensor.chunk(3), strict=True)) if ".qkv." in name else {"": tensor}
+        for part, own in parts.items():
+            theirs = inside.replace("qkv", part).replace("gamma_", "layer_scale")
+            theirs += ".lambda1" if "gamma_" in inside else ""
+            for ours, other in LAYER[form].items():
+                theirs = theirs.replace(ours, other)
+            named[f"{blocks}{block}.{theirs}"] = own.clone()
+    return named
+
+
+@pytest.mark.parametrize(
+    ("arch", "form"), [("vit_small_patch16_224", "old"), ("vit_small_patch16_dinov3", "new")]
+)
+def test_transformers_names_are_timms(arch: str, form: str) -> None:
+    cls = BACKBONES[f"timm:{arch}"]
+    own = cls.network(cls).state_dict()
+    for tensor in own.values():
+        tensor.normal_()
+    theirs = as_transformers(own, form)
+    assert not theirs.keys() & own.keys()
+    found = cls(theirs).net.state_dict()
+    assert all(torch.equal(found[name], own[name]) for name in own if not name.startswith("head."))
+    if form == "new":  # queries, keys and values without a bias, as most DINOv3 have
+        bias = {"model.layer.3.attention.q_proj.bias": torch.zeros(384)}
+        assert torch.equal(cls(theirs | bias).net.state_dict()["norm.bias"], own["norm.bias"])
+        bias["model.layer.3.attention.q_proj.bias"][5] = 1
+        with pytest.raises(UserError, match="_qkvb"):
+            cls(theirs | bias)
+
+
 @pytest.mark.parametrize(
     ("other", "reason"),
     [("resnet18", "lacks"), ("resnet101", "is of a larger network"), ("resnext50_32x4d", "of shape")],
