@@ -47,7 +47,9 @@ def refusal(error: BaseException) -> str:
     text = str(error)
     if isinstance(error, MemoryError):
         return next(iter(REFUSALS))
-    if isinstance(error, OSError | RuntimeError | ImportError) and "Caught RuntimeError" not in text:
+    if "in DataLoader worker process" in text:  # behind torch's heading and the worker's traceback
+        text = text.rstrip().rpartition("\n")[2]
+    if isinstance(error, OSError | RuntimeError | ImportError):
         for sentence, signs in REFUSALS.items():
             if sign := next((sign for sign in signs if sign in text), None):
                 place = text.index(sign)

@@ -113,6 +113,12 @@ def test_ctrl_c_while_a_program_is_imported_shows_no_traceback(name: str, tmp_pa
 # What the system refuses
 
 
+def test_a_fault_in_a_worker_is_no_refusal() -> None:
+    assert not refusal(
+        RuntimeError("Caught RuntimeError in DataLoader worker process 0.\n...\nRuntimeError: odd")
+    )
+
+
 @pytest.mark.parametrize(
     ("error", "words"),
     [
@@ -131,6 +137,13 @@ def test_ctrl_c_while_a_program_is_imported_shows_no_traceback(name: str, tmp_pa
                 "Caught OSError in DataLoader worker process 0.\nOSError: [Errno 24] Too many open files"
             ),
             "-n",
+        ),
+        (
+            RuntimeError(
+                "Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
+                "  ...\nRuntimeError: unable to allocate shared memory(shm) for file </x>: No space left\n"
+            ),
+            "size of /dev/shm",
         ),
         (OSError(errno.ENOSPC, "No space left on device", "x/y"), "x/y: No space left on device"),
         (PermissionError(errno.EACCES, "Permission denied", "x/y"), "x/y: Permission denied"),
