@@ -43,8 +43,12 @@ class ImagesOptions:
         type=Path,
         metavar="FILE",
     )
-    grid: int = option(
-        6, "N×N points spread over SRC", either="points", type=number(int, 1, 100), metavar="N"
+    grid: int | None = option(
+        None,
+        "N×N points spread over SRC; 6×6 if no points are given",
+        either="points",
+        type=number(int, 1, 100),
+        metavar="N",
     )
     min_confidence: float = option(
         0.0, "leave out points that are less sure", type=number(float, 0, 1), metavar="C"
@@ -59,6 +63,11 @@ class ImagesOptions:
     table_out: Path | None = option(
         None, "add the matches to this table of pairs, for --benchmark table", type=Path, metavar="FILE.csv"
     )
+
+    @property
+    def own_points(self) -> bool:
+        """Whether points are asked for; else they are a grid's, or a pair's key-points."""
+        return any(given is not None for given in (self.points, self.points_file, self.grid))
 
 
 @dataclass(frozen=True)
@@ -92,6 +101,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise UserError("a pair of a benchmark needs both --benchmark and --pair")
     if options.pair is not None and (options.source or options.table_out):
         raise UserError("--pair: a pair of a benchmark has its images, give no others and no --table-out")
+    if options.pair is not None and options.min_confidence and not options.own_points:
+        raise UserError(
+            "--min-confidence: all key-points of a pair are drawn, give it with --points or --grid"
+        )
     if options.pair is None and not (options.source and options.targets):
         raise UserError("give SRC and TRG, or a pair of a benchmark with --benchmark and --pair")
     for place in filter(None, (options.source, *options.targets, options.points_file)):

@@ -33,6 +33,7 @@ from dhpf.report.explorer import explorer
 MAX_POINTS_FILE = 2**24  # bytes
 ENDINGS = (".json", ".csv", "-matches.png", "-warped.png")
 LONGEST = 90  # bytes of an image's name in that of a result; file systems take 143 or 255 in all
+GRID = 6  # points a side, where none are given
 LISTED = 50  # points that are printed
 COLUMNS = [*ENDS[2:], "confidence"]
 
@@ -156,7 +157,7 @@ def chosen_points(options: MatchOptions, size: tuple[int, int]) -> Reals:
     if given is not None and given != "-" and is_file(Path(given)):
         file = Path(given)
     if given is None and file is None:
-        return grid_points(options.grid, size)
+        return grid_points(options.grid or GRID, size)
     if file:
         place, text = str(file), read_text(file, MAX_POINTS_FILE)
     elif given == "-":

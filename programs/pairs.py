@@ -28,7 +28,7 @@ def match_pair(options: MatchOptions, number: int) -> None:
     sample = benchmark.annotation(number)
     keys = sample["src_key"], sample["trg_key"]
     source, target = map(benchmark.picture, keys)
-    own = options.points is not None or options.points_file
+    own = options.own_points
     starts, ends = (
         sample[f"{end}_kps"][:, : sample[n]] for end, n in (("src", "n_pts"), ("trg", "n_trg_pts"))
     )
@@ -38,7 +38,7 @@ def match_pair(options: MatchOptions, number: int) -> None:
     if not inside.any():
         raise UserError(f"--pair {number}: it has no key-point in the image, give --points")
     matcher = loaded(options)
-    found = matcher.match(source, target, points[inside])
+    found = matcher.match(source, target, points[inside]).at_least(options.min_confidence)
     name = f"{benchmark.name} {benchmark.split}, pair {number}, {pictures.short(sample['category'])}"
     drawn: dict[str, Any] = {"title": name}
     if not own:

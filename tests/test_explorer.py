@@ -142,6 +142,7 @@ def test_the_best_cells_come_first_and_shares_add_up(
         ("--pair 1", "needs both --benchmark and --pair"),
         ("a.png a.png --benchmark synthetic", "needs both --benchmark and --pair"),
         ("a.png a.png --benchmark synthetic --pair 1", "has its images, give no others"),
+        ("--benchmark synthetic --pair 1 --min-confidence 0.5", "give it with --points or --grid"),
         ("--benchmark synthetic --pair 48", r"--pair 48: .* 0 to 47"),
         ("--benchmark synthetic --pair -1", r"--pair: -1 is not at least 0"),
         (
@@ -198,3 +199,8 @@ def test_other_points_and_outlines_of_a_pair(tmp_path: Path) -> None:
     assert len(pd.read_csv(tmp_path / "outline" / "caltech-test-1.csv")) > 3
     succeed(tmp_path, f"{where} --pair 1 --points 10,20 --output own")
     assert pd.read_csv(tmp_path / "own" / "caltech-test-1.csv").iloc[:, :2].to_numpy().tolist() == [[10, 20]]
+    succeed(tmp_path, f"{where} --pair 1 --grid 3 --output grid")
+    sure = pd.read_csv(tmp_path / "grid" / "caltech-test-1.csv").confidence
+    assert len(sure) == 9
+    succeed(tmp_path, f"{where} --pair 1 --grid 3 --min-confidence {sure.median()} --output sure")
+    assert len(pd.read_csv(tmp_path / "sure" / "caltech-test-1.csv")) == (sure >= sure.median()).sum()

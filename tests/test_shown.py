@@ -104,12 +104,15 @@ def test_without_key_points_nothing_is_the_best(tmp_path: Path) -> None:
 def test_a_threshold_of_zero_is_no_figure(tmp_path: Path) -> None:
     """One key-point has no extent: it was 0.00 % at every alpha."""
     tiny.make_spair(tmp_path)
-    paths = sorted((tmp_path / "SPair-71k" / "PairAnnotation" / "test").iterdir())
-    content = json.loads(paths[0].read_text())
-    content |= {end: content[end][:1] for end in ("src_kps", "trg_kps")}
-    paths[0].write_text(json.dumps(content))
-    options = f"--benchmark spair --datapath {tmp_path} {TINY} --thres bbox-kp --alpha 1 --logpath run"
-    out = succeed(tmp_path, f"test.py {options}").out
+    for split in ("val", "test"):
+        path = min((tmp_path / "SPair-71k" / "PairAnnotation" / split).iterdir())
+        content = json.loads(path.read_text())
+        content |= {end: content[end][:1] for end in ("src_kps", "trg_kps")}
+        path.write_text(json.dumps(content))
+    options = f"--benchmark spair --datapath {tmp_path} {TINY} --thres bbox-kp --alpha 1"
+    out = succeed(tmp_path, f"train.py {options} --supervision weak --niter 1 --logpath trained").out
+    assert "epoch 1: 1 validation pairs are in no PCK" in out
+    out = succeed(tmp_path, f"test.py {options} --logpath run").out
     figures = json.loads((tmp_path / "logs" / "run" / "results.json").read_text())["figures"]
     assert figures["n_pairs"] == 8
     assert [figure["n_pairs"] for figure in figures["totals"] if figure["average"] == "pairs"] == [7, 7]

@@ -383,6 +383,13 @@ class Trainer:
                 f"PCK {percent(figures['val_pck'])}{' (best)' if best else ''}, "
                 f"{sum(rates):.1f} of {len(rates)} layers selected, {seconds:.0f} s"
             )
+            for part, sums in (("training", training), ("validation", validation)):
+                pairs, known = int(sums[1]), int(sums[3])
+                if 0 < known < pairs:
+                    self.log(
+                        f"epoch {self.epoch}: {pairs - known} {part} pairs are in no PCK, without key-points or with a "
+                        "threshold of zero: python -m dhpf.data.verify names them"
+                    )
             self.run.record(
                 self.epoch, figures | {f"selection/{k:02d}": rate for k, rate in enumerate(rates)}
             )
