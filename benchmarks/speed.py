@@ -35,6 +35,7 @@ from dhpf.model import BACKBONES
 from dhpf.model.correlation import correlate
 from dhpf.model.dhpf import DHPF
 from dhpf.model.hough import hough_voting
+from dhpf.model.options import width
 from dhpf.training import SUPERVISIONS
 from dhpf.training.supervision import gate_noise, to_device
 
@@ -65,15 +66,15 @@ def batch_of(pairs: int, side: int, device: torch.device, shown: int = 0) -> dic
     return to_device(batch | {"category_id": torch.arange(pairs) % 20}, device)
 
 
-def modes(backbone: str, device: torch.device, side: int, bf16: bool, larger: int | None) -> Modes:
-    """What is measured: a function, and the number of pairs that it handles."""
-    model = DHPF(BACKBONES[backbone](network(backbone).state_dict(), side=larger)).to(device)
-    shown = model.picture_side(side)
+def modes(backbone: str, device: torch.device, frame: int, bf16: bool, **form: Any) -> Modes:
+    """What is measured: a function, and the number of pairs that it handles. `form`: side and width as in `Frozen`."""
+    model = DHPF(BACKBONES[backbone](network(backbone).state_dict(), **form)).to(device)
+    shown = model.picture_side(frame)
     model.bf16 = bf16
     both = torch.randn(2, 3, shown, shown, device=device)
     # Made when first asked for: they are no part of the memory of a mode that does not use them.
     plain = cache(lambda: network(backbone).to(device))
-    pairs = cache(lambda count: batch_of(count, side, device, shown))
+    pairs = cache(lambda count: batch_of(count, frame, device, shown))
     codes = cache(lambda: (model.eval().encode(both[:1]), model.encode(both[1:])))
 
     @torch.no_grad()
@@ -137,7 +138,11 @@ def against_bare(measured: Modes, names: Iterable[str], repeats: int) -> dict[st
 def alone(mode: str, side: int, options: argparse.Namespace) -> tuple[float, float]:
     """Seconds a pair and peak memory in GB of a mode in a process that does nothing else; see `only`."""
     shape = [f"--{name}={vars(options)[name]}" for name in ("backbone", "precision", "device")]
-    shape += [f"--backbone-side={options.backbone_side}"] if options.backbone_side else []
+    shape += [
+        f"--{name}={given}"
+        for name in ("backbone-side", "width")
+        if (given := vars(options)[name.replace("-", "_")])
+    ]
     command = [sys.executable, __file__, *shape, f"--img-side={side}", "--only", mode]
     duration, memory = map(float, subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.split())
     return duration, memory
@@ -246,7 +251,12 @@ def run(options: argparse.Namespace) -> None:
         raise UserError("--repeats: a mode is measured once or more often")
     _, device = start(options.device)
     measured = modes(
-        options.backbone, device, options.img_side, options.precision == "bf16", options.backbone_side
+        options.backbone,
+        device,
+        options.img_side,
+        options.precision == "bf16",
+        side=options.backbone_side,
+        width=options.width,
     )
     if options.only:
         only(options.only, measured, device)
@@ -298,6 +308,7 @@ def main() -> None:
     add = parser.add_argument
     add("--backbone", default="resnet101", help="one of model.BACKBONES, timm:NAME too")
     add("--backbone-side", type=int, help="side of the pictures that the backbone is shown")
+    add("--width", type=width, help="channels after the transformation, as train.py's")
     add("--device", default="cpu")
     add("--img-side", type=int, default=240)
     add("--precision", choices=["fp32", "bf16"], default="fp32")
