@@ -16,7 +16,9 @@ from PIL import Image
 from dhpf.report import pictures
 from dhpf.report.page import DPI
 
-pytestmark = pytest.mark.filterwarnings("error")  # matplotlib's, of what cannot be laid out or drawn
+pytestmark = pytest.mark.filterwarnings(  # matplotlib's, of what cannot be laid out or drawn
+    "error", "ignore::DeprecationWarning"
+)
 MATCHES = {"match", "correct", "incorrect", "no prediction"}
 
 

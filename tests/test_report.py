@@ -22,7 +22,7 @@ from dhpf.report import pictures
 from dhpf.report.page import Section, picture, write_report
 from dhpf.report.runs import evaluation, report_training
 
-pytestmark = pytest.mark.filterwarnings("error")
+pytestmark = pytest.mark.filterwarnings("error", "ignore::DeprecationWarning")
 VOID = {"meta", "img", "br", "input"}
 PAIR = {
     "src_image": np.zeros((4, 6, 3), np.uint8), "trg_image": np.ones((5, 5, 3), np.uint8),
