@@ -104,11 +104,13 @@ class Trainer:
             UserError: a pair cannot be read, the loss is not finite, a file cannot be written.
             SystemExit: a signal asked to stop; the state is saved.
         """
-        asked = [*STOPS, SAVE] if SAVE else [*STOPS]
-        numbers = [number for number in asked if signal.getsignal(number) != signal.SIG_IGN]  # nohup
+        numbers = [number for number in STOPS if signal.getsignal(number) != signal.SIG_IGN]  # nohup
+        numbers += [SAVE] if SAVE else []
         before = [signal.signal(number, lambda number, _: self.asked.add(number)) for number in numbers]
         with ExitStack() as stack:
-            stack.callback(lambda: [signal.signal(n, h) for n, h in zip(numbers, before, strict=True)])
+            # What asks to save must not end the process while it writes its report.
+            after = [signal.SIG_IGN if n == SAVE else h for n, h in zip(numbers, before, strict=True)]
+            stack.callback(lambda: [signal.signal(n, h) for n, h in zip(numbers, after, strict=True)])
             self._open_run(folder, stack)
             while self.epoch < self.options.niter:
                 begin = time.monotonic()
