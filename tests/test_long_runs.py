@@ -36,7 +36,7 @@ from dhpf.model import checkpoint
 from dhpf.training.supervision import epoch_batches, gate_noise, strong_step, to_device
 from dhpf.training.trainer import Trainer
 
-KILLS = int(os.environ.get("DHPF_KILLS", "3"))
+KILLS = int(os.environ.get("DHPF_KILLS", "2"))
 EPOCHS = 3
 RUN = f"--bsz 2 --niter {EPOCHS} --save-every 1"
 RUN_OF_TWO = f"--bsz 4 --niter {EPOCHS}"
