@@ -1,10 +1,6 @@
 """Train DHPF; see `python train.py --help` and the README."""
 
-import signal
-
-signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it silently until the program answers for itself
-
-from dhpf.programs.train import main  # noqa: E402
+from dhpf.commands import train
 
 if __name__ == "__main__":
-    main()
+    train()

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,10 @@ def heed_signals() -> None:
     """Also where the tests themselves run in the background, and are to ignore some."""
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
+
+
+def ignore_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def light(body: str, shell: str = "exec {command}", signals: tuple[int, ...] = ()) -> Outcome:
@@ -102,12 +107,21 @@ def test_what_nohup_ignores_stays_ignored() -> None:
     "name", sorted(p.stem for p in ROOT.glob("*.py") if (ROOT / "programs" / p.name).is_file())
 )
 def test_ctrl_c_while_a_program_is_imported_shows_no_traceback(name: str, tmp_path: Path) -> None:
-    shutil.copy(ROOT / f"{name}.py", tmp_path)
+    """As a script and as an installed command; a job that the shell put into the background goes on."""
+    for own in (f"{name}.py", "dhpf/commands.py", "dhpf/__init__.py"):
+        (tmp_path / own).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / own, tmp_path / own)
     room = tmp_path / "dhpf" / "programs"
-    room.mkdir(parents=True)
+    room.mkdir()
     (room / f"{name}.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nmain = print\n")
-    done = subprocess.run([sys.executable, f"{name}.py"], cwd=tmp_path, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+    (tmp_path / "installed.py").write_text(f"from dhpf.commands import {name} as main\nmain()\n")
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts[f"dhpf-{name}"] == f"dhpf.commands:{name}"
+    for script in (f"{name}.py", "installed.py"):
+        for heeds, code, out in ((heed_signals, -signal.SIGINT, ""), (ignore_ctrl_c, 0, "\n")):
+            command = [sys.executable, "-S", script]
+            done = subprocess.run(command, cwd=tmp_path, preexec_fn=heeds, capture_output=True, text=True)
+            assert (done.returncode, done.stdout, done.stderr) == (code, out, "")
 
 
 # What the system refuses
