@@ -19,11 +19,11 @@ from dhpf.common.errors import UserError
 PATIENCE = 10.0  # seconds without a word
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, compiled: bool = False) -> torch.device:
     """The device of a name: auto (cuda or cpu), cpu, cuda, cuda:N or mps.
 
     Raises:
-        UserError: there is no such device.
+        UserError: there is no such device, or it gains nothing from what is to be compiled.
     """
     cuda = torch.cuda.is_available()
     if name == "auto":
@@ -37,6 +37,8 @@ def choose_device(name: str) -> torch.device:
         raise UserError(f"--device {name}: this machine's PyTorch has no such device, use --device cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f"--device {name}: the GPUs are 0 to {torch.cuda.device_count() - 1}")
+    if compiled and device.type != "cuda":
+        raise UserError(f"--compile: it pays on a CUDA GPU alone, and the device is {device}: leave it out")
     if device.type == "mps":
         say_what_mps_lacks()
     # TF32 rounds to ten bits, enough to flip gates.
@@ -52,13 +54,12 @@ def say_what_mps_lacks() -> None:
     print(f"mps: what PyTorch's MPS lacks {words}", file=sys.stderr)
 
 
-def start(device: str) -> tuple[PartialState, torch.device]:
+def start(device: str, compiled: bool = False) -> tuple[PartialState, torch.device]:
     """The state of the processes, and the device of this one: the named one, or each process its own GPU.
 
-    Raises:
-        UserError: there is no such device.
+    Raises: UserError: see `choose_device`.
     """
-    chosen = choose_device(device)
+    chosen = choose_device(device, compiled)
     with waiting():
         state = PartialState(cpu=chosen.type == "cpu")
     return state, chosen if state.num_processes == 1 else state.device

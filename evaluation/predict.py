@@ -145,7 +145,7 @@ def encoded(
         if found is not None:
             codes.encode(list(found[0]), found[1].to(device, non_blocking=True))
         unread = tolerated(problems + undecoded, on_bad_pair)
-        parts = [] if batch is None else _parts(batch, codes, device.type != "cuda")
+        parts = [] if batch is None else _parts(batch, codes, model.single or device.type != "cuda")
         yield Step(parts, codes, 0 if batch is None else len(batch["index"]), unread, waited)
         for key in dropped:
             codes.codes.pop(key, None)

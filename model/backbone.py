@@ -85,8 +85,9 @@ class Frozen(nn.Module):
         for conv, norm in self.norms():
             fold(self.net, conv, norm)
         self.requires_grad_(False).to(memory_format=torch.channels_last)
-        self.register_forward_pre_hook(lambda _, inputs: self.check(inputs[0]))
-        self.register_forward_hook(lambda _, __, maps: self.chosen(maps))
+        # Neither names `self`: a copy would ask the one that it was copied from.
+        self.register_forward_pre_hook(lambda backbone, inputs: backbone.check(inputs[0]))
+        self.register_forward_hook(lambda backbone, _, maps: backbone.chosen(maps))
 
     @classmethod
     def widths_of(cls, channels: tuple[int, ...], width: int | str | tuple[int, ...]) -> tuple[int, ...]:

@@ -1,9 +1,13 @@
 """Dynamic Hyperpixel Flow: the parts composed."""
 
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate, groupby
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -99,6 +103,7 @@ class DHPF(nn.Module):
         self.register_buffer("layer_of_channel", _owners(backbone.widths), persistent=False)
         self.ablation = Ablation()
         self.frame = 0  # side of the frame, where the backbone may be shown pictures of another
+        self.single = False  # pairs are compared one by one, on any device
         self.bf16 = False  # precision of the backbone and the transformation; the matching is float32 always
 
     def ablate(self, ablation: Ablation) -> None:
@@ -140,6 +145,31 @@ class DHPF(nn.Module):
         check_frame(frame, frame)
         self.frame = frame
         return self.backbone.picture_side(frame)
+
+    @torch.no_grad()
+    def compile_pairs(self, frame: int, say: Callable[[str], object], **how: Any) -> None:
+        """From now on evaluate one image and one pair at a time, in frames of this side, each in one CUDA graph.
+
+        On a GPU the many small calls of a single pair take longer than what they compute. The voting, the ablation and
+        the precision are to stay as they are.
+
+        Args:
+            say: is told that compiling takes long, and how long it took.
+            how: for `torch.compile`, instead of what makes CUDA graphs.
+        """
+        side = self.picture_side(frame)
+        say(f"compiling encoding and comparing for frames of {frame}×{frame} pixels, which may take minutes")
+        begin = time.monotonic()
+        graph = partial(torch.compile, fullgraph=True, dynamic=False, **(how or {"mode": "reduce-overhead"}))
+        encode, compare = graph(self.encode), graph(self.compare)
+        # Copies: where a graph's results lie, those of its next run will.
+        self.encode = lambda images: ImageCode.cat([deepcopy(encode(image)) for image in images.split(1)])  # type: ignore[method-assign]
+        self.compare = lambda src, trg: deepcopy(compare(src, trg))  # type: ignore[method-assign, assignment, misc]
+        self.single = True
+        for _ in range(3):  # to be compiled, recorded and run
+            code = self.encode(torch.zeros(1, 3, side, side, device=self.device))
+            self.compare(code, code)
+        say(f"compiled in {time.monotonic() - begin:.0f} s")
 
     def _grid(self, images: Tensor) -> int:
         """S, the side of the correlation grid."""

@@ -109,6 +109,14 @@ class LoadOptions:
 
 
 @dataclass(frozen=True)
+class InferenceOptions:
+    compile: bool = option(
+        False,
+        "on a CUDA GPU: one image and one pair at a time, each as one graph; compiling them first takes minutes",
+    )
+
+
+@dataclass(frozen=True)
 class LayerOptions:
     layers: tuple[int, ...] | None = option(
         None,

@@ -74,8 +74,12 @@ class TimmBackbone(Frozen):
 
     def __init__(self, state: State, *form: Any, **options: Any) -> None:
         super().__init__(state, *form, **options)
-        layers = self.layers or range(len(self.anatomy.taps))
-        self.taps = [self.anatomy.taps[k] for k in layers]
+        taps = [self.anatomy.taps[k] for k in self.layers or range(len(self.anatomy.taps))]
+        self.found: list[Any] = [None] * len(taps)  # of the images that the network sees
+        for k, tap in enumerate(taps):
+            module = self.net.get_submodule(tap.module)
+            hook = module.register_forward_pre_hook if tap.enters else module.register_forward_hook
+            hook(partial(self._keep, k, tap.enters))
         for module in self.net.modules():
             if getattr(module, "inplace", False):
                 module.inplace = False  # it would overwrite a layer's map
@@ -107,8 +111,18 @@ class TimmBackbone(Frozen):
         side = self.nearest(images.shape[-1])
         if side != images.shape[-1]:
             images = F.interpolate(images, (side, side), mode="bilinear", antialias=True)
-        maps = run(self.net, images if self.as_it_is else images * self.scale + self.shift, self.taps)
+        self.found = [None] * len(self.found)  # a run that failed may have left some
+        with suppress(Enough):
+            getattr(self.net, "forward_features", self.net)(
+                images if self.as_it_is else images * self.scale + self.shift
+            )
+        maps, self.found = self.found, [None] * len(self.found)
         yield from (m for m in (as_map(x, self.net) for x in maps) if m is not None)
+
+    def _keep(self, k: int, enters: bool, _: nn.Module, inputs: Any, output: Any = None) -> None:
+        self.found[k] = inputs[0] if enters else output
+        if all(x is not None for x in self.found) and not torch.compiler.is_compiling():
+            raise Enough
 
     def chosen(self, maps: Iterator[Tensor]) -> Iterator[Tensor]:
         return maps  # the network ends behind the last of them
@@ -116,25 +130,6 @@ class TimmBackbone(Frozen):
 
 class Enough(Exception):  # noqa: N818
     """All maps are there."""
-
-
-def run(net: nn.Module, images: Tensor, taps: list[Tap]) -> list[Any]:
-    """What enters or leaves some modules of a network, which is run no further than they need."""
-    found: list[Any] = [None] * len(taps)
-
-    def keep(k: int, _: nn.Module, inputs: Any, output: Any = None) -> None:
-        found[k] = inputs[0] if taps[k].enters else output
-        if all(x is not None for x in found):
-            raise Enough
-
-    with ExitStack() as hooks:
-        for k, tap in enumerate(taps):
-            module = net.get_submodule(tap.module)
-            hook = module.register_forward_pre_hook if tap.enters else module.register_forward_hook
-            hooks.enter_context(hook(partial(keep, k)))
-        with suppress(Enough):
-            getattr(net, "forward_features", net)(images)
-    return found
 
 
 def as_map(x: Any, net: nn.Module) -> Tensor | None:

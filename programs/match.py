@@ -9,7 +9,7 @@ from dhpf.common.options import Parser, number, option
 from dhpf.common.program import program
 from dhpf.data import BENCHMARKS
 from dhpf.data.options import MAX_PIXELS, BenchmarkOptions
-from dhpf.model.options import AblationOptions, LoadOptions, ModelOptions
+from dhpf.model.options import AblationOptions, InferenceOptions, LoadOptions, ModelOptions
 
 EXAMPLES = (
     'python match.py a.jpg b.jpg --points "120,80 64.5,200" --explore a-b.html',
@@ -84,7 +84,7 @@ class PairOptions(BenchmarkOptions):
 
 
 @dataclass(frozen=True)
-class MatchOptions(AblationOptions, ModelOptions, LoadOptions, PairOptions, ImagesOptions):
+class MatchOptions(AblationOptions, InferenceOptions, ModelOptions, LoadOptions, PairOptions, ImagesOptions):
     """All options of `match.py`."""
 
 

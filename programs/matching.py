@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from PIL import Image
 
 from dhpf.common.errors import UserError, naming
 from dhpf.common.files import is_file, read_text, replace_file
+from dhpf.common.processes import choose_device
 from dhpf.common.run import versions
 from dhpf.data.images import HEIF, formats
 from dhpf.data.lists import read_table
@@ -80,6 +82,7 @@ def loaded(options: MatchOptions) -> Matcher:
     raw = replace(options, raw=options.raw or not options.load)
     if not options.load:
         ablation(raw, layer_count(options), learned=False)
+    choose_device(options.device, options.compile)
     matcher = Matcher.load(
         options.load or options.backbone or DEFAULT_BACKBONE,
         backbone=options.backbone,
@@ -94,6 +97,8 @@ def loaded(options: MatchOptions) -> Matcher:
     chosen = ablation(raw, len(model.backbone.channels), bool(options.load), model.ablation.layers)
     model.bf16 = options.precision == "bf16"
     model.ablate(chosen)
+    if options.compile:
+        model.compile_pairs(options.img_side, partial(print, file=sys.stderr))
     if not options.json:
         print(matcher)
     return matcher

@@ -7,7 +7,7 @@ from pathlib import Path
 from dhpf.common.options import OutputOptions, Parser, number, option, predictions
 from dhpf.common.program import program
 from dhpf.data.options import DataOptions
-from dhpf.model.options import AblationOptions, LearnerOptions, LoadOptions, ModelOptions
+from dhpf.model.options import AblationOptions, InferenceOptions, LearnerOptions, LoadOptions, ModelOptions
 
 # What may differ when a test is resumed: it does not change what is predicted.
 FREE = {"resume", "logpath", "overwrite", "datapath", "device", "workers", "no_download", "backbone_weights"}
@@ -54,7 +54,14 @@ class TestingOptions:
 
 @dataclass(frozen=True)
 class TestOptions(
-    OutputOptions, AblationOptions, LearnerOptions, ModelOptions, LoadOptions, DataOptions, TestingOptions
+    OutputOptions,
+    AblationOptions,
+    InferenceOptions,
+    LearnerOptions,
+    ModelOptions,
+    LoadOptions,
+    DataOptions,
+    TestingOptions,
 ):
     """All options of `test.py`."""
 

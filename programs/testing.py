@@ -44,7 +44,7 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
         ablation(options, layer_count(options), learned=False)
     elif options.width is not None:
         raise UserError("--width: the checkpoint's own shapes decide it")
-    processes, device = start(options.device)
+    processes, device = start(options.device, options.compile)
     rank, count = processes.process_index, processes.num_processes
     checkpoint = resolve(options.load) if options.load else None
     benchmark = opened(options)
@@ -82,6 +82,8 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
         if run and kept.rows:
             run.log(f"resumed with {len(kept.rows)} of {len(benchmark)} pairs")
         share = todo[len(todo) * rank // count : len(todo) * (rank + 1) // count]
+        if options.compile:
+            model.compile_pairs(options.img_side, run.log if run else str)
         with progress("testing", len(share), run is not None and not options.quiet) as advance:
             rows, unread, waited = predict(
                 model,
@@ -100,6 +102,7 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
             return {}
         table = table_of({pair: row for part in every for pair, row in part.items()}, list(benchmark.labels))
         decisive: dict[str, Any] = {**net.about, "precision": options.precision}
+        decisive |= {"compiled": True} if options.compile else {}
         decisive |= {"ablation": model.differences} if model.differences else {}
         decisive |= {} if options.load else {"seed": options.seed}
         used = resources(seconds, len(benchmark), device)

@@ -5,22 +5,23 @@ import os
 import random
 import runpy
 from copy import deepcopy
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import tiny
 import torch
-import torchvision
+from commands import run
 from places import ROOT
 
-from dhpf.common import processors
+from dhpf.common import processes, processors
 from dhpf.common.processes import choose_device
 from dhpf.evaluation.predict import in_order, plan
-from dhpf.model import BACKBONES
 from dhpf.model.checkpoint import build_model
 from dhpf.model.dhpf import DHPF
+from dhpf.model.options import RANDOM
+from dhpf.programs import matching
 from dhpf.training import SUPERVISIONS
 from dhpf.training.supervision import gate_noise, to_device
 
@@ -115,22 +116,45 @@ def test_a_pair_takes_few_calls_and_none_waits_for_a_value() -> None:
     assert calls["comparing and transferring"] <= 152
 
 
-def test_encoding_comparing_and_transferring_compile_without_a_break() -> None:
-    """With the paper's backbones; timm's are listened to by hooks, which break the graph of encoding."""
+@pytest.mark.parametrize("name", ["resnet50", "timm:resnet18"])
+def test_a_compiled_model_finds_the_same_and_has_no_break(name: str) -> None:
+    """Compiled by what only traces; a test fails where a graph would break."""
     torch.manual_seed(0)
-    model = DHPF(BACKBONES["resnet50"](torchvision.models.resnet50().state_dict())).eval()
-    images, points = torch.randn(2, 3, 64, 64), 64 * torch.rand(1, 2, 5)
-    compiled = partial(torch.compile, fullgraph=True, backend="eager")
+    model = build_model(name, RANDOM).eval()
+    images, points = torch.randn(4, 3, 64, 64), 64 * torch.rand(2, 2, 5)
+    said: list[str] = []
     with torch.no_grad():
         code = model.encode(images)
-        expected = model.compare(code[:1], code[1:]).transfer(points)
-        graph = compiled(model.encode)(images)
-        matched = compiled(lambda src, trg, at: model.compare(src, trg).transfer(at))(
-            graph[:1], graph[1:], points
-        )
+        expected = model.compare(code[:2], code[2:]).transfer(points)
+        model.compile_pairs(64, said.append, backend="eager")
+        graph = model.encode(images)
+        pairs = [model.compare(graph[k : k + 1], graph[k + 2 : k + 3]) for k in range(2)]
+        found = [pair.transfer(points[k : k + 1]) for k, pair in enumerate(pairs)]
     for a, e in zip(graph.tensors(), code.tensors(), strict=True):
-        torch.testing.assert_close(a, e, rtol=0, atol=1e-5 * float(e.abs().max()))
-    assert torch.equal(matched, expected)
+        torch.testing.assert_close(a, e, rtol=0, atol=1e-5 * float(e.abs().max()) if e.numel() else 0)
+    assert torch.equal(torch.cat(found), expected)
+    assert [words.partition(" ")[0] for words in said] == ["compiling", "compiled"]
+
+
+def test_testing_and_matching_compile_for_a_gpu_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.make_pfpascal(tmp_path, pairs=2)
+    image = next(tmp_path.rglob("*.jpg"))
+    programs = (
+        "test.py --benchmark pfpascal --datapath . --no-download --workers 0 --img-side 64 --compile",
+        f"match.py {image} {image} --img-side 64 --compile",
+    )
+    for program in programs:
+        refused = run(tmp_path, program)
+        assert (refused.code, refused.err.count("\n")) == (2, 1)
+        assert "--compile: it pays on a CUDA GPU alone, and the device is cpu" in refused.err
+    frames: list[int] = []
+    monkeypatch.setattr(DHPF, "compile_pairs", lambda _, frame, say: frames.append(frame))
+    for module in (processes, matching):
+        monkeypatch.setattr(module, "choose_device", lambda name, compiled=False: torch.device("cpu"))
+    assert [run(tmp_path, program).code for program in programs] == [0, 0]
+    assert frames == [64, 64]
 
 
 # A GPU
@@ -182,15 +206,16 @@ def test_a_gpu_trains_like_the_cpu(kind: str) -> None:
 
 
 @gpu
-def test_a_pair_is_one_cuda_graph() -> None:
+def test_a_model_of_cuda_graphs_finds_the_same() -> None:
+    """Each result is its own: none lies where the graph's next run writes."""
     _, model, batch = on_both()
-    points = batch["src_kps"][:1].cuda()
+    points = batch["src_kps"].cuda()
+    images = torch.cat([batch["src_img"], batch["trg_img"]]).cuda()
     with torch.no_grad():
-        code = model.encode(torch.cat([batch["src_img"][:1], batch["trg_img"][:1]]).cuda())
-        expected = model.compare(code[:1], code[1:]).transfer(points)
-        pair = torch.compile(
-            lambda src, trg: model.compare(src, trg).transfer(points), fullgraph=True, mode="reduce-overhead"
-        )
-        for _ in range(3):
-            actual = pair(code[:1], code[1:]).clone()
-    torch.testing.assert_close(actual, expected, rtol=0, atol=4)  # a cell
+        code = model.encode(images)
+        expected = model.compare(code[:4], code[4:]).transfer(points)
+        model.compile_pairs(64, str)
+        graph = model.encode(images)
+        pairs = [model.compare(graph[k : k + 1], graph[k + 4 : k + 5]) for k in range(4)]
+        found = torch.cat([pair.transfer(points[k : k + 1]) for k, pair in enumerate(pairs)])
+    torch.testing.assert_close(found, expected, rtol=0, atol=4)  # a cell

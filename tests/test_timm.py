@@ -1,5 +1,7 @@
 """Any network of timm as a backbone (docs/backbones.md): its blocks, its weights' files, its checkpoints."""
 
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 from dhpf.common import weights
 from dhpf.common.errors import UserError
 from dhpf.evaluation.matcher import Matcher
-from dhpf.model import BACKBONES
+from dhpf.model import BACKBONES, timm_backbone
 from dhpf.model.checkpoint import build_model, load_model
 from dhpf.model.pretrained import MisfitError, fitting
 from dhpf.training.supervision import strong_step
@@ -34,6 +36,21 @@ NETWORKS = {
     "swin_tiny_patch4_window7_224": (64, 13, 16, 2),
     "eva02_tiny_patch14_224": (70, 12, 5, 5),
 }
+
+
+create = timm_backbone.created
+drawn = cache(create)
+
+
+@pytest.fixture(autouse=True)
+def drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks are copied, which takes a tenth of drawing their weights anew; resnet18 is drawn each time."""
+
+    def created(arch: str) -> Any:
+        real = arch == "resnet18" or torch.get_default_device().type == "meta"
+        return create(arch) if real else deepcopy(drawn(arch))
+
+    monkeypatch.setattr(timm_backbone, "created", created)
 
 
 def scrambled(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -273,7 +290,7 @@ class Flat(nn.Module):
 
 def test_a_network_without_places_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timm, "list_models", lambda: ["flat"])
-    monkeypatch.setattr("dhpf.model.timm_backbone.created", lambda _: Flat())
+    monkeypatch.setattr(timm_backbone, "created", lambda _: Flat())
     with pytest.raises(UserError, match="timm:flat has no spatial features that could be matched"):
         BACKBONES["timm:flat"]
 
