@@ -111,12 +111,13 @@ class TimmBackbone(Frozen):
         side = self.nearest(images.shape[-1])
         if side != images.shape[-1]:
             images = F.interpolate(images, (side, side), mode="bilinear", antialias=True)
-        self.found = [None] * len(self.found)  # a run that failed may have left some
-        with suppress(Enough):
-            getattr(self.net, "forward_features", self.net)(
-                images if self.as_it_is else images * self.scale + self.shift
-            )
-        maps, self.found = self.found, [None] * len(self.found)
+        images = images if self.as_it_is else images * self.scale + self.shift
+        try:
+            with suppress(Enough):
+                getattr(self.net, "forward_features", self.net)(images)
+            maps = self.found
+        finally:  # also of a run that failed nothing stays
+            self.found = [None] * len(self.found)
         yield from (m for m in (as_map(x, self.net) for x in maps) if m is not None)
 
     def _keep(self, k: int, enters: bool, _: nn.Module, inputs: Any, output: Any = None) -> None:
