@@ -387,7 +387,7 @@ def mirrored_points(kps: Array, side: int) -> Array:
 
 def mirrored_box(box: Array, side: int) -> Array:
     """A box (x1 y1 x2 y2) of a mirrored frame."""
-    return np.array((side - box[2], box[1], side - box[0], box[3]))
+    return np.array((side - box[2], box[1], side - box[0], box[3]), box.dtype)
 
 
 def checked_box(box: Array) -> Array:

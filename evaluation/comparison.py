@@ -49,7 +49,7 @@ def aligned(tables: Mapping[str, pd.DataFrame]) -> tuple[dict[str, pd.DataFrame]
         numbers = pd.Series(keyed[first][common].to_numpy(), keyed[name][common].to_numpy())
         rows = each.assign(pair=each.pair.map(numbers))
         rows = rows[rows.pair.notna()].astype({"pair": "int64"})
-        reduced[name] = rows.sort_values(["pair", "point"], kind="stable", ignore_index=True)
+        reduced[name] = rows.sort_values(["pair", "point"], kind="stable").reset_index(drop=True)
     for name, rows in reduced.items():
         same = len(rows) == len(reduced[first]) and np.allclose(
             rows[NUMBERS], reduced[first][NUMBERS], rtol=0, atol=CLOSE, equal_nan=True

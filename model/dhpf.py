@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
 
 from dhpf.common.errors import UserError
 from dhpf.model import VOTINGS
@@ -156,6 +157,8 @@ class DHPF(nn.Module):
         Args:
             say: is told that compiling takes long, and how long it took.
             how: for `torch.compile`, instead of what makes CUDA graphs.
+        Raises:
+            UserError: this PyTorch cannot compile it.
         """
         side = self.picture_side(frame)
         say(f"compiling encoding and comparing for frames of {frame}×{frame} pixels, which may take minutes")
@@ -166,9 +169,15 @@ class DHPF(nn.Module):
         self.encode = lambda images: ImageCode.cat([deepcopy(encode(image)) for image in images.split(1)])  # type: ignore[method-assign]
         self.compare = lambda src, trg: deepcopy(compare(src, trg))  # type: ignore[method-assign, assignment, misc]
         self.single = True
-        for _ in range(3):  # to be compiled, recorded and run
-            code = self.encode(torch.zeros(1, 3, side, side, device=self.device))
-            self.compare(code, code)
+        try:
+            for _ in range(3):  # to be compiled, recorded and run
+                code = self.encode(torch.zeros(1, 3, side, side, device=self.device))
+                self.compare(code, code)
+        except TorchDynamoException as error:
+            reason = str(error).partition("\n")[0]
+            raise UserError(
+                f"--compile: PyTorch {torch.__version__} cannot compile {self.backbone.name} ({reason}): leave it out"
+            ) from error
         say(f"compiled in {time.monotonic() - begin:.0f} s")
 
     def _grid(self, images: Tensor) -> int:

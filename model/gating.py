@@ -112,7 +112,7 @@ class DynamicGating(nn.Module):
             own = islice(layers, run.count)
             stacks: Iterable[list[Tensor]] = ([m] for m in own)
             if together(run.weight):
-                stacks = [list(stack) for _, stack in groupby(own, key=lambda m: m.shape[2])]
+                stacks = [list(stack) for _, stack in groupby(list(own), key=lambda m: m.shape[2])]
             for stack in stacks:
                 x, n = cat(stack, 1), len(stack)
                 part = slice(first * width, (first + n) * width)

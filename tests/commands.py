@@ -23,6 +23,7 @@ import pytest
 import torch
 from places import ROOT
 
+from dhpf.common.program import STOPS
 from dhpf.programs import testing
 from dhpf.report import runs
 
@@ -124,6 +125,8 @@ def refused(folder: Path, arguments: str) -> str:
 
 def _run(folder: Path, arguments: list[str], streams: list[Path], environment: Mapping[str, str]) -> None:
     os.setsid()
+    for number in STOPS:  # also where the tests run in the background, and are to ignore some
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     for number, stream in enumerate(streams, start=1):
         os.dup2(os.open(stream, os.O_WRONLY | os.O_CREAT), number)
     os.chdir(folder)

@@ -60,7 +60,7 @@ def test_differences_have_the_intervals_of_differences(table: pd.DataFrame) -> N
     assert row["difference"] == pytest.approx(after.mean() - before.mean())
     scipys = bootstrap(
         (after - before,), np.mean, n_resamples=intervals.RESAMPLES, method="percentile",
-        rng=np.random.default_rng(intervals.SEED),
+        random_state=np.random.default_rng(intervals.SEED),
     )  # fmt: skip
     assert row["difference_interval"] == pytest.approx(list(scipys.confidence_interval), abs=1e-9)
 

@@ -29,7 +29,7 @@ def scipys(values: Any, statistic: Any) -> list[float]:
     """scipy's interval from the resamples that we draw: the generator's draws are the same."""
     found = bootstrap(
         values, statistic, n_resamples=intervals.RESAMPLES, method="percentile", paired=True,
-        vectorized=False, rng=np.random.default_rng(intervals.SEED),
+        vectorized=False, random_state=np.random.default_rng(intervals.SEED),
     )  # fmt: skip
     return list(found.confidence_interval)
 
