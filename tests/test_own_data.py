@@ -77,12 +77,13 @@ def test_objects_of_one_image_make_no_pair(tmp_path):
 
 
 def test_pairs_are_drawn_by_category_always_the_same(own):
-    few, again, all_pairs = (opened(own, pairs=n) for n in (5, 5, "all"))
-    assert few.pairs == again.pairs
-    assert [pair.category_id for pair in few.pairs] == [0] * 5 + [1] * 5
-    keys = [(pair.src_key, pair.trg_key) for pair in few.pairs]
+    few, again, all_pairs = (opened(own, pairs=n).pairs for n in (5, 5, "all"))
+    assert [pair.category_id for pair in few] == [0] * 5 + [1] * 5
+    keys, same, order = (
+        [(pair.src_key, pair.trg_key) for pair in pairs] for pairs in (few, again, all_pairs)
+    )
+    assert keys == same
     assert len(set(keys)) == 10
-    order = [(pair.src_key, pair.trg_key) for pair in all_pairs.pairs]
     assert keys == sorted(keys, key=order.index)
 
 
