@@ -49,15 +49,17 @@ def program(
         keep_freed_memory()
         share_processors()
         name = Path(sys.argv[0]).name
-        with consoles(), stoppable():
+        with consoles(), stoppable() as stops:
             try:
                 heed_launcher(processes)
                 main(arguments)
             except UserError as error:
                 leave(2, f"{name}: error: {error}")
-            except Stopped as stop:
-                leave(128 + stop.number, f"{name}: stopped by {stop.number.name}")
-            except (OSError, MemoryError, RuntimeError, ImportError) as error:
+            except (Exception, Stopped) as error:
+                # C code that runs while a library is imported makes another error of `Stopped`.
+                stop = error if isinstance(error, Stopped) else stops and stops[0]
+                if stop:
+                    leave(128 + stop.number, f"{name}: stopped by {stop.number.name}")
                 if not (words := refusal(error)):
                     raise
                 leave(2, f"{name}: error: {words}")
@@ -87,16 +89,21 @@ def heed_launcher(processes: bool) -> None:
 
 
 @contextmanager
-def stoppable() -> Iterator[None]:
-    """Within, a stopping signal raises `Stopped`, unless it was ignored before (nohup); a second one kills."""
+def stoppable() -> Iterator[list[Stopped]]:
+    """Within, a stopping signal raises `Stopped`, unless it was ignored before (nohup); a second one kills.
+
+    Yields: what was raised, nothing before.
+    """
+    came: list[Stopped] = []
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield came
         return
 
     def stop(number: int, _: Any) -> NoReturn:
         for each in heeded:
             signal.signal(each, signal.SIG_DFL)
-        raise Stopped(number)
+        came.append(Stopped(number))
+        raise came[0]
 
     heeded = {
         number: signal.getsignal(number) for number in STOPS if signal.getsignal(number) != signal.SIG_IGN
@@ -104,7 +111,7 @@ def stoppable() -> Iterator[None]:
     for number in heeded:
         signal.signal(number, stop)
     try:
-        yield
+        yield came
     finally:
         for number, handler in heeded.items():
             signal.signal(number, handler)

@@ -1,12 +1,15 @@
 """The one name of all rooms: `dhpf.model` is the folder `model` of a clone, or of the installed package."""
 
+# Little is imported: until `dhpf.commands` has its say Ctrl-C ends a command in a traceback.
 import os
 import sys
 from importlib import import_module
-from pathlib import Path
-from typing import Any
 
-__path__ = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__path__ = [os.path.dirname(__file__), os.path.dirname(os.path.dirname(__file__))]  # noqa: PTH120
 PLACES = {
     "Matcher": "dhpf.evaluation.matcher",
     "evaluate": "dhpf.evaluation.others",
@@ -17,7 +20,7 @@ if "torch" not in sys.modules:  # which reads this when it is imported
     os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     """`dhpf.Matcher`, `evaluate` and `open_benchmark`, imported when asked for: they need torch, the options do not."""
     if name in PLACES:
         return getattr(import_module(PLACES[name]), name)

@@ -97,6 +97,18 @@ def test_a_signal_ends_a_program_with_one_sentence(number: str, code: int) -> No
     assert outcome == Outcome(code, "", f"-c: stopped by {number}\n")
 
 
+def test_a_signal_is_told_whatever_becomes_of_it() -> None:
+    """C code of a library that is imported makes another error of it."""
+    body = """
+ print("ready", flush=True)
+ try:
+  time.sleep(60)
+ except BaseException:
+  raise ImportError("numpy.core.multiarray failed to import")
+"""
+    assert light(body, signals=(signal.SIGINT,)) == Outcome(130, "", "-c: stopped by SIGINT\n")
+
+
 def test_what_nohup_ignores_stays_ignored() -> None:
     body = 'print("ready", flush=True); time.sleep(0.3); print("done")'
     outcome = light(body, "trap '' HUP; exec {command}", signals=(signal.SIGHUP,))
