@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 from dhpf.common.console import consoles
@@ -49,17 +50,15 @@ def program(
         keep_freed_memory()
         share_processors()
         name = Path(sys.argv[0]).name
-        with consoles(), stoppable() as stops:
+        with consoles(), stoppable():
             try:
                 heed_launcher(processes)
                 main(arguments)
             except UserError as error:
                 leave(2, f"{name}: error: {error}")
-            except (Exception, Stopped) as error:
-                # C code that runs while a library is imported makes another error of `Stopped`.
-                stop = error if isinstance(error, Stopped) else stops and stops[0]
-                if stop:
-                    leave(128 + stop.number, f"{name}: stopped by {stop.number.name}")
+            except Stopped as stop:
+                leave(128 + stop.number, f"{name}: stopped by {stop.number.name}")
+            except (OSError, MemoryError, RuntimeError, ImportError) as error:
                 if not (words := refusal(error)):
                     raise
                 leave(2, f"{name}: error: {words}")
@@ -89,21 +88,23 @@ def heed_launcher(processes: bool) -> None:
 
 
 @contextmanager
-def stoppable() -> Iterator[list[Stopped]]:
+def stoppable() -> Iterator[None]:
     """Within, a stopping signal raises `Stopped`, unless it was ignored before (nohup); a second one kills.
 
-    Yields: what was raised, nothing before.
+    While a library is imported it waits: C code then makes another error of an exception, or aborts.
     """
-    came: list[Stopped] = []
     if threading.current_thread() is not threading.main_thread():
-        yield came
+        yield
         return
+    timed = hasattr(signal, "setitimer")  # not on Windows
 
-    def stop(number: int, _: Any) -> NoReturn:
+    def stop(number: int, frame: FrameType | None) -> None:
         for each in heeded:
             signal.signal(each, signal.SIG_DFL)
-        came.append(Stopped(number))
-        raise came[0]
+        if not (timed and importing(frame)):
+            raise Stopped(number)
+        signal.signal(signal.SIGALRM, lambda _, frame: stop(number, frame))
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
 
     heeded = {
         number: signal.getsignal(number) for number in STOPS if signal.getsignal(number) != signal.SIG_IGN
@@ -111,10 +112,21 @@ def stoppable() -> Iterator[list[Stopped]]:
     for number in heeded:
         signal.signal(number, stop)
     try:
-        yield came
+        yield
     finally:
+        if timed:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in heeded.items():
             signal.signal(number, handler)
+
+
+def importing(frame: FrameType | None) -> bool:
+    """Whether something that a program runs is being imported there."""
+    while frame and frame.f_code.co_filename != __file__:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def keep_freed_memory() -> None:
