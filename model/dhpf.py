@@ -12,7 +12,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._dynamo.exc import TorchDynamoException
 
 from dhpf.common.errors import UserError
 from dhpf.model import VOTINGS
@@ -173,7 +172,7 @@ class DHPF(nn.Module):
             for _ in range(3):  # to be compiled, recorded and run
                 code = self.encode(torch.zeros(1, 3, side, side, device=self.device))
                 self.compare(code, code)
-        except TorchDynamoException as error:
+        except torch._dynamo.exc.TorchDynamoException as error:
             reason = str(error).partition("\n")[0]
             raise UserError(
                 f"--compile: PyTorch {torch.__version__} cannot compile {self.backbone.name} ({reason}): leave it out"
