@@ -30,6 +30,10 @@ from dhpf.data.loading import Loader
 LAUNCHED = dict(zip(LAUNCHER, ("0", "2", "0", "localhost", "29500"), strict=True))
 
 
+# A signal that comes just before a sleep begins is heeded when it ends.
+WAITING = "[time.sleep(0.05) for _ in range(1200)]"
+
+
 def heed_signals() -> None:
     """Also where the tests themselves run in the background, and are to ignore some."""
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
@@ -49,7 +53,8 @@ def light(body: str, shell: str = "exec {command}", signals: tuple[int, ...] = (
     if signals:
         assert process.stdout.readline() == "ready\n"
     for place, number in enumerate(signals):
-        time.sleep(0.5 * bool(place))  # two at once are heeded in any order
+        if place:
+            time.sleep(1)  # two at once are heeded in any order
         process.send_signal(number)
     out, err = process.communicate(timeout=60)
     return Outcome(process.returncode, out, err)
@@ -94,7 +99,7 @@ def test_a_name_that_the_console_cannot_show_is_escaped() -> None:
 
 @pytest.mark.parametrize(("number", "code"), [("SIGHUP", 129), ("SIGINT", 130), ("SIGTERM", 143)])
 def test_a_signal_ends_a_program_with_one_sentence(number: str, code: int) -> None:
-    outcome = light('print("ready", flush=True); time.sleep(60)', signals=(signal.Signals[number],))
+    outcome = light(f'print("ready", flush=True); {WAITING}', signals=(signal.Signals[number],))
     assert outcome == Outcome(code, "", f"-c: stopped by {number}\n")
 
 
@@ -103,12 +108,13 @@ def test_a_signal_waits_until_a_library_is_imported(tmp_path: Path) -> None:
     library = """import time
 print("ready", flush=True)
 try:
-    time.sleep({seconds})
+    for _ in range({seconds} * 20):
+        time.sleep(0.05)
 except BaseException as error:
     raise ImportError from error
 """
-    (tmp_path / "library.py").write_text(library.format(seconds=0.5))
-    body = f'sys.path.insert(0, "{tmp_path}"); import library; time.sleep(60)'
+    (tmp_path / "library.py").write_text(library.format(seconds=1))
+    body = f'sys.path.insert(0, "{tmp_path}"); import library; {WAITING}'
     assert light(body, signals=(signal.SIGTERM,)) == Outcome(143, "", "-c: stopped by SIGTERM\n")
     (tmp_path / "library.py").write_text(library.format(seconds=60))
     assert light(body, signals=(signal.SIGTERM, signal.SIGINT)) == Outcome(-signal.SIGINT, "", "")
