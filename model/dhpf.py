@@ -164,19 +164,19 @@ class DHPF(nn.Module):
         begin = time.monotonic()
         graph = partial(torch.compile, fullgraph=True, dynamic=False, **(how or {"mode": "reduce-overhead"}))
         encode, compare = graph(self.encode), graph(self.compare)
-        # Copies: where a graph's results lie, those of its next run will.
-        self.encode = lambda images: ImageCode.cat([deepcopy(encode(image)) for image in images.split(1)])  # type: ignore[method-assign]
-        self.compare = lambda src, trg: deepcopy(compare(src, trg))  # type: ignore[method-assign, assignment, misc]
-        self.single = True
         try:
             for _ in range(3):  # to be compiled, recorded and run
-                code = self.encode(torch.zeros(1, 3, side, side, device=self.device))
-                self.compare(code, code)
+                code = deepcopy(encode(torch.zeros(1, 3, side, side, device=self.device)))
+                compare(code, code)
         except torch._dynamo.exc.TorchDynamoException as error:
             reason = str(error).partition("\n")[0]
             raise UserError(
                 f"--compile: PyTorch {torch.__version__} cannot compile {self.backbone.name} ({reason}): leave it out"
             ) from error
+        # Copies: where a graph's results lie, those of its next run will.
+        self.encode = lambda images: ImageCode.cat([deepcopy(encode(image)) for image in images.split(1)])  # type: ignore[method-assign]
+        self.compare = lambda src, trg: deepcopy(compare(src, trg))  # type: ignore[method-assign, assignment, misc]
+        self.single = True
         say(f"compiled in {time.monotonic() - begin:.0f} s")
 
     def _grid(self, images: Tensor) -> int:

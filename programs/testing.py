@@ -75,7 +75,6 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
         lines = [words, note, net.note, net.cost(options.img_side), *benchmark.notes]
         run = begun(options, folder, f"{options.benchmark}-{file_name(net.name)}", lines)
     place = Path(gather([str(run.folder) if run else ""])[0])
-    begin = time.monotonic()
     with run.ending() if run else nullcontext():
         kept = Kept(place, identity(benchmark, checkpoint), rank)
         todo = [i for i in in_order(benchmark) if i not in kept.rows]
@@ -84,6 +83,7 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
         share = todo[len(todo) * rank // count : len(todo) * (rank + 1) // count]
         if options.compile:
             model.compile_pairs(options.img_side, run.log if run else str)
+        begin = time.monotonic()
         with progress("testing", len(share), run is not None and not options.quiet) as advance:
             rows, unread, waited = predict(
                 model,
