@@ -28,7 +28,7 @@ def dhpf(load: str | Path | None = None, *, backbone: str | None = None, **optio
     Raises:
         UserError: unusable checkpoint or weights, no such device.
     """
-    from dhpf.evaluation.matcher import Matcher
+    from dhpf.matching.matcher import Matcher
 
     if load is None:
         return Matcher.load(backbone or DEFAULT_BACKBONE, **options)

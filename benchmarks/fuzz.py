@@ -27,13 +27,11 @@ from scipy.io import savemat
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(1, str(Path(__file__).parents[1] / "tests"))
-import tiny
-import tiny_own
-
 from dhpf.common.errors import UserError
 from dhpf.data import BENCHMARKS
 from dhpf.data.loading import tolerated
 from dhpf.data.matlab import read_arrays
+from tests.helpers import tiny, tiny_own
 
 SECONDS = 10  # for one file
 MIB = 300  # more memory than before, for all files

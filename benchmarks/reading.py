@@ -18,12 +18,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(1, str(Path(__file__).parents[1] / "tests"))
-import tiny
-from places import SHARED
-
 from dhpf.data import open_benchmark
 from dhpf.data.benchmark import Benchmark
 from dhpf.data.spair import SPair
+from tests.helpers import tiny
+from tests.helpers.places import SHARED
 
 Reader = Callable[[], int]  # reads, and says how much
 

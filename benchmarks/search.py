@@ -11,8 +11,8 @@ import torch
 
 from dhpf.model import BACKBONES
 from dhpf.model.ablation import Ablation
-from dhpf.model.checkpoint import build_model
-from dhpf.model.subsets import layer_sums
+from dhpf.model.layer_subsets import layer_sums
+from dhpf.weights.checkpoint import build_model
 
 SUBSETS, REPEATS = 4, 3  # of each size; the least time of some repeats counts
 

@@ -25,7 +25,7 @@ BENCHMARKS: "Registry[type[Benchmark]]" = Registry(
         "spairu": "dhpf.data.spairu:SPairU",
         "ap10k": "dhpf.data.ap10k:AP10K",
         "coco": "dhpf.data.coco:Coco",
-        "table": "dhpf.data.pairs:PairTable",
+        "table": "dhpf.data.pair_table:PairTable",
     },
 )
 

@@ -13,7 +13,7 @@ from dhpf.common.errors import UserError, naming
 from dhpf.common.files import MIB, read_json
 from dhpf.data.benchmark import Array, Benchmark, Pair, checked_box
 from dhpf.data.coco import box_of, brief, points_of
-from dhpf.data.own import clean
+from dhpf.data.own_data import clean
 
 # <source>-<target>:<category>.json; where a name cannot hold ':' it is '_'
 FILE = re.compile(r"[^-:_]+-[^-:_]+[:_](.+)\.json")

@@ -25,7 +25,7 @@ from dhpf.common.errors import UserError, naming
 from dhpf.common.files import MIB, is_file, read_text, replace_file, sha256
 from dhpf.data import layout
 from dhpf.data.images import normalised, opened_image, to_rgb
-from dhpf.data.published import Published, compare
+from dhpf.data.published_lists import Published, compare
 
 PADDING = -1
 TRAINED = "training_images.txt"  # of a run's folder

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from dhpf.common.download import DRIVE
 from dhpf.data.benchmark import Benchmark, Pair
 from dhpf.data.lists import path_parts, points, read_pair_table
-from dhpf.data.published import Published
+from dhpf.data.published_lists import Published
 
 COLUMNS = ("source_image", "target_image", "class", "XA", "YA", "XB", "YB")
 CATEGORIES = """

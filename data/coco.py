@@ -16,7 +16,7 @@ from tqdm import tqdm
 from dhpf.common.errors import UserError, naming
 from dhpf.common.files import MIB, read_json
 from dhpf.data.benchmark import Array, Pair
-from dhpf.data.own import OwnData, clean, located, own_pair, plain
+from dhpf.data.own_data import OwnData, clean, located, own_pair, plain
 
 MAX_BYTES = 1024 * MIB  # COCO's own largest key-point file has 240
 MOST_POINTS = 1000

@@ -13,7 +13,7 @@ from dhpf.common.files import MIB, is_file, read_bytes
 from dhpf.data.benchmark import NO_POINTS, UNKNOWN, Array, Benchmark, Pair
 from dhpf.data.lists import at_line, path_parts, points, read_pair_table, read_table
 from dhpf.data.matlab import read_arrays
-from dhpf.data.published import Published
+from dhpf.data.published_lists import Published
 
 COLUMNS = ("source_image", "target_image", "class")
 COORDINATES = {"xa", "ya", "xb", "yb"}

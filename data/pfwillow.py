@@ -8,7 +8,7 @@ import numpy as np
 from dhpf.common.download import DRIVE
 from dhpf.data.benchmark import Array, Benchmark, Pair, padded
 from dhpf.data.lists import path_parts, points, read_pair_table
-from dhpf.data.published import Published
+from dhpf.data.published_lists import Published
 
 POINTS = range(1, 11)
 COLUMNS = ("imageA", "imageB", *(f"{axis}{image}{n}" for image in "AB" for axis in "XY" for n in POINTS))

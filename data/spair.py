@@ -14,7 +14,7 @@ from dhpf.common.errors import UserError
 from dhpf.common.files import MIB, is_file, read_text
 from dhpf.data.benchmark import UNKNOWN, Array, Benchmark, Pair
 from dhpf.data.lists import MAX_LIST_BYTES, at_line
-from dhpf.data.published import Published
+from dhpf.data.published_lists import Published
 
 IMAGES = re.compile(r"\d+-([\w.]+)-([\w.]+)")
 DIFFICULTY = MappingProxyType(

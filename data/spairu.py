@@ -8,7 +8,7 @@ from dhpf.common.errors import UserError, naming
 from dhpf.common.files import MIB, read_json
 from dhpf.data.benchmark import Pair
 from dhpf.data.lists import path_parts
-from dhpf.data.published import Published
+from dhpf.data.published_lists import Published
 from dhpf.data.spair import SPair
 
 IMAGES = ("src_imname", "trg_imname")

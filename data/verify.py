@@ -21,7 +21,7 @@ from dhpf.common import __version__
 from dhpf.common.errors import UserError, naming
 from dhpf.data import checked
 from dhpf.data.benchmark import Array, Benchmark, Pair
-from dhpf.data.own import OwnData
+from dhpf.data.own_data import OwnData
 
 # Those that lie in a folder, and one's own data.
 BENCHMARKS = {name: kind for name, kind in data.BENCHMARKS.items() if kind.lists or issubclass(kind, OwnData)}

@@ -9,10 +9,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__path__ = [os.path.dirname(__file__), os.path.dirname(os.path.dirname(__file__))]  # noqa: PTH120
+if not os.path.isdir(os.path.join(__path__[0], "model")):  # noqa: PTH112, PTH118 (a clone without links, on Windows)
+    __path__.append(os.path.dirname(__path__[0]))  # noqa: PTH120
 PLACES = {
-    "Matcher": "dhpf.evaluation.matcher",
-    "evaluate": "dhpf.evaluation.others",
+    "Matcher": "dhpf.matching.matcher",
+    "evaluate": "dhpf.evaluation.external_predictions",
     "open_benchmark": "dhpf.data",
 }
 

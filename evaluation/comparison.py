@@ -9,10 +9,10 @@ import pandas as pd
 
 from dhpf.common.errors import UserError
 from dhpf.data import BENCHMARKS
+from dhpf.evaluation.figures import LEAKED, headline, measure, sentences
 from dhpf.evaluation.intervals import Means, Reals, bounds, by_images, by_pairs, mcnemar, resampled
 from dhpf.evaluation.metrics import Measure
-from dhpf.evaluation.score import LEAKED, headline, measure, sentences
-from dhpf.evaluation.table import SELECTION
+from dhpf.evaluation.predictions import SELECTION
 
 SAME = ("benchmark", "img_side", "auto_thres")
 KEY = ["category", "source", "target"]

@@ -12,9 +12,9 @@ import pandas as pd
 
 from dhpf.common.files import PREDICTIONS, replace_file, sha256
 from dhpf.common.run import versions
+from dhpf.evaluation.figures import score
 from dhpf.evaluation.intervals import LEVEL, RESAMPLES, written
-from dhpf.evaluation.score import score
-from dhpf.evaluation.table import read_predictions, write_predictions
+from dhpf.evaluation.predictions import read_predictions, write_predictions
 
 RESULTS = "results.json"
 

@@ -25,10 +25,10 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from dhpf.common.errors import UserError
-from dhpf.common.weights import State
 from dhpf.model.grid import STRIDE, check_frame
 from dhpf.model.options import EIGHTH
-from dhpf.model.pretrained import fitting, needed
+from dhpf.weights.files import State
+from dhpf.weights.pretrained import fitting, needed
 
 
 class Frozen(nn.Module):

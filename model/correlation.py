@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dhpf.model.features import ImageCode
 from dhpf.model.grid import bilinear_taps, cat, constant, interpolation, linear_taps, pairs, together
-from dhpf.model.hypercolumn import ImageCode
 
 MARGIN = 1e-3  # added to the product of two lengths
 SHORTEST = 1e-20  # a length that is nothing beside the margin

@@ -18,9 +18,9 @@ from dhpf.model import VOTINGS
 from dhpf.model.ablation import Ablation, check_layers
 from dhpf.model.backbone import Frozen
 from dhpf.model.correlation import correlate
+from dhpf.model.features import ImageCode, interpolated_norms
 from dhpf.model.gating import DynamicGating
 from dhpf.model.grid import STRIDE, cat, check_frame, covering_cells
-from dhpf.model.hypercolumn import ImageCode, interpolated_norms
 from dhpf.model.transfer import best_targets, confident_targets, move_points
 from dhpf.model.voting import Scores
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from dhpf.common.errors import UserError
 from dhpf.common.options import existing, image_side, layer_set, number, option
 from dhpf.model import BACKBONES, VOTINGS
-from dhpf.model.released import released
+from dhpf.weights.released import released
 
 DEFAULT_BACKBONE = "efficientnet_lite0"  # its weights come with a package
 DEFAULT_VOTING = "hough"

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from dhpf.common.errors import UserError
 from dhpf.common.registry import UnknownNameError
-from dhpf.common.weights import State
 from dhpf.model.backbone import Frozen
 from dhpf.model.grid import STRIDE
+from dhpf.weights.files import State
 
 ROWS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 ACTIVATIONS = ("torch.nn.modules.activation", "timm.layers.activations")

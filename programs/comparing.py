@@ -9,9 +9,9 @@ from dhpf.common.errors import UserError
 from dhpf.common.files import MIB, PREDICTIONS, is_file, read_json, replace_file
 from dhpf.data.benchmark import Benchmark
 from dhpf.evaluation.comparison import compare
-from dhpf.evaluation.others import is_table, others_rows, read_others
+from dhpf.evaluation.external_predictions import is_table, others_rows, read_others
+from dhpf.evaluation.predictions import read_predictions, table_of
 from dhpf.evaluation.results import RESULTS
-from dhpf.evaluation.table import read_predictions, table_of
 from dhpf.programs.compare import CompareOptions
 from dhpf.programs.testing import opened
 from dhpf.report.comparison import sections, title_of

@@ -21,11 +21,11 @@ from dhpf.common.errors import UserError, naming
 from dhpf.common.files import is_file, read_text, replace_file
 from dhpf.common.processes import choose_device
 from dhpf.common.run import versions
+from dhpf.data.annotated_points import of_line, read_points
 from dhpf.data.images import HEIF, formats
 from dhpf.data.lists import read_table
-from dhpf.data.pairs import COLUMNS as ENDS
-from dhpf.data.points import of_line, read_points
-from dhpf.evaluation.matcher import Found, Matcher, Reals, as_rgb, checked_points, grid_points, listed
+from dhpf.data.pair_table import COLUMNS as ENDS
+from dhpf.matching.matcher import Found, Matcher, Reals, as_rgb, checked_points, grid_points, listed
 from dhpf.model.ablation import ablation, layer_count
 from dhpf.model.options import DEFAULT_BACKBONE
 from dhpf.programs.match import MatchOptions

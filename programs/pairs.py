@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from dhpf.common.errors import UserError
-from dhpf.evaluation.matcher import Reals
 from dhpf.evaluation.metrics import keypoint_errors
+from dhpf.matching.matcher import Reals
 from dhpf.programs.match import MatchOptions
 from dhpf.programs.matching import chosen_points, loaded, save
 from dhpf.programs.testing import opened

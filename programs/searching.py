@@ -17,15 +17,15 @@ from dhpf.common.files import MIB, read_json, replace_file, sha256
 from dhpf.common.processes import choose_device
 from dhpf.common.run import Run, progress, versions
 from dhpf.data.benchmark import Benchmark
-from dhpf.evaluation.predict import encoded
-from dhpf.evaluation.subsets import Candidates, Shares, Subset, shares
+from dhpf.matching.layer_subsets import Candidates, Shares, Subset, shares
+from dhpf.matching.predict import encoded
 from dhpf.model.ablation import Ablation
-from dhpf.model.checkpoint import build_model, load_model
 from dhpf.model.dhpf import DHPF
 from dhpf.model.options import DEFAULT_BACKBONE, DEFAULT_VOTING
-from dhpf.model.released import resolve
 from dhpf.programs.search import SearchOptions
 from dhpf.programs.testing import opened
+from dhpf.weights.checkpoint import build_model, load_model
+from dhpf.weights.released import resolve
 
 STATE, RESULT = "search.json", "layers.json"  # of the run folder
 OFTEN = 10.0  # seconds between saved states

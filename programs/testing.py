@@ -15,23 +15,23 @@ from dhpf.common.processes import gather, start
 from dhpf.common.run import Run, progress, replace_run, versions
 from dhpf.data import open_benchmark
 from dhpf.data.benchmark import Benchmark, read_trained
-from dhpf.data.own import OwnData
-from dhpf.evaluation.kept import Kept, forget, identity
-from dhpf.evaluation.matcher import Matcher
-from dhpf.evaluation.others import is_table, others_rows, read_others
-from dhpf.evaluation.predict import in_order, predict
+from dhpf.data.own_data import OwnData
+from dhpf.evaluation.external_predictions import is_table, others_rows, read_others
+from dhpf.evaluation.partial_predictions import Kept, forget, identity
+from dhpf.evaluation.predictions import read_predictions, table_of
 from dhpf.evaluation.results import RESULTS, describe, rescore, save_results
-from dhpf.evaluation.table import read_predictions, table_of
+from dhpf.matching.matcher import Matcher
+from dhpf.matching.predict import in_order, predict
 from dhpf.model import file_name
 from dhpf.model.ablation import ablation, layer_count
-from dhpf.model.checkpoint import build_model, load_model
 from dhpf.model.options import DEFAULT_BACKBONE, DEFAULT_VOTING
-from dhpf.model.released import resolve
 from dhpf.programs.compare import CompareOptions
 from dhpf.programs.match import MatchOptions
 from dhpf.programs.search import SearchOptions
 from dhpf.programs.test import TestOptions
 from dhpf.report.runs import report_test, resources
+from dhpf.weights.checkpoint import build_model, load_model
+from dhpf.weights.released import resolve
 
 
 def evaluate(options: TestOptions) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from dhpf.data.images import shrunk
-from dhpf.evaluation.matcher import Encoded, Matcher
+from dhpf.matching.matcher import Encoded, Matcher
 from dhpf.model.dhpf import Matches
 from dhpf.model.grid import STRIDE
 from dhpf.model.transfer import confident_targets, mutual_filter

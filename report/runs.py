@@ -18,10 +18,10 @@ from dhpf.common.files import is_file, replace_file
 from dhpf.common.processes import peak_memory
 from dhpf.common.run import HISTORY, OPTIONS, SPENT, progress
 from dhpf.data.benchmark import Benchmark
+from dhpf.evaluation.figures import averages, headline, measure
 from dhpf.evaluation.intervals import written
-from dhpf.evaluation.matcher import Matcher
 from dhpf.evaluation.metrics import Measure
-from dhpf.evaluation.score import averages, headline, measure
+from dhpf.matching.matcher import Matcher
 from dhpf.report import pictures, statistics
 from dhpf.report.explorer import explorer
 from dhpf.report.page import DPI, SHOWN, Section, picture, write_report

@@ -9,10 +9,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
 from hypothesis import settings
 from PIL import Image
+
+from tests.helpers import tiny
 
 torch.set_num_threads(1)
 

@@ -8,12 +8,22 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from places import ROOT
 
 from dhpf.common import __version__
+from tests.helpers.places import ROOT
 
 # From the ground up: a room imports from those before it.
-ROOMS = ("common", "data", "model", "evaluation", "report", "training", "programs")
+ROOMS = (
+    "common",
+    "data",
+    "model",
+    "weights",
+    "evaluation",
+    "matching",
+    "report",
+    "training",
+    "programs",
+)
 PROGRAMS = ("train", "test", "match", "search", "compare", "reproduce")
 USE = """
 import sys, dhpf.programs.testing
@@ -70,7 +80,7 @@ def use(folder: Path, *places: Path, program: str = USE) -> list[str]:
 
 def test_a_clone_is_used_beside_another_package_of_the_name_of_a_room(tmp_path: Path) -> None:
     folder = other_folder(tmp_path)
-    assert use(folder, ROOT) == [f"dhpf.evaluation.matcher {__version__}", f"{folder}/model/__init__.py"]
+    assert use(folder, ROOT) == [f"dhpf.matching.matcher {__version__}", f"{folder}/model/__init__.py"]
 
 
 def test_torch_hub_gives_a_matcher_beside_another_package_of_the_name_of_a_room(tmp_path: Path) -> None:
@@ -114,7 +124,7 @@ def test_the_wheel_gives_the_same_names_and_the_commands(tmp_path: Path) -> None
     subprocess.run([*pip, "install", "--no-deps", "--target", str(installed), str(built)], check=True)
 
     folder = other_folder(tmp_path)
-    assert use(folder, installed)[0] == f"dhpf.evaluation.matcher {__version__}"
+    assert use(folder, installed)[0] == f"dhpf.matching.matcher {__version__}"
     for name in PROGRAMS:
         command = [sys.executable, installed / "bin" / f"dhpf-{name}", "--help"]
         environment = os.environ | {"PYTHONPATH": str(installed)}

@@ -13,7 +13,6 @@ import torch
 from PIL.Image import Image
 from torch import Tensor, nn
 
-from dhpf.common import weights
 from dhpf.common.errors import UserError
 from dhpf.common.processes import gather, peak_memory, start, synchronise, total
 from dhpf.common.program import STOPS
@@ -22,12 +21,13 @@ from dhpf.data import open_benchmark
 from dhpf.data.benchmark import Benchmark, write_trained
 from dhpf.data.loading import Loader, tolerated
 from dhpf.model.ablation import Ablation
-from dhpf.model.checkpoint import build_model, load_learner
 from dhpf.model.options import BEST, STATES
 from dhpf.training import SUPERVISIONS
 from dhpf.training.examples import example, selected
 from dhpf.training.options import TrainOptions
 from dhpf.training.supervision import Batch, Step, epoch_batches, gate_noise, to_device
+from dhpf.weights import files as weights
+from dhpf.weights.checkpoint import build_model, load_learner
 
 STATE, NOT_FINITE = STATES
 BEST_TWIN = "best_model.safetensors"

@@ -1,0 +1,1 @@
+"""What matches with a network: images of one's own, and the pairs of a benchmark."""

@@ -1,0 +1,1 @@
+"""The tests, by rooms; what they share is in `tests.helpers`."""

@@ -1,0 +1,86 @@
+"""Kinds of predictions and how far off they are, against a loop over each point in the order of the definition."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dhpf.data.spair import SPair
+from dhpf.evaluation.error_breakdown import KINDS, kinds_and_distances
+from dhpf.evaluation.figures import score
+from dhpf.report import statistics
+from tests.evaluation.test_evaluation import make_pair, random_pairs, table_of, whole
+
+point = st.tuples(whole, whole)
+
+
+def kind(found: tuple[int, int] | None, target: tuple[int, int], others: list, limit: float) -> str:
+    if found is None:
+        return "none"
+    far = [np.hypot(found[0] - x, found[1] - y) for x, y in [target, *others]]
+    if far[0] <= limit:
+        return "correct"
+    if min(far[1:], default=np.inf) <= limit:
+        return "swap"
+    return "jitter" if far[0] <= 2 * limit else "miss"
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.lists(
+        st.integers(0, 5).flatmap(
+            lambda n: st.tuples(
+                st.lists(point, min_size=n, max_size=n), st.lists(st.none() | point, min_size=n, max_size=n)
+            )
+        ),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_kinds_agree_with_a_loop(pairs: list) -> None:
+    table = table_of([make_pair(i, target, target, found) for i, (target, found) in enumerate(pairs)])
+    kinds, distances = kinds_and_distances(table, SPair, 0.25, "img")
+    expected, far = [], []
+    for target, found in pairs:
+        for k, (xy, place) in enumerate(zip(target, found, strict=True)):
+            expected.append(kind(place, xy, target[:k] + target[k + 1 :], 5))  # of a frame of 20
+            far.append(np.inf if place is None else np.hypot(place[0] - xy[0], place[1] - xy[1]))
+    assert kinds.tolist() == expected
+    assert distances.pixels.to_numpy() == pytest.approx(np.array(far, dtype=float), rel=1e-6)
+    assert distances.thresholds.to_numpy() == pytest.approx(np.array(far, dtype=float) / 20, rel=1e-6)
+
+
+def test_correct_is_the_share_of_correct_key_points_and_kinds_are_all_there_are() -> None:
+    found = score(table_of(random_pairs(0, 30)), (0.05, 0.1))
+    kinds = found["kinds"]
+    assert kinds["alpha"] == 0.1
+    assert kinds["total"]["correct"] == pytest.approx(
+        next(f["value"] for f in found["totals"] if (f["alpha"], f["average"]) == (0.1, "key-points"))
+    )
+    for shares in (kinds["total"], *kinds["categories"].values()):
+        assert list(shares) == list(KINDS)
+        assert sum(shares.values()) == pytest.approx(100)
+    quantiles = list(found["errors"]["pixels"].values())
+    assert quantiles == sorted(quantiles)
+
+
+def test_nothing_predicted_has_no_distances() -> None:
+    found = score(table_of([make_pair(0, [(1, 1)], [(2, 2)], [None])]), (0.1,))
+    assert found["kinds"]["total"]["none"] == 100
+    assert found["errors"]["pixels"] == {}
+    json.dumps(found, allow_nan=False)
+    kinds, errors = statistics.hidden(found)
+    assert kinds.rows[0] == ["all", "0.0 %", "0.0 %", "0.0 %", "0.0 %", "100.0 %"]
+    assert not errors.rows
+
+
+def test_the_report_says_how_to_reproduce(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["/somewhere/test.py", "--alpha", "0.1", "--load", "a b.pt"])
+    file = {"file": "best_model.pt", "sha256": "0" * 64}
+    section = statistics.reproduction({"checkpoint": file, "list": file, "versions": {"torch": "2"}})
+    assert section.facts is not None
+    assert section.facts["command"] == "python test.py --alpha 0.1 --load 'a b.pt'"
+    assert section.facts["checkpoint"] == section.facts["list"] == f"best_model.pt, SHA-256 {'0' * 64}"
+    assert section.facts["torch"] == "2"

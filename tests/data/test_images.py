@@ -1,0 +1,159 @@
+"""Which files are opened as images, and what is seen of them."""
+
+import struct
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import EpsImagePlugin, Image, features
+
+from dhpf.common.errors import UserError
+from dhpf.data.images import formats, opened_image, to_rgb
+from dhpf.matching.matcher import as_rgb
+
+PICTURE = Image.effect_noise((24, 16), 50).convert("RGB")
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "AVIF"])
+def test_raster_formats_are_read(tmp_path: Path, form: str) -> None:
+    if form == "AVIF" and not features.check("avif"):
+        pytest.skip("this Pillow cannot read AVIF")
+    PICTURE.save(tmp_path / "picture", form)
+    with opened_image(tmp_path / "picture") as image:
+        assert image.convert("RGB").size == PICTURE.size
+    assert form in formats()
+
+
+def test_no_program_is_started_for_a_picture_that_is_a_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pillow has Ghostscript draw an EPS; one that is called .jpg too."""
+    PICTURE.save(tmp_path / "page.jpg", "EPS")
+    for place in (EpsImagePlugin.subprocess, subprocess):
+        monkeypatch.setattr(place, "check_call", pytest.fail)
+    with (
+        pytest.raises(UserError, match=r"page\.jpg: the image cannot be decoded"),
+        opened_image(tmp_path / "page.jpg") as image,
+    ):
+        image.load()
+
+
+# Numeric pixels, alpha, EXIF
+
+
+def shades(top: float, kind: type) -> NDArray[Any]:
+    """A ramp from 0 to `top` in numbers of a kind, 64 pixels wide."""
+    return np.repeat(np.linspace(0, top, 64)[None], 16, 0).astype(kind)
+
+
+@pytest.mark.parametrize(
+    ("top", "kind"),
+    [
+        *((top, np.float32) for top in (1, 255, 4095, 65535)),
+        *((top, np.int32) for top in (255, 65535)),
+        *((top, np.uint16) for top in (4095, 65535)),
+    ],
+)
+def test_numeric_pixels_show_the_same_whatever_their_depth(tmp_path: Path, top: float, kind: type) -> None:
+    """Points were up to 328 pixels off, where all was black or white."""
+    Image.fromarray(shades(top, kind)).save(tmp_path / "numbers.tif")
+    found = np.asarray(as_rgb(tmp_path / "numbers.tif")).astype(int)
+    assert np.abs(found - np.linspace(0, 255, 64)[None, :, None]).max() <= 1.5
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (shades(-5, np.float32), "from -5 to 0"),
+        (shades(70000, np.int32), "from 0 to 70000"),
+        (np.full((9, 9), np.nan, np.float32), "from nan to nan"),
+    ],
+)
+def test_numbers_that_are_no_grey_levels_are_refused(
+    tmp_path: Path, values: NDArray[Any], words: str
+) -> None:
+    Image.fromarray(values).save(tmp_path / "numbers.tif")
+    with pytest.raises(UserError, match=rf"numbers\.tif: its values reach {words}"):
+        as_rgb(tmp_path / "numbers.tif")
+
+
+def test_what_transparent_pixels_hide_does_not_matter(tmp_path: Path) -> None:
+    """RGBA of two hidden colours, and a palette: all are seen on white."""
+    rgba = np.zeros((16, 24, 4), np.uint8)
+    rgba[4:12, 6:18] = 200, 40, 30, 255
+    hidden = rgba.copy()
+    hidden[rgba[..., 3] == 0, :3] = 9, 200, 77
+    for name, values in {"plain": rgba, "hidden": hidden}.items():
+        Image.fromarray(values).save(tmp_path / f"{name}.png")
+    palette = Image.new("P", (24, 16), 0)
+    palette.putpalette([5, 6, 7, 200, 40, 30])
+    palette.paste(1, (6, 4, 18, 12))
+    palette.save(tmp_path / "palette.png", transparency=0)
+    grey = Image.new("LA", (24, 16), (77, 0))
+    grey.save(tmp_path / "grey.png")
+    seen = np.where(rgba[..., 3:] == 255, rgba[..., :3], 255)
+    for name in ("plain", "hidden", "palette"):
+        np.testing.assert_array_equal(np.asarray(as_rgb(tmp_path / f"{name}.png")), seen)
+    assert np.asarray(as_rgb(tmp_path / "grey.png")).min() == 255
+    np.testing.assert_array_equal(np.asarray(to_rgb(Image.open(tmp_path / "hidden.png"))), hidden[..., :3])
+
+
+def odd_exif(rng: np.random.Generator, order: str) -> bytes:
+    """EXIF with Orientation 6 among tags of random numbers, types and lengths."""
+    tags = {int(tag): rng.bytes(10) for tag in rng.integers(0x100, 0xA500, 12)}
+    tags[0x010F] = struct.pack(f"{order}HII", 5, 2, 8)  # Make as two RATIONALs
+    tags[0x0112] = struct.pack(f"{order}HIHH", 3, 1, 6, 0)
+    entries = b"".join(struct.pack(f"{order}H", tag) + tags[tag] for tag in sorted(tags))
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}IH", 8, len(tags))
+    return b"Exif\0\0" + head + entries + bytes(20)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.filterwarnings("error")
+def test_orientation_is_read_alone(tmp_path: Path, form: str) -> None:
+    """Whatever else EXIF holds: of 6,000 random odd tags 38 % were refused. A TIFF, which Pillow turns, once."""
+    rng = np.random.default_rng(0)
+    photograph = Image.effect_noise((40, 24), 90).convert("RGB")
+    for k in range(60 if form != "TIFF" else 1):
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        photograph.save(tmp_path / "held", form, exif=exif if form == "TIFF" else odd_exif(rng, "<>"[k % 2]))
+        assert as_rgb(tmp_path / "held").size == (24, 40), k
+    if form in ("PNG", "TIFF"):
+        np.testing.assert_array_equal(
+            np.asarray(as_rgb(tmp_path / "held")), np.rot90(np.asarray(photograph), -1)
+        )
+
+
+def test_an_image_of_too_many_pixels_is_refused_in_our_words(tmp_path: Path) -> None:
+    PICTURE.save(tmp_path / "large.png")
+    assert as_rgb(tmp_path / "large.png", 24 * 16).size == (24, 16)
+    with pytest.raises(UserError, match=r"large\.png: 24×16 pixels are more than the 383 .*--max-pixels"):
+        as_rgb(tmp_path / "large.png", 24 * 16 - 1)
+
+
+def test_pillow_s_own_limit_is_not_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    PICTURE.save(tmp_path / "picture.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    assert as_rgb(tmp_path / "picture.png").size == (24, 16)
+    assert Image.MAX_IMAGE_PIXELS == 10
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("empty.png", b"", "the file is empty"),
+        ("page.jpg", b"%PDF-1.7", "it is no picture of a format that is read"),
+        ("photo.heic", b"\0\0\0\x18ftypheic", "pillow-heif"),
+    ],
+)
+def test_what_a_file_is_instead_of_a_picture_is_told(
+    tmp_path: Path, name: str, content: bytes, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dhpf.data.images.formats", lambda: ("PNG", "JPEG"))
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=rf"{name}: .*{words}"):
+        as_rgb(tmp_path / name)

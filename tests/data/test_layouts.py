@@ -1,0 +1,444 @@
+"""Folders, lists and annotations as other publications lay them, name them and write them; which of them is the
+published list."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pytest
+from torch.utils.data import default_collate
+
+from dhpf.common.errors import UserError
+from dhpf.data import BENCHMARKS, open_benchmark
+from dhpf.data.benchmark import Benchmark
+from dhpf.data.pfpascal import PFPascal
+from dhpf.data.published_lists import Published, digest
+from dhpf.evaluation.figures import score
+from dhpf.evaluation.predictions import rows_of, table_of
+from dhpf.evaluation.results import PREDICTIONS, RESULTS
+from tests.helpers import tiny
+from tests.helpers.commands import TINY, refused, succeed
+from tests.helpers.places import SHARED
+
+LISTS = SHARED / "lists"
+needs_lists = pytest.mark.skipif(not LISTS.exists(), reason="no lists of other publications")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("datasets")
+    for make in tiny.MAKERS.values():
+        make(root, pairs=4)
+    return root
+
+
+@pytest.fixture
+def own(whole: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(whole, tmp_path / "datasets"))
+
+
+def samples(data: Benchmark) -> list[dict[str, Any]]:
+    """What the pairs are, without their places in files."""
+    chosen = ("category", "n_pts", "points", "src_kps", "trg_kps", "pckthres", "flip", "src_size")
+    found = [data.annotation(i) for i in range(len(data))]
+    return [{key: np.asarray(sample[key]).tolist() for key in chosen} for sample in found]
+
+
+def moved(root: Path, moves: str) -> None:
+    """Moves files, 'FROM > TO, FROM > TO'; FROM may have wildcards, and a TO that ends in / is a folder."""
+    for move in moves.split(", "):
+        source, target = move.split(" > ")
+        for path in sorted(root.glob(source)):
+            place = root / target / (path.name if target.endswith("/") else "")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(place)
+
+
+PASCAL = [
+    "PF-PASCAL > pf-pascal",
+    "PF-PASCAL > PF-dataset-PASCAL",
+    "PF-PASCAL > x, x > pf-pascal/PF-dataset-PASCAL",
+    "PF-PASCAL > x, x > PF-PASCAL/PF-PASCAL",
+    "PF-PASCAL/JPEGImages > PF-PASCAL/PF-dataset-PASCAL/, PF-PASCAL/Annotations > PF-PASCAL/PF-dataset-PASCAL/",
+    "PF-PASCAL > x, x > pf-pascal/PF-dataset-PASCAL, */*/*.csv > pf-pascal/image_pairs/",
+    "PF-PASCAL/trn_pairs.csv > PF-PASCAL/train_pairs.csv, PF-PASCAL/*.csv > PF-PASCAL/image_pairs/",
+    "PF-PASCAL/*.csv > ./",
+    *(
+        f"PF-PASCAL/trn_pairs.csv > PF-PASCAL/train_pairs_pf_pascal.csv, PF-PASCAL/test_pairs.csv > PF-PASCAL/{name}"
+        for name in ("test_pairs_pf_pascal.csv", "bbox_test_pairs_pf_pascal.csv")
+    ),
+]
+WILLOW = [
+    "PF-WILLOW > pf-willow",
+    "PF-WILLOW > PF-dataset",
+    "PF-WILLOW > x, x > pf-willow/PF-dataset",
+    "PF-WILLOW > x, x > PF-WILLOW/PF-dataset, */*/*.csv > PF-WILLOW/",
+    "PF-WILLOW > PF-dataset, PF-dataset/test_pairs.csv > PF-dataset/test_pairs_pf.csv",
+    "PF-WILLOW > PF-dataset, PF-dataset/test_pairs.csv > bbox_test_pairs_pf.csv",
+]
+SPAIR = [
+    "SPair-71k > SPair71k",
+    "SPair-71k > Spair-71k",
+    "SPair-71k > x, x > SPair-71k/SPair-71k",
+    "SPair-71k/Layout/large > SPair-71k/Layout/small",
+    "SPair-71k/Layout > nowhere",
+]
+CALTECH = ["Caltech-101 > caltech-101", "Caltech-101 > x, x > caltech-101/Caltech-101"]
+LAYOUTS = [
+    (name, moves)
+    for name, all_moves in {
+        "pfpascal": PASCAL,
+        "pfwillow": WILLOW,
+        "spair": SPAIR,
+        "caltech": CALTECH,
+    }.items()
+    for moves in all_moves
+]
+
+
+@pytest.mark.parametrize(("name", "moves"), LAYOUTS)
+def test_a_layout_gives_the_same_pairs(own: Path, whole: Path, name: str, moves: str) -> None:
+    moved(own, moves)
+    for split in {"trn", "test"} & set(BENCHMARKS[name].splits):
+        data = open_benchmark(name, own, split)
+        assert samples(data) == samples(BENCHMARKS[name](whole, split))
+        assert data.image(data.pairs[0].src_key).shape == (3, 240, 240)
+        assert f"{name} {split}: 4 pairs of {data.list_path}, images in {data.root}" in data.notes[0]
+    if name == "pfpascal":  # the training list was found by its name, too
+        assert data.annotation(0)["leaked"] >= 0
+
+
+@pytest.mark.parametrize("name", tiny.MAKERS)
+def test_datapath_may_be_the_folder_itself_or_is_hinted_at(own: Path, whole: Path, name: str) -> None:
+    folder = own / BENCHMARKS[name].folder
+    expected = samples(BENCHMARKS[name](whole, "test"))
+    assert samples(open_benchmark(name, folder, "test")) == expected
+    with pytest.raises(UserError, match=f"--datapath {own.parent}: .* give --datapath {own}$"):
+        open_benchmark(name, own.parent, "test", download=True)
+    renamed = folder.rename(own / "of any name")
+    assert samples(open_benchmark(name, renamed, "test")) == expected
+
+
+def test_the_more_specific_list_is_read_and_the_other_named(own: Path) -> None:
+    folder = own / "PF-PASCAL"
+    shutil.copy(folder / "val_pairs.csv", folder / "test_pairs_pf_pascal.csv")
+    data = PFPascal(own, "test")
+    assert data.list_path.name == "test_pairs_pf_pascal.csv"
+    assert f"not read, though they fit too: {folder / 'test_pairs.csv'}" in data.notes[0]
+    chosen = PFPascal(own, "test", pair_list=folder / "test_pairs.csv")
+    assert [pair.line for pair in chosen.pairs] == [2, 3, 4, 5]
+    assert str(folder / "test_pairs.csv") in chosen.notes[0]
+    assert "not read" not in chosen.notes[0]
+
+
+def rewritten(path: Path, edit: Any, **style: Any) -> None:
+    """Writes the rows of a CSV file, header first, as `edit` makes them."""
+    with path.open(newline="") as file:
+        rows = list(csv.reader(file))
+    with path.open("w", newline="") as file:
+        csv.writer(file, **style).writerows(edit(rows))
+
+
+def indexed(rows: list[list[str]], head: list[str]) -> list[list[str]]:
+    return [[*head, *rows[0]], *([str(n), *row] for n, row in enumerate(rows[1:]))]
+
+
+FORMS: dict[str, Any] = {
+    "classes as 1.0": (lambda rows: [[c + ".0" if c.isdecimal() and len(r) == 4 else c for c in r] for r in rows], {}),
+    "classes by name": (
+        lambda rows: [[PFPascal.categories[int(c) - 1] if n == 2 and c.isdecimal() else c for n, c in enumerate(r)]
+                      for r in rows], {}),
+    "an index": (lambda rows: indexed(rows, [""]), {}),
+    "an index without a name": (lambda rows: indexed(rows, []), {}),
+    "semicolons": (list, {"delimiter": ";"}),
+    "tabs": (list, {"delimiter": "\t"}),
+    "a last separator": (lambda rows: [[*row, ""] for row in rows], {}),
+    "a last separator but in the header": (lambda rows: [rows[0], *([*row, ""] for row in rows[1:])], {}),
+    "blank lines": (lambda rows: [[], *(line for row in rows for line in ([], row, ["", ""]))], {}),
+    "other columns": (lambda rows: [[*reversed(row), "7"] if n else [*reversed(row), "more"]
+                                    for n, row in enumerate(rows)], {}),
+    "backslashes": (lambda rows: [[c.replace("2008", "PF-dataset\\JPEGImages\\2008", 1) for c in r] for r in rows], {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_list_in_another_form_means_the_same(own: Path, whole: Path, form: str) -> None:
+    edit, style = FORMS[form]
+    rewritten(own / "PF-PASCAL/trn_pairs.csv", edit, **style)
+    assert samples(PFPascal(own, "trn")) == samples(PFPascal(whole, "trn"))
+
+
+@pytest.mark.parametrize("name", ["pfpascal", "pfwillow", "caltech", "spair"])
+@pytest.mark.parametrize("ending", ["\r\n", "\r"])
+def test_byte_order_mark_and_line_endings_do_not_matter(
+    own: Path, whole: Path, name: str, ending: str
+) -> None:
+    path = BENCHMARKS[name](own, "test").list_path
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\r", b"").replace(b"\n", ending.encode()))
+    assert samples(BENCHMARKS[name](own, "test")) == samples(BENCHMARKS[name](whole, "test"))
+
+
+@pytest.mark.parametrize("form", ["{}", "{};", "[{}]", "[{} ]", "({},)"])
+def test_coordinates_in_other_forms_mean_the_same(own: Path, whole: Path, form: str) -> None:
+    path = own / "Caltech-101/test_pairs_caltech_with_category.csv"
+    separator = ", " if form.startswith("[") else ";" if ";" in form else ","
+    rewritten(
+        path,
+        lambda rows: [[form.format(c.replace(",", separator)) if "," in c else c for c in r] for r in rows],
+    )
+    found, expected = (BENCHMARKS["caltech"](root, "test") for root in (own, whole))
+    assert samples(found) == samples(expected)
+
+
+def test_where_annotations_are_missing_the_points_of_the_list_count(own: Path, whole: Path) -> None:
+    expected = PFPascal(whole, "test")
+    pairs = [expected.complete(pair) for pair in expected.pairs]
+
+    def with_points(rows: list[list[str]]) -> list[list[str]]:
+        lists = [
+            [";".join(map(repr, axis.tolist())) for kps in (p.src_kps, p.trg_kps) for axis in kps]
+            for p in pairs
+        ]
+        return [
+            [*rows[0], "XA", "YA", "XB", "YB"],
+            *(row + more for row, more in zip(rows[1:], lists, strict=True)),
+        ]
+
+    rewritten(own / "PF-PASCAL/test_pairs.csv", with_points)
+    assert samples(PFPascal(own, "test")) == samples(expected)
+    shutil.rmtree(own / "PF-PASCAL/Annotations/cat")
+    data = PFPascal(own, "test")
+    for before, after in zip(samples(expected), samples(data), strict=True):
+        numbered = "" if before["category"] == "cat" else before["points"]
+        assert before | {"points": numbered} == after
+    assert data.annotation(0)["trg_bbox"].isnan().all()
+    assert data.annotation(1)["trg_bbox"].isfinite().all()
+    assert "2 pairs without Annotations: key-points of the list, no boxes" in data.notes
+    with pytest.raises(UserError, match="line 2: --thres bbox: the target has no box"):
+        PFPascal(own, "test", "bbox").annotation(0)
+
+
+def test_names_in_another_case_are_found_and_said_once(own: Path, whole: Path) -> None:
+    for path in (own / "PF-PASCAL/JPEGImages").glob("*_cat.jpg"):
+        path.rename(path.with_name(path.name.upper()))
+    data = PFPascal(own, "trn")
+    assert samples(data) == samples(PFPascal(whole, "trn"))
+    assert data[0]["src_img"].shape == (3, 240, 240)
+    told = [note for note in data.notes if "upper and lower case" in note]
+    assert len(told) == 1
+    assert "CAT.JPG for JPEGImages/2008_" in told[0]
+
+
+def test_spair_as_windows_unpacks_it(own: Path, whole: Path) -> None:
+    expected = samples(BENCHMARKS["spair"](whole, "test"))
+    for path in (own / "SPair-71k/PairAnnotation/test").iterdir():
+        path.rename(path.with_name(path.name.replace(":", "_")))
+    assert samples(BENCHMARKS["spair"](own, "test")) == expected
+    layout = own / "SPair-71k/Layout/large/test.txt"
+    layout.write_text("\r\n" + layout.read_text().replace(":", "_").replace("\n", "\r\n\r\n"))
+    assert samples(BENCHMARKS["spair"](own, "test")) == expected
+    shutil.rmtree(own / "SPair-71k/Layout")
+    assert samples(BENCHMARKS["spair"](own, "test")) == expected
+
+
+def test_points_of_spair_may_be_absent_or_carry_their_visibility(own: Path) -> None:
+    path = next((own / "SPair-71k/PairAnnotation/test").glob("000000-*"))
+    content = json.loads(path.read_text())
+    before = BENCHMARKS["spair"](own, "test").annotation(0)
+    src, trg = content["src_kps"], [[*point, 2] for point in content["trg_kps"]]
+    src[0], src[1], trg[2], trg[3] = None, [None, None], None, [5, 5, 0]
+    ids = [str(n + 1) for n in range(10)]
+    path.write_text(json.dumps(content | {"src_kps": src, "trg_kps": trg, "kps_ids": ids}))
+    after = BENCHMARKS["spair"](own, "test").annotation(0)
+    assert after["n_pts"] == 6
+    assert after["points"] == "5\t6\t7\t8\t9\t10"
+    for end in ("src_kps", "trg_kps"):
+        np.testing.assert_array_equal(after[end][:, :6], before[end][:, 4:10])
+
+
+def test_evaluation_of_training_pairs_mirrors_none_and_leaves_copies_out(own: Path) -> None:
+    names = [f"2008_00000{k}_cat.jpg" for k in range(4)]
+    rows = [[0, 1, 0], [0, 1, 1], [2, 3, 1], [3, 2, 0]]
+    table = [
+        ["source_image", "target_image", "class", "flip"],
+        *([names[a], names[b], 8, f] for a, b, f in rows),
+    ]
+    tiny.write_csv(own / "PF-PASCAL/trn_pairs.csv", table)
+    assert [pair.flip for pair in PFPascal(own, "trn").pairs] == [0, 1, 1, 0]
+    data = PFPascal(own, "trn", evaluation=True)
+    assert [(pair.line, pair.flip) for pair in data.pairs] == [(2, 0), (4, 0), (5, 0)]  # one has no original
+    assert "1 mirrored copies of pairs left out" in data.notes
+
+
+def test_categories_restrict_the_pairs(own: Path) -> None:
+    data = PFPascal(own, "test", only=("dog",))
+    assert {pair.category_id for pair in data.pairs} == {PFPascal.categories.index("dog")}
+    assert "categories dog alone" in data.notes
+    with pytest.raises(
+        UserError, match="--categories: unknown category 'unicorn': choose of aeroplane, bicycle"
+    ):
+        PFPascal(own, "test", only=("cat", "unicorn"))
+    with pytest.raises(UserError, match=r"--categories: .*test_pairs.csv has no pair of cow"):
+        PFPascal(own, "test", only=("cat", "cow"))
+
+
+def pairs_of(data: Benchmark) -> list[tuple[str, str, str]]:
+    return [(data.categories[p.category_id], p.src_key, p.trg_key) for p in data.pairs]
+
+
+def test_a_list_is_compared_with_the_published_ones(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    val, test = (pairs_of(PFPascal(own, split)) for split in ("val", "test"))
+    lists = {"val": Published(4, digest(val)), "test": Published(4, digest(reversed(test)))}
+    monkeypatch.setattr(PFPascal, "published", MappingProxyType(lists))
+    assert "list: the published test list of 4 pairs" in PFPascal(own, "test").notes
+    folder = own / "PF-PASCAL"
+
+    def said() -> str:
+        return next(note for note in PFPascal(own, "test").notes if note.startswith("list: "))
+
+    text = (folder / "test_pairs.csv").read_text()
+    (folder / "test_pairs.csv").write_text("\n".join(text.splitlines()[:-1]))
+    assert said() == "list: 3 pairs where the published test list has 4: no figure on it is the paper's"
+    swapped = text.replace("2008_000000_cat.jpg", "x").replace("2008_000003_cat.jpg", "2008_000000_cat.jpg")
+    (folder / "test_pairs.csv").write_text(swapped.replace("x", "2008_000003_cat.jpg"))
+    assert "but other ones: no figure" in said()
+    shutil.copy(folder / "val_pairs.csv", folder / "test_pairs.csv")
+    assert said().startswith("list: the published val list, not the test list: no figure")
+    monkeypatch.setattr(PFPascal, "published", MappingProxyType({"test": Published(4)}))
+    assert said() == "list: as many pairs as the published test list, 4; content not checked"
+
+
+NOT_TEST = "the published val list, not the test list: no figure on it is the paper's"
+
+
+@needs_lists
+@pytest.mark.parametrize(
+    ("file", "split", "words"),
+    [
+        ("ncnet/train_pairs.csv", "trn", "the published trn list of 1470 pairs without mirrored copies"),
+        ("ncnet/val_pairs.csv", "val", "the published val list of 308 pairs"),
+        ("dccnet/val_pairs.csv", "val", "the published val list of 308 pairs"),
+        ("ncnet/test_pairs.csv", "test", "the published test list of 299 pairs"),
+        ("weakalign/test_pairs.csv", "test", NOT_TEST),
+        ("dccnet/val_pairs.csv", "test", NOT_TEST),
+    ],
+)  # fmt: skip
+def test_real_lists_are_known(own: Path, file: str, split: str, words: str) -> None:
+    data = PFPascal(own, split, pair_list=LISTS / file)
+    assert f"list: {words}" in data.notes
+
+
+@needs_lists
+def test_points_of_real_lists_are_those_of_the_annotations() -> None:
+    listed = PFPascal(SHARED / "data", "test", pair_list=LISTS / "ncnet/test_pairs.csv")
+    annotated = {
+        (p.src_key, p.trg_key): p for p in map(listed.complete, listed.pairs) if p.src_bbox is not None
+    }
+    assert len(annotated) == 64
+    with (LISTS / "ncnet/test_pairs.csv").open() as file:
+        for row in csv.DictReader(file):
+            keys = tuple(
+                "JPEGImages/" + row[f"{end}_image"].rpartition("/")[2] for end in ("source", "target")
+            )
+            if keys in annotated:
+                expected = [[float(v) for v in row[f"{axis}A"].split(";")] for axis in "XY"]
+                np.testing.assert_allclose(annotated[keys].src_kps, expected, atol=0.01)
+
+
+@needs_lists
+def test_the_published_leak_is_counted() -> None:
+    """95 of 299 test pairs and 99 of 308 validation pairs are training pairs."""
+    trained = PFPascal(SHARED / "data", "trn", pair_list=LISTS / "ncnet/train_pairs.csv", evaluation=True)
+    known = {frozenset((pair.src_key, pair.trg_key)) for pair in trained.pairs}
+    for split, count in {"test": 95, "val": 99}.items():
+        data = PFPascal(SHARED / "data", split, pair_list=LISTS / f"ncnet/{split}_pairs.csv")
+        assert sum(frozenset((pair.src_key, pair.trg_key)) in known for pair in data.pairs) == count
+
+
+def figures(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / RESULTS).read_text())["figures"]
+
+
+def test_only_the_published_test_pairs_give_a_figure_of_the_paper(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lists = {s: Published(4, digest(pairs_of(PFPascal(own, s)))) for s in ("val", "test")}
+    monkeypatch.setattr(PFPascal, "published", MappingProxyType(lists))
+    on = f"test.py --benchmark pfpascal --datapath {own} {TINY}"
+    told = succeed(tmp_path, f"{on} --logpath whole").out
+    found = figures(tmp_path / "logs/whole")
+    assert found["about"][1] == "list: the published test list of 4 pairs"
+    assert "the published test list of 4 pairs" in told
+    told = succeed(tmp_path, f"{on} --logpath cats --categories cat").out
+    assert told.count("pfpascal test, categories cat: 2 pairs") == 1
+    assert "categories cat alone" in told
+    assert (
+        "2 pairs where the published test list has 4: no figure"
+        in figures(tmp_path / "logs/cats")["about"][1]
+    )
+    again = succeed(tmp_path, f"test.py --from-predictions logs/cats/{PREDICTIONS}").out
+    assert told[told.index("pfpascal test, ") : told.index("  PCK")] in again  # rescoring says the same
+
+
+def test_figures_of_the_paper_need_the_published_test_pairs(
+    own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = {split: PFPascal(own, split) for split in ("val", "test")}
+    known = {split: Published(4, digest(pairs_of(data))) for split, data in opened.items()}
+
+    def counts(split: str, published: dict[str, Published], pairs: int = 4) -> int:
+        monkeypatch.setattr(PFPascal, "published", MappingProxyType(published))
+        data = opened[split]
+        batch = default_collate([data.annotation(i) for i in range(pairs)])
+        table = table_of(rows_of(batch, batch["trg_kps"], data), list(data.labels))
+        return sum(figure["paper"] for figure in score(table, (0.1,))["totals"])
+
+    assert counts("test", known) == 1
+    assert counts("test", {"test": Published(4)}) == 1  # its content cannot be checked
+    assert counts("test", {"test": Published(5)}) == 0
+    assert counts("test", known, pairs=3) == 0
+    assert counts("test", {"test": known["val"]}) == 0
+    assert counts("test", {}) == 0
+    assert counts("val", known) == 0
+
+
+@pytest.mark.parametrize(
+    ("split", "list_there", "words"),
+    [
+        ("test", True, "leak: 0 of 4 pairs are training pairs"),
+        ("test", False, "leak: unknown, the training list is missing"),
+        ("trn", True, "leak: training split"),
+    ],
+)
+def test_the_leak_is_said(own: Path, tmp_path: Path, split: str, list_there: bool, words: str) -> None:
+    if not list_there:
+        (own / "PF-PASCAL/trn_pairs.csv").unlink()
+    told = succeed(
+        tmp_path, f"test.py --benchmark pfpascal --datapath {own} {TINY} --split {split} --logpath run"
+    ).out
+    found = figures(tmp_path / "logs/run")
+    assert words in found["about"]
+    assert words in told
+    assert ("without_leaked" in found) == ("0 of" in words)
+
+
+def test_lists_and_categories_of_training(own: Path, tmp_path: Path) -> None:
+    folder = own / "PF-PASCAL"
+    for split in ("trn", "val"):
+        (folder / f"{split}_pairs.csv").rename(own / f"my {split}.csv")
+    on = f"train.py --benchmark pfpascal --datapath {own} {TINY} --bsz 2 --niter 1 --categories cat"
+    assert "it has no list of trn pairs" in refused(tmp_path, on)
+    assert "give two lists" in refused(tmp_path, f"{on} --list '{own}/my trn.csv'")
+    assert "one list" in refused(tmp_path, f"test.py --datapath {own} {TINY} --benchmark pfpascal --list a b")
+    lists = f"--list '{own}/my trn.csv' '{own}/my val.csv'"
+    told = succeed(tmp_path, f"{on} {lists} --logpath run").out
+    assert f"pfpascal trn: 2 pairs of {own}/my trn.csv" in told
+    assert f"pfpascal val: 2 pairs of {own}/my val.csv" in told
+    # A resumed run has the same lists and categories, and refuses others.
+    told = succeed(tmp_path, "train.py --resume logs/run --niter 2").out
+    assert "epoch 2/2" in told
+    assert "--categories" in refused(tmp_path, "train.py --resume logs/run --niter 3 --categories dog")

@@ -1,0 +1,420 @@
+"""The loaders against the published program's values, and on tiny benchmarks of the four layouts."""
+
+import csv
+import json
+import os
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as st_numpy
+from PIL import Image
+from scipy.io import loadmat, savemat
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from dhpf.common.errors import UserError
+from dhpf.data.benchmark import Benchmark, Pair, mirrored_box, mirrored_points
+from dhpf.data.loading import Loader
+from tests.helpers import tiny
+from tests.helpers.places import SHARED
+from tests.helpers.tiny import BENCHMARKS
+
+SPLITS = [(name, split) for name, cls in BENCHMARKS.items() for split in cls.splits]
+needs_shared = pytest.mark.skipif(
+    not (SHARED / "golden" / "datasets.npz").exists(), reason="no reference data"
+)
+
+
+def open_real(name: str, split: str, thres: str = "auto") -> Benchmark:
+    return BENCHMARKS[name](SHARED / "data", split, thres)
+
+
+def nearest_cells(kps: Tensor) -> Tensor:
+    """Indices y·60 + x of the cell centres (4x, 4y) that are nearest to key-points [2, n]."""
+    y, x = torch.meshgrid(torch.arange(60), torch.arange(60), indexing="ij")
+    centres = 4.0 * torch.stack((x.flatten(), y.flatten()))
+    return (centres[:, :, None] - kps[:, None]).pow(2).sum(0).argmin(0)
+
+
+@pytest.fixture(scope="module")
+def golden() -> dict[str, Any]:
+    with np.load(SHARED / "golden" / "datasets.npz") as values:
+        arrays = dict(values)
+    return arrays | json.loads((SHARED / "golden" / "datasets.json").read_text())
+
+
+@needs_shared
+@pytest.mark.parametrize(("name", "split"), SPLITS)
+def test_samples_are_those_of_the_published_program(golden, name, split):
+    dataset = open_real(name, split)
+    assert len(dataset) == golden[f"{name}/{split}"]["length"]
+    for i in golden[f"{name}/{split}"]["index"]:
+        place = f"{name}/{split}/{i}/"
+        facts, sample = golden[place], dataset[i]
+        assert sample["category"] == facts["category"]
+        # The published program numbers SPair-71k's categories by a folder listing, which here has one entry.
+        assert name == "spair" or sample["category_id"] == facts["category_id"]
+        assert sample["src_key"].endswith(facts["src"])
+        assert sample["trg_key"].endswith(facts["trg"])
+        n = sample["n_pts"]
+        found = {
+            **sample,
+            "src_img_mean": sample["src_img"].mean((1, 2)),
+            "src_img_patch": sample["src_img"][:, 100:104, 100:104],
+            "trg_img_patch": sample["trg_img"][:, 100:104, 100:104],
+            "src_kpidx": nearest_cells(sample["src_kps"][:, :n]),
+            "trg_kpidx": nearest_cells(sample["trg_kps"][:, :n]),
+        }
+        expected = {key.removeprefix(place): value for key, value in golden.items() if key.startswith(place)}
+        del expected[""]
+        for key, value in expected.items():
+            reference = value[:n] if key.endswith("kpidx") else value
+            rtol = 0 if "kp" in key else 1e-6
+            atol = 2e-6 if "img" in key else 0
+            np.testing.assert_allclose(np.asarray(found[key]), reference, rtol, atol, err_msg=key)
+
+
+@needs_shared
+@pytest.mark.parametrize("name", ["pfpascal", "pfwillow", "spair"])
+@pytest.mark.parametrize("thres", ["img", "bbox"])
+def test_thresholds_are_those_of_the_published_program(golden, name, thres):
+    dataset = open_real(name, "test", thres)
+    expected = golden[f"{name}/threshold/{thres}"]
+    places = (0, len(dataset) // 2, len(dataset) - 1)
+    found = [float(dataset.annotation(i)["pckthres"]) for i in places]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@needs_shared
+def test_caltech_classes_are_the_folders_that_the_class_numbers_mean():
+    for pair in open_real("caltech", "test").pairs:
+        folder = pair.src_key.split("/")[1]
+        assert BENCHMARKS["caltech"].categories[pair.category_id] == folder
+
+
+def test_there_are_101_caltech_classes_and_18_of_spair():
+    for name, count in {"pfpascal": 20, "pfwillow": 10, "caltech": 101, "spair": 18}.items():
+        assert len(set(BENCHMARKS[name].categories)) == len(BENCHMARKS[name].categories) == count
+
+
+@pytest.fixture(scope="module")
+def datapath(tmp_path_factory) -> Path:
+    """All four tiny benchmarks; tests that change files copy it first."""
+    root = tmp_path_factory.mktemp("datasets")
+    for make in tiny.MAKERS.values():
+        make(root)
+    return root
+
+
+@pytest.fixture
+def own_datapath(datapath, tmp_path) -> Path:
+    return Path(shutil.copytree(datapath, tmp_path / "datasets"))
+
+
+@pytest.mark.parametrize(("name", "split"), SPLITS)
+def test_workers_deliver_batches_in_the_contracted_format(datapath, name, split):
+    dataset = BENCHMARKS[name](datapath, split, img_side=96)
+    batch = next(iter(DataLoader(dataset, batch_size=8, num_workers=int(split == "test"))))
+    assert batch["src_img"].shape == batch["trg_img"].shape == (8, 3, 96, 96)
+    assert batch["src_kps"].shape == batch["trg_kps"].shape == (8, 2, dataset.max_pts)
+    assert batch["pckthres"].shape == (8,)
+    assert batch["src_size"].shape == batch["trg_size"].shape == (8, 2)
+    for key in ("src_img", "src_kps", "trg_kps", "pckthres"):
+        assert batch[key].dtype == torch.float32
+    for key in ("index", "category_id", "n_pts", "flip", "src_size", "trg_size"):
+        assert batch[key].dtype == torch.int64
+    assert batch["index"].tolist() == list(range(8))
+    assert set(batch["category"]) == {dataset.categories[k] for k in batch["category_id"]}
+    for end in ("src", "trg"):
+        assert batch[f"{end}_bbox"].isfinite().all() == (name in ("pfpascal", "spair"))
+    for kps, n in zip(batch["src_kps"], batch["n_pts"], strict=True):
+        assert (kps[:, :n] >= 0).all()
+        assert (kps[:, n:] == -1).all()
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_annotation_is_the_sample_without_pixels_and_survives_pickling(datapath, name):
+    dataset = BENCHMARKS[name](datapath, "test")
+    sample, annotation = dataset[3], pickle.loads(pickle.dumps(dataset)).annotation(3)
+    assert set(sample) - set(annotation) == {"src_img", "trg_img"}
+    for key, value in annotation.items():
+        np.testing.assert_array_equal(value, sample[key])
+
+
+@pytest.mark.parametrize("name", ["pfpascal", "spair"])
+def test_corresponding_key_points_of_tiny_images_look_alike(datapath, name):
+    """Images, key-points and mirroring are in one frame: the same texture lies under corresponding points."""
+    dataset = BENCHMARKS[name](datapath, "trn")
+    same, other = [], []
+    for i in range(len(dataset)):
+        sample = dataset[i]
+        n = sample["n_pts"]
+        colours = [
+            sample[f"{end}_img"][:, kps[1], kps[0]]
+            for end in ("src", "trg")
+            for kps in [sample[f"{end}_kps"][:, :n].round().long()]
+        ]
+        same.append((colours[0] - colours[1]).abs().mean())
+        other.append((colours[0] - colours[1].roll(1, dims=1)).abs().mean())
+    assert {sample["flip"] for sample in map(dataset.annotation, range(len(dataset)))} == (
+        {0, 1} if name == "pfpascal" else {0}
+    )
+    assert torch.stack(same).mean() < 0.2 * torch.stack(other).mean()
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_everything_scales_with_the_frame(datapath, name):
+    large, small = (BENCHMARKS[name](datapath, "test", img_side=side).annotation(0) for side in (480, 240))
+    n = small["n_pts"]
+    torch.testing.assert_close(large["src_kps"][:, :n], 2 * small["src_kps"][:, :n])
+    if small["trg_bbox"].isfinite().all():
+        torch.testing.assert_close(large["trg_bbox"], 2 * small["trg_bbox"])
+        torch.testing.assert_close(large["pckthres"], 2 * small["pckthres"])
+
+
+class InMemory(Benchmark):
+    """A benchmark without files: pairs, sizes and images come from the class, as in the synthetic one."""
+
+    name, folder = "memory", ""
+    categories, splits, thresholds, auto_thres = ("a",), ("trn",), ("img", "bbox", "bbox-kp"), "img"
+    made: Pair
+    stored: tuple[int, int]
+
+    def read_pairs(self) -> list[Pair]:
+        return [self.made]
+
+    def size(self, key: str) -> tuple[int, int]:
+        return self.stored
+
+    def image(self, key: str) -> Tensor:
+        return torch.arange(self.img_side).expand(3, self.img_side, -1).float()
+
+
+POINTS = st_numpy.arrays(np.float64, st.tuples(st.just(2), st.integers(0, 40)), elements=st.floats(-50, 2000))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    POINTS,
+    st.integers(1, 3000),
+    st.integers(1, 3000),
+    st.sampled_from([60, 240, 320]),
+    st.sampled_from([0, 1]),
+)
+def test_a_frame_can_be_undone(points, width, height, side, flip):
+    InMemory.made = Pair(1, "x", "y", 0, src_kps=points, trg_kps=points, flip=flip)
+    InMemory.stored = (width, height)
+    sample = InMemory("", "trn", "bbox-kp", side)[0]
+    n = sample["n_pts"]
+    kps = sample["src_kps"][:, :n].double().numpy()
+    if flip:
+        kps = mirrored_points(kps, side)
+    size = sample["src_size"].double().numpy()[:, None]
+    np.testing.assert_allclose(kps * size / side, points, atol=1e-2 * size.max() / side, rtol=1e-5)
+    assert n == points.shape[1]
+    extent = np.ptp(points / size * side, axis=1).max() if n else 0
+    assert float(sample["pckthres"]) == pytest.approx(extent, rel=1e-5, abs=1e-4)
+    columns = sample["trg_img"][0, 0].tolist()
+    assert columns == sorted(columns, reverse=bool(flip))
+
+
+@settings(deadline=None)
+@given(st_numpy.arrays(np.float64, 4, elements=st.floats(0, 240)))
+def test_mirroring_twice_changes_nothing(box):
+    np.testing.assert_allclose(mirrored_box(mirrored_box(box, 240), 240), box, atol=1e-9)
+
+
+def rewrite(path: Path, edit: Any) -> None:
+    """Passes the rows of a CSV file, header first, through edit."""
+    with path.open(newline="") as file:
+        rows = list(csv.reader(file))
+    tiny.write_csv(path, edit(rows))
+
+
+def test_training_pairs_with_flip_are_mirrored(own_datapath):
+    flipped = BENCHMARKS["pfpascal"](own_datapath, "trn", "bbox")[1]
+    rewrite(own_datapath / "PF-PASCAL/trn_pairs.csv", lambda rows: [row[:3] for row in rows])
+    plain = BENCHMARKS["pfpascal"](own_datapath, "trn", "bbox")[1]
+    n = plain["n_pts"]
+    assert (flipped["flip"], plain["flip"]) == (1, 0)
+    for end in ("src", "trg"):
+        assert torch.equal(flipped[f"{end}_img"], plain[f"{end}_img"].flip(-1))
+        torch.testing.assert_close(flipped[f"{end}_kps"][0, :n], 240 - plain[f"{end}_kps"][0, :n])
+        assert torch.equal(flipped[f"{end}_kps"][:, n:], plain[f"{end}_kps"][:, n:])
+        assert torch.equal(flipped[f"{end}_kps"][1], plain[f"{end}_kps"][1])
+        x1, y1, x2, y2 = plain[f"{end}_bbox"]
+        torch.testing.assert_close(flipped[f"{end}_bbox"], torch.stack((240 - x2, y1, 240 - x1, y2)))
+    assert flipped["pckthres"] == plain["pckthres"]
+
+
+def test_only_training_pairs_are_mirrored(own_datapath):
+    rewrite(
+        own_datapath / "PF-PASCAL/val_pairs.csv", lambda rows: [rows[0], *([*r[:3], 1] for r in rows[1:])]
+    )
+    dataset = BENCHMARKS["pfpascal"](own_datapath, "val")
+    assert not any(dataset.annotation(i)["flip"] for i in range(len(dataset)))
+
+
+def test_key_points_count_where_both_images_have_them(own_datapath):
+    """Image k of the tiny PF-PASCAL lacks key-point k: 8 of 10 are left; then none."""
+    dataset = BENCHMARKS["pfpascal"](own_datapath, "val")
+    assert dataset.annotation(0)["n_pts"] == 8
+    for path in (own_datapath / "PF-PASCAL/Annotations/cat").iterdir():
+        content = loadmat(path)
+        savemat(path, {"kps": np.full((10, 2), np.nan), "bbox": content["bbox"]})
+    sample = BENCHMARKS["pfpascal"](own_datapath, "val", "bbox-kp")[0]
+    assert sample["n_pts"] == 0
+    assert (sample["src_kps"] == -1).all()
+    assert sample["pckthres"] == 0
+
+
+def test_pairs_that_leak_from_training_are_marked_in_either_order(own_datapath):
+    folder = own_datapath / "PF-PASCAL"
+    names = [f"2008_00000{k}_cat.jpg" for k in range(4)]
+    header = ["source_image", "target_image", "class"]
+    tiny.write_csv(folder / "trn_pairs.csv", [header, [names[0], names[1], 8], [names[2], names[3], 8]])
+    test = [header, [names[0], names[1], 8], [names[3], names[2], 8], [names[0], names[2], 8]]
+    tiny.write_csv(folder / "test_pairs.csv", test)
+    dataset = BENCHMARKS["pfpascal"](own_datapath, "test")
+    assert [dataset.annotation(i)["leaked"] for i in range(3)] == [1, 1, 0]
+    (folder / "trn_pairs.csv").unlink()
+    dataset = BENCHMARKS["pfpascal"](own_datapath, "test")
+    assert [dataset.annotation(i)["leaked"] for i in range(3)] == [-1, -1, -1]  # not known
+
+
+def test_older_pair_lists_mean_the_same(own_datapath):
+    """Prefixed paths, columns in another order, further and unnamed columns, semicolons, a BOM."""
+    before = {name: BENCHMARKS[name](own_datapath, "test").annotation(2) for name in ("pfpascal", "pfwillow")}
+    before["caltech"] = BENCHMARKS["caltech"](own_datapath, "test").annotation(2)
+
+    def prefixed(rows: list[list[str]]) -> list[list[str]]:
+        prefix = "PF-dataset-PASCAL/JPEGImages/"
+        old = [[row[2], prefix + row[0], prefix + row[1], "1;2", "3;4"] for row in rows[1:]]
+        return [["class", "source_image", "target_image", "XA", "YA"], *old]
+
+    rewrite(own_datapath / "PF-PASCAL/test_pairs.csv", prefixed)
+    rewrite(own_datapath / "PF-WILLOW/test_pairs.csv", lambda rows: [[*r[:2], "", *r[2:]] for r in rows])
+    path = own_datapath / "Caltech-101/test_pairs_caltech_with_category.csv"
+    rewrite(path, lambda rows: [[value.replace(",", ";") for value in row] for row in rows])
+    path.write_text("\ufeff" + path.read_text())
+    for name, expected in before.items():
+        found = BENCHMARKS[name](own_datapath, "test").annotation(2)
+        assert found["category"] == expected["category"]
+        assert found["src_key"] == expected["src_key"]
+        assert torch.equal(found["trg_kps"], expected["trg_kps"])
+
+
+@pytest.mark.parametrize(
+    ("name", "thres", "expected"),
+    [
+        ("pfpascal", "auto", "img"),
+        ("pfwillow", "auto", "bbox"),
+        ("spair", "auto", "bbox"),
+        ("caltech", "auto", "img"),
+        ("pfpascal", "bbox", "bbox"),
+        ("pfpascal", "bbox-kp", "bbox-kp"),
+        ("pfwillow", "bbox-kp", "bbox-kp"),
+        ("pfwillow", "img", "img"),
+        ("spair", "bbox-kp", "bbox-kp"),
+    ],
+)
+def test_thresholds_by_definition(datapath, name, thres, expected):
+    sample = BENCHMARKS[name](datapath, "test", thres).annotation(1)
+    kps = sample["trg_kps"][:, : sample["n_pts"]]
+    box = sample["trg_bbox"]
+    values = {
+        "img": torch.tensor(240.0),
+        "bbox": kps.max() + 1 if name == "pfwillow" else (box[2:] - box[:2]).max(),
+        "bbox-kp": (kps.amax(1) - kps.amin(1)).max(),
+    }
+    torch.testing.assert_close(sample["pckthres"], values[expected])
+
+
+def test_thresholds_and_splits_that_a_benchmark_lacks(datapath):
+    with pytest.raises(UserError, match=r"--thres bbox: benchmark caltech .* only auto, img"):
+        BENCHMARKS["caltech"](datapath, "test", "bbox")
+    with pytest.raises(UserError, match="pfwillow has no split 'trn', only test"):
+        BENCHMARKS["pfwillow"](datapath, "trn")
+
+
+def test_opening_spair_reads_no_annotation(own_datapath):
+    shutil.rmtree(own_datapath / "SPair-71k/PairAnnotation")
+    shutil.rmtree(own_datapath / "SPair-71k/JPEGImages")
+    assert len(BENCHMARKS["spair"](own_datapath, "trn")) == 8
+
+
+def test_spair_without_key_points_or_grades(own_datapath):
+    path = next((own_datapath / "SPair-71k/PairAnnotation/test").glob("000000-*"))
+    content = json.loads(path.read_text()) | {"src_kps": [], "trg_kps": []}
+    del content["truncation"]
+    path.write_text(json.dumps(content))
+    sample = BENCHMARKS["spair"](own_datapath, "test")[0]
+    assert sample["n_pts"] == 0
+    assert (sample["truncation"], sample["occlusion"]) == (-1, 0)
+
+
+def gray_ramp() -> np.ndarray:
+    return np.linspace(0, 255, 64 * 48).reshape(48, 64).astype(np.uint8)
+
+
+def odd_images() -> dict[str, tuple[Image.Image, dict[str, Any]]]:
+    """The same gray ramp of 64 x 48 pixels in many forms, with the arguments that save it."""
+    gray = Image.fromarray(gray_ramp())
+    alpha = gray.convert("RGBA")
+    alpha.putalpha(90)
+    turned = Image.Exif()
+    turned[0x0112] = 6  # orientation: turn by 90° for display
+    return {
+        "gray.png": (gray, {}),
+        "gray.jpg": (gray, {"quality": 100}),
+        "gray and alpha.png": (gray.convert("LA"), {}),
+        "cmyk.jpg": (gray.convert("RGB").convert("CMYK"), {"quality": 100}),
+        "palette.png": (gray.convert("P"), {}),
+        "palette with transparency.png": (gray.convert("P"), {"transparency": bytes(range(256))}),
+        "palette with a transparent colour.gif": (gray.convert("P"), {"transparency": 7}),
+        "alpha.png": (alpha, {}),
+        "16 bit.png": (Image.fromarray(gray_ramp().astype(np.uint16) * 257), {}),
+        "16 bit.tiff": (Image.fromarray(gray_ramp().astype(np.uint16) * 257), {}),
+        "32 bit.tiff": (Image.fromarray(gray_ramp().astype(np.int32) * 257), {}),
+        "orientation.jpg": (gray.convert("RGB"), {"quality": 100, "exif": turned}),
+    }
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("form", odd_images())
+def test_odd_but_valid_images_are_the_images_they_show(own_datapath, form):
+    image, options = odd_images()[form]
+    dataset = BENCHMARKS["pfwillow"](own_datapath, "test", img_side=48)
+    image.save(own_datapath / "PF-WILLOW" / form, **options)
+    plain = own_datapath / "PF-WILLOW" / "plain.png"
+    Image.fromarray(gray_ramp()).convert("RGB").save(plain)
+    expected = dataset.image("plain.png")
+    assert dataset.size(form) == (64, 48)
+    assert (dataset.image(form) - expected).abs().max() < 0.12  # JPEG's and CMYK's rounding; white is 2.6
+
+
+def process(item: int) -> int:
+    return os.getpid()
+
+
+@pytest.mark.filterwarnings("error")
+def test_workers_stay_from_one_epoch_to_the_next(monkeypatch):
+    monkeypatch.setattr(
+        os, "sched_getaffinity", lambda _: {0}, raising=False
+    )  # more workers than cores: no advice
+    load = Loader(process, 2)
+    epochs = [{int(pid) for batch, _ in load([[0], [1], [2]]) for pid in batch} for _ in range(3)]
+    assert epochs[0] == epochs[1] == epochs[2]
+    assert len(epochs[0]) == 2
+    assert os.getpid() not in epochs[0]
+    assert [batch.tolist() for batch, _ in Loader(abs, 0)([[-1, 2], [], [3]]) if batch is not None] == [
+        [1, 2],
+        [3],
+    ]

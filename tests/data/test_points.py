@@ -1,0 +1,115 @@
+"""Points of an image as people and annotation programs write them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dhpf.common.errors import UserError
+from dhpf.data.annotated_points import read_points
+
+IMAGE = Path("photographs/cat.jpg")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "10.5,20\n-3,40",
+        "10.5 20\n-3 40\n",
+        "10.5;20\n-3;40",
+        "10,5;20\n-3;40",
+        "10,5\t20\n-3\t40",
+        "\ufeffx,y\r\n10.5, 20\r\n\r\n-3 , 40\r\n",
+        "x;y\n10,5;20\n-3;40",
+        "# of the cat\n10.5,20  # eye\n  (-3, 40)\n",
+        "left eye,10.5,20\nnose 2,-3,40",
+        "10.5,20,left eye\n-3,40,nose",
+        "1,left eye,10.5,20\n2,nose,-3,40",
+        "name,y,x\nleft eye,20,10.5\nnose,40,-3",
+        "source_x,source_y,target_x,target_y,confidence\n10.5,20,1,2,0.5\n-3,40,3,4,0.5",
+        "10.5,20\n−3,40",  # a typographer's minus
+        "[[10.5, 20], [-3, 40]]",
+        "[10.5, 20]\n[-3, 40]",
+    ],
+)
+def test_lines_are_read_as_they_come(text: str) -> None:
+    assert read_points(text, IMAGE) == [(10.5, 20), (-3, 40)]
+
+
+def test_a_line_may_hold_several_points() -> None:
+    assert read_points("1,2 3,4 5,6\n7,8", IMAGE) == [(1, 2), (3, 4), (5, 6), (7, 8)]
+
+
+LABELME = {
+    "imagePath": "cat.jpg",
+    "shapes": [
+        {"label": "eye", "shape_type": "point", "points": [[10.5, 20]]},
+        {"label": "box", "shape_type": "rectangle", "points": [[0, 0], [9, 9]]},
+        {"label": "nose", "shape_type": "point", "points": [[-3, 40]]},
+    ],
+}
+COCO = {
+    "images": [{"id": 7, "file_name": "dog.jpg"}, {"id": 8, "file_name": "a/cat.jpg"}],
+    "annotations": [
+        {"image_id": 7, "keypoints": [1, 1, 2]},
+        {"image_id": 8, "keypoints": [10.5, 20, 2, 0, 0, 0, -3, 40, 1]},
+    ],
+}
+REGIONS = [
+    {"shape_attributes": {"name": "point", "cx": 10.5, "cy": 20}},
+    {"shape_attributes": {"name": "circle", "cx": 1, "cy": 1, "r": 3}},
+    {"shape_attributes": {"name": "point", "cx": -3, "cy": 40}},
+]
+VIA: dict[str, Any] = {
+    "dog.jpg99": {"filename": "dog.jpg", "regions": []},
+    "cat.jpg123": {"filename": "cat.jpg", "regions": REGIONS},
+}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        LABELME,
+        COCO,
+        VIA,
+        {"_via_settings": {}, "_via_img_metadata": VIA},
+        {"cat.jpg123": {"filename": "other.jpg", "regions": {str(k): r for k, r in enumerate(REGIONS)}}},
+        {"matches": [{"source": [10.5, 20]}, {"source": [-3, 40]}]},
+    ],
+)
+def test_what_annotation_programs_write_is_read(content: Any) -> None:
+    assert read_points(json.dumps(content, indent=1), IMAGE) == [(10.5, 20), (-3, 40)]
+
+
+def test_the_table_of_via_is_read() -> None:
+    lines = [
+        "filename,file_size,file_attributes,region_count,region_id,region_shape_attributes,region_attributes"
+    ]
+    for name, number, region in [
+        ("dog.jpg", 0, REGIONS[0]),
+        *(("cat.jpg", k, r) for k, r in enumerate(REGIONS)),
+    ]:
+        shape = json.dumps(region["shape_attributes"]).replace('"', '""')
+        lines.append(f'{name},123,"{{}}",3,{number},"{shape}","{{}}"')
+    assert read_points("\n".join(lines), IMAGE) == [(10.5, 20), (-3, 40)]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1,2\n3", r"line 2: '3' is not a point x,y"),
+        ("1,2,3", r"line 1: '1,2,3' is not a point x,y"),
+        ("eye,nose", r"line 1: 'eye,nose' is not a point x,y"),
+        ("x,y\n1;2;3\n5", r"line 3: '5' is not"),
+        ("10,5 20,5", r"'10,5 20,5' is two points, or one with decimal commas: write x;y"),
+        ('{"shapes": 3}', r"not JSON of labelme, COCO or VGG Image Annotator"),
+        (
+            '{"a": {"filename": "a.jpg"}, "b": {"filename": "b.jpg"}}',
+            r"2 images, none of which is cat\.jpg: a\.jpg",
+        ),
+    ],
+)
+def test_what_is_no_point_is_told(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read_points(text, IMAGE)

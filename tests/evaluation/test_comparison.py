@@ -1,0 +1,277 @@
+"""compare.py: common pairs, right differences, intervals and p, in every format; hostile names stay in their cells."""
+
+import csv
+import io
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import bootstrap
+
+from dhpf.common.errors import UserError
+from dhpf.evaluation import intervals
+from dhpf.evaluation.comparison import aligned, compare
+from dhpf.evaluation.figures import measure, score
+from dhpf.evaluation.intervals import mcnemar
+from dhpf.report import comparison
+from dhpf.report.formats import WRITERS
+from dhpf.report.page import Section
+from tests.evaluation.test_evaluation import random_pairs, table_of
+from tests.helpers.commands import Outcome, run, succeed
+from tests.helpers.places import ROOT
+from tests.report.test_report import HOSTILE, Page
+
+ON = "--img-side 64 --workers 0 --no-download"
+
+
+def moved(table: pd.DataFrame, seed: int = 1) -> pd.DataFrame:
+    """The same pairs with other predictions."""
+    noise = np.random.default_rng(seed).normal(0, 1, (len(table), 2))
+    values = (table[["predicted_x", "predicted_y"]] + noise).astype("float32")
+    return table.assign(predicted_x=values.predicted_x, predicted_y=values.predicted_y)
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    pairs = random_pairs(2, 30)
+    for i, (sample, _) in enumerate(pairs):
+        sample |= {"category": "cat" if i % 3 else "dog", "occlusion": i % 4 - 1}
+    return table_of(pairs)
+
+
+def test_differences_have_the_intervals_of_differences(table: pd.DataFrame) -> None:
+    other = moved(table)
+    found = compare({"a": table, "b": other}, (0.05, 0.1), "auto")
+    rows = {(row["run"], row["name"], row["average"]): row for row in found.figures}
+    assert len(rows) == 2 * 2 * 3
+    for name, own in (("a", table), ("b", other)):
+        for figure in score(own, (0.05, 0.1))["totals"]:
+            if figure["frame"] == "20x20 frame":
+                row = rows[name, figure["name"], figure["average"]]
+                assert row["value"] == pytest.approx(figure["value"])
+                for kind in ("interval", "interval_by_image"):
+                    assert row[kind] == pytest.approx(figure[kind])
+    before, after = (measure(own, (0.1,))[0][1].to_numpy() for own in (table, other))
+    row = rows["b", "PCK@0.1", "pairs"]
+    assert row["difference"] == pytest.approx(after.mean() - before.mean())
+    scipys = bootstrap(
+        (after - before,), np.mean, n_resamples=intervals.RESAMPLES, method="percentile",
+        random_state=np.random.default_rng(intervals.SEED),
+    )  # fmt: skip
+    assert row["difference_interval"] == pytest.approx(list(scipys.confidence_interval), abs=1e-9)
+
+    a, b = (measure(own, (0.1,))[1][1].to_numpy() > 0 for own in (table, other))
+    row = rows["b", "PCK@0.1", "key-points"]
+    assert (row["only_first"], row["only_here"]) == ((a & ~b).sum(), (b & ~a).sum())
+    assert row["p"] == mcnemar(row["only_first"], row["only_here"])
+    assert "p" not in rows["b", "PCK@0.1", "pairs"]
+
+
+def test_groups_are_those_of_a_run(table: pd.DataFrame) -> None:
+    other = moved(table)
+    found = compare({"a": table, "b": other}, (0.1,), "auto")
+    groups = {(group["by"], group["group"]): group for group in found.groups}
+    both = [score(own, (0.1,)) for own in (table, other)]
+    for name in ("cat", "dog"):
+        values = [scored["categories"][name][0]["value"] for scored in both]
+        assert groups["category", name]["values"] == pytest.approx(values)
+        assert groups["category", name]["differences"] == pytest.approx([values[1] - values[0]])
+    for grade, figures in both[0]["difficulty"]["occlusion"].items():
+        assert groups["occlusion", grade]["values"][0] == pytest.approx(figures[0]["value"])
+        assert groups["occlusion", grade]["n_pairs"] == figures[0]["n_pairs"]
+
+
+def test_a_run_compared_with_itself_has_no_difference(table: pd.DataFrame) -> None:
+    found = compare({"a": table, "b": table.copy(), "c": moved(table)}, (0.1,), "auto")
+    for row in found.figures:
+        if row["run"] == "b":
+            assert (row["difference"], row["difference_interval"]) == (0, [0, 0])
+            assert row.get("p", 1) == 1
+    assert found.changed["b"] == []
+    change = [pair["change"] for pair in found.changed["c"]]
+    assert change == sorted(change, reverse=True)
+    assert change[0] > 0 > change[-1]
+
+
+def test_other_lists_are_reduced_to_the_common_pairs(table: pd.DataFrame) -> None:
+    """Under other numbers, in another order, with pairs that the other has not."""
+    shuffled = moved(table)
+    shuffled = shuffled[shuffled.pair > 3].assign(pair=100 - shuffled.pair).sort_values(["pair", "point"])
+    reduced, words = aligned({"a": table[table.pair < 25], "b": shuffled})
+    assert words == "reduced to the 21 pairs that all have: a of 25, b of 26"
+    for name, own in (("a", table), ("b", moved(table))):
+        pd.testing.assert_frame_equal(reduced[name], own[own.pair.between(4, 24)].reset_index(drop=True))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda table: table.assign(img_side=40), "its img_side is 40, that of a is 20"),
+        (lambda table: table.assign(auto_thres="img"), "its auto_thres is img, that of a is bbox"),
+        (lambda table: table.assign(benchmark="spair"), "its benchmark is spair"),
+        (lambda table: table.assign(source="z" + table.source), "no pair that all of them have"),
+        (lambda table: table.assign(target_x=table.target_x + 1), "other key-points or another box"),
+        (lambda table: table.assign(bbox_width=table.bbox_width + 1), "other key-points or another box"),
+        (lambda table: table[table.pair == 4], "no pair that all of them have has a key-point"),
+    ],
+)
+def test_what_does_not_compare_is_refused(table: pd.DataFrame, change: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        compare({"a": table, "b": change(table)}, (0.1,), "auto")
+
+
+# The program
+
+
+@pytest.fixture(scope="module")
+def home(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two runs in logs/, and one of them as another's predictions."""
+    home = tmp_path_factory.mktemp("home")
+    (home / "Datasets_DHPF").symlink_to(data)
+    on = f"test.py --benchmark spair --datapath {data} --device cpu {ON}"
+    succeed(home, f"{on} --raw --logpath raw")
+    succeed(home, f"{on} --raw --layers 2,3 --voting none --thres img --logpath few")
+    table = pd.read_csv(home / "logs/raw/predictions.csv.gz")
+    lines = table[["pair", "point"]].assign(
+        x=table.predicted_x / 64 * table.target_width, y=table.predicted_y / 64 * table.target_height
+    )
+    lines.to_csv(home / "theirs.csv", index=False)
+    return home
+
+
+def compared(home: Path, arguments: str) -> Outcome:
+    return run(home, f"compare.py {arguments} --datapath Datasets_DHPF --workers 0 --no-download")
+
+
+def test_runs_and_predictions_of_others_are_compared(home: Path) -> None:
+    out = compared(home, "logs/raw theirs.csv --benchmark spair --img-side 64").out
+    first, *lines = out.splitlines()
+    assert first == "raw, theirs.csv: all on the same 8 pairs"
+    (row,) = [line for line in lines if line.startswith("theirs.csv") and " key-points " in line]
+    assert re.search(r" \+0\.00 +\[0\.00, 0\.00\] +\[0\.00, 0\.00\] +0 +0 +1$", row)
+    assert "PCK@0.1 by viewpoint" in out
+    assert "independent" in out
+
+
+def test_other_thresholds_are_refused_unless_one_is_said(home: Path) -> None:
+    outcome = compared(home, "logs/raw logs/few")
+    assert outcome.code == 2
+    assert "raw with auto, few with img" in outcome.err
+    out = compared(home, "logs/raw logs/few --thres img --alpha 0.05 0.1").out
+    assert "threshold img" in out
+    assert "PCK@0.05" in out
+    layers = out.split("select each layer")[1].splitlines()
+    assert layers[1].split() == ["Layer", "raw", "few"]
+    assert [line.split()[1:] for line in layers[2:5]] == [["1.000", "0.000"]] * 2 + [["1.000", "1.000"]]
+
+
+def test_a_page_shows_the_pairs_that_changed_most_twice(home: Path, undrawn: None) -> None:
+    out = compared(home, "logs/raw logs/few --thres img --format html --out out.html")
+    assert out.out == "written: out.html\n"
+    page = Page((home / "out.html").read_text())
+    captions = page.text("figcaption")
+    assert captions
+    assert captions[::2] == [caption.replace(": few", ": raw") for caption in captions[1::2]]
+    gone = run(
+        home, "compare.py logs/raw logs/few --thres img --format html --datapath nowhere --no-download"
+    ).out
+    assert not Page(gone).images()
+    assert "No pictures: " in gone
+
+
+def test_mistakes_are_told(home: Path) -> None:
+    for arguments, message in (
+        ("logs/raw", "two runs or more"),
+        ("logs/raw logs/raw", "give each run once"),
+        ("logs/raw nowhere", "nowhere: there is no such file"),
+        ("logs/raw theirs.csv", "theirs.csv"),  # without --benchmark and --img-side it fits raw's
+    ):
+        outcome = compared(home, arguments)
+        assert message in outcome.err + outcome.out
+    shutil.copytree(home / "logs/raw", home / "other/raw")
+    outcome = compared(home, "logs/raw other/raw")
+    assert outcome.out.startswith("logs/raw, other/raw: all on the same 8 pairs\n")
+
+
+def test_the_document_runs(home: Path, tmp_path: Path, undrawn: None) -> None:
+    for name, run_of in (("before", "raw"), ("after", "raw")):
+        shutil.copytree(home / "logs" / run_of, tmp_path / "logs" / name)
+    shutil.copy(home / "theirs.csv", tmp_path)
+    (tmp_path / "Datasets_DHPF").symlink_to(home / "Datasets_DHPF")
+    text = (ROOT / "docs" / "comparing.md").read_text()
+    commands = re.findall(r"^python (compare.py .*)", text, re.M)
+    assert len(commands) == 3
+    for command in commands:
+        arguments = command.removeprefix("compare.py ").replace("pfpascal", "spair --img-side 64")
+        assert compared(tmp_path, arguments).code == 0, command
+    assert (tmp_path / "compared.html").is_file()
+
+
+# Formats
+
+TURNED = "\u202egpj.tac\u202c \u05d0\u05d1"
+NAMES = [
+    HOSTILE,
+    "| x | y |\n| --- |",
+    r"\input{/etc/passwd} & % $x$ ~^_#",
+    TURNED,
+    "../" * 5,
+    "x" * 4000,
+    "=1+1",
+    '","',
+]
+
+
+@pytest.fixture(scope="module")
+def hostile() -> Any:
+    pairs = random_pairs(5, 24)
+    for i, (sample, _) in enumerate(pairs):
+        name = NAMES[i % len(NAMES)]
+        sample |= {"category": name, "src_key": name + str(i), "trg_key": name}
+    table = table_of(pairs)
+    return compare(dict(zip(NAMES[:2], (table, moved(table)), strict=True)), (0.1,), "auto")
+
+
+def test_hostile_names_stay_in_their_cells(hostile: Any) -> None:
+    sections = comparison.sections(hostile)
+    tables = [part for part in sections if part.rows]
+    written = {form: write(comparison.title_of(hostile), sections) for form, write in WRITERS.items()}
+    for form in ("text", "markdown", "latex"):
+        assert not re.search("[\u202a-\u202e\u2066-\u2069]", written[form]), form
+        assert "x" * 100 not in written[form]
+    rows = [line for line in written["markdown"].splitlines() if line.startswith("|")]
+    columns = [len(part.header) for part in tables for _ in range(len(part.rows) + 2)]
+    assert [len(re.findall(r"(?<!\\)\|", row)) - 1 for row in rows] == columns
+    assert not re.search(r"(?<!\\)<", written["markdown"])
+    # Every backslash, brace and special of a cell is LaTeX's own way to write it.
+    assert r"\input" not in written["latex"]
+    for part, body in zip(
+        tables, re.findall(r"\\hline\n(.*?)\\end\{tabular\}", written["latex"], re.S), strict=True
+    ):
+        for row in filter(None, body.replace(r"\hline", "").splitlines()):
+            assert row.endswith(r" \\")
+            assert len(re.findall(r"(?<!\\)&", row)) == len(part.header) - 1
+            assert not re.search(r"(?<!\\)[%#_]", row)
+            plain = re.sub(r"\$(-|\\[a-z]+)\$|\\\$", "", row)
+            assert "$" not in plain
+    rows = list(csv.reader(io.StringIO(written["csv"])))
+    assert len(rows) == sum(len(part.rows) + 1 for part in tables)
+    assert {name for name in NAMES if any(name in row for row in rows)} == set(NAMES)
+    page = Page(written["html"])
+    assert any(HOSTILE in text for text in page.text("td"))
+
+
+def test_a_table_in_every_format() -> None:
+    sections = [Section("Cats & dogs", ["Run", "PCK"], [["a_b", 1.5], ["c", 10]], text="Of <two>.")]
+    written = {form: write("Title", sections) for form, write in WRITERS.items()}
+    assert written["text"] == "Title\n\nCats & dogs\nOf <two>.\nRun  PCK\na_b  1.5\nc     10\n"
+    assert (
+        written["markdown"].split("\n\n")[3] == "| Run | PCK |\n| --- | ---: |\n| a_b | 1.5 |\n| c | 10 |\n"
+    )
+    assert "\\caption{Cats \\& dogs}\n\\begin{tabular}{lr}\n\\hline\nRun & PCK \\\\" in written["latex"]
+    assert written["csv"] == "Cats & dogs,Run,PCK\nCats & dogs,a_b,1.5\nCats & dogs,c,10\n"
+    assert Page(written["html"]).text("td") == ["a_b", "1.5", "c", "10"]

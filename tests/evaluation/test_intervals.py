@@ -1,0 +1,134 @@
+"""Intervals and tests of differences: equal to scipy's and statsmodels', wide enough, and the same again."""
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import bootstrap
+
+from benchmarks.coverage import covered
+from dhpf.evaluation import intervals
+from dhpf.evaluation.figures import measure, score
+from dhpf.evaluation.intervals import Means, by_images, by_pairs, mcnemar, resampled
+from tests.evaluation.test_evaluation import make_pair, random_pairs, table_of
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    """40 pairs of 12 images, some without key-points, in two categories."""
+    pairs = random_pairs(0, 40)
+    ends = list(product("abcdefgh", "ijklm"))
+    for (sample, _), (source, target) in zip(pairs, ends, strict=True):
+        sample |= {"src_key": source, "trg_key": target, "category": "cat" if source < "d" else "dog"}
+    return table_of(pairs)
+
+
+def scipys(values: Any, statistic: Any) -> list[float]:
+    """scipy's interval from the resamples that we draw: the generator's draws are the same."""
+    found = bootstrap(
+        values, statistic, n_resamples=intervals.RESAMPLES, method="percentile", paired=True,
+        vectorized=False, random_state=np.random.default_rng(intervals.SEED),
+    )  # fmt: skip
+    return list(found.confidence_interval)
+
+
+def test_intervals_by_pairs_are_scipys(table: pd.DataFrame) -> None:
+    totals = score(table, (0.1,))["totals"]
+    (_, by_pair), (_, by_point), *_ = measure(table, (0.1,))
+    assert totals[0]["interval"] == pytest.approx(scipys((by_pair.to_numpy(),), np.mean), abs=1e-9)
+
+    points = by_point.groupby(level=0)
+    groups = table[table.n_pts > 0].drop_duplicates("pair").category.to_numpy() == "cat"
+
+    def of_points(hits: Any, n: Any) -> float:
+        return hits.sum() / n.sum()
+
+    def of_categories(hits: Any, n: Any, cat: Any) -> float:
+        return np.mean([hits[g].sum() / n[g].sum() for g in (cat > 0, cat == 0) if g.any()])
+
+    sums = points.sum().to_numpy(), points.size().to_numpy()
+    assert totals[1]["interval"] == pytest.approx(scipys(sums, of_points), abs=1e-9)
+    assert totals[2]["interval"] == pytest.approx(scipys((*sums, groups), of_categories), abs=1e-9)
+
+
+def test_intervals_by_images_weigh_pairs_by_the_product_of_counts(table: pd.DataFrame) -> None:
+    figure = score(table, (0.1,))["totals"][0]
+    _, values = measure(table, (0.1,))[0]
+    pairs = table[table.n_pts > 0].drop_duplicates("pair")
+    names = list(dict.fromkeys([*pairs.source, *pairs.target]))
+    rng, means = np.random.default_rng(intervals.SEED), []
+    for _ in range(intervals.RESAMPLES):
+        chosen = [names[i] for i in rng.integers(0, len(names), len(names))]
+        weights = [chosen.count(s) * chosen.count(t) for s, t in zip(pairs.source, pairs.target, strict=True)]
+        if sum(weights):
+            means.append(np.average(values, weights=weights))
+    assert figure["interval_by_image"] == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=1e-9)
+
+
+def test_images_that_pairs_share_make_the_interval_wider() -> None:
+    """Ten images, some easy and some hard; every pair of them is as good as its source."""
+    pairs = []
+    for i, (a, b) in enumerate(product(range(10), repeat=2)):
+        target = np.full((4, 2), 5.0)
+        off = np.array([[0.0 if k < 4 * a / 9 else 9.0, 0.0] for k in range(4)])
+        pairs.append(make_pair(i, target, target, target + off, src_key=f"{a}.jpg", trg_key=f"{b}.jpg"))
+    figure = score(table_of(pairs), (0.1,))["totals"][0]
+    (low, high), (lower, higher) = figure["interval"], figure["interval_by_image"]
+    assert lower < low < figure["value"] < high < higher
+    assert higher - lower > 2 * (high - low)
+
+
+def test_groups_have_intervals_of_their_own(table: pd.DataFrame) -> None:
+    found = score(table, (0.1,))
+    for name, (figure, *_) in found["categories"].items():
+        low, high = figure["interval"]
+        assert low < figure["value"] < high, name
+    one = score(table[table.pair == table.pair[0]], (0.1,))["totals"][0]
+    assert (one["interval"], one["interval_by_image"]) == (None, None)
+    assert "'interval_by_image' of images" in found["intervals"]
+
+
+def test_blocks_change_nothing(table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = score(table, (0.1,))
+    monkeypatch.setattr(intervals, "BLOCK", 500)
+    assert score(table, (0.1,)) == before
+
+
+@pytest.mark.parametrize(
+    ("only_first", "only_second", "p"),
+    [  # statsmodels.stats.contingency_tables.mcnemar(exact=True)
+        (0, 0, 1.0),
+        (0, 1, 1.0),
+        (5, 12, 0.143463134765625),
+        (30, 31, 1.0),
+        (120, 80, 0.005685155996750306),
+        (2000, 1700, 8.738822275817724e-07),
+        (900, 1400, 1.5282546629842897e-25),
+    ],
+)
+def test_mcnemars_test_is_statsmodels(only_first: int, only_second: int, p: float) -> None:
+    assert mcnemar(only_first, only_second) == pytest.approx(p, rel=1e-9, abs=1e-300)
+
+
+def test_the_headlines_interval_covers_the_truth() -> None:
+    """A tenth of what benchmarks/coverage.py draws: 100 lists of 200 pairs."""
+    by_pair, by_image = covered(100)
+    assert 0.88 <= by_pair <= 1  # three deviations of 100 draws around 95 %
+    assert by_image >= by_pair
+
+
+def test_few_images_of_many_pairs_take_no_more_memory() -> None:
+    names = np.tile(list("abcdefgh"), 1000)
+    assert max(block.size for block in by_images(names, names[::-1])) <= intervals.BLOCK
+
+
+def test_weights_are_counts() -> None:
+    assert {float(w.sum()) for block in by_pairs(7) for w in block} == {7}
+    weights = np.concatenate(list(by_images(list("aab"), list("bcc"))))
+    means = Means(np.eye(3), np.ones((3, 3)), np.zeros(3, dtype=bool), np.zeros(3, dtype=np.int64))
+    (shares,) = resampled(means, iter([weights]), [np.arange(3)])
+    total = weights.sum(1)
+    assert np.isnan(shares[total == 0]).all()
+    assert shares[total > 0] == pytest.approx(weights[total > 0] / total[total > 0, None])

@@ -1,0 +1,385 @@
+"""Predictions of other methods, in files and asked of callables, give the figures that ours would give."""
+
+import codecs
+import gzip
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from dhpf import evaluate
+from dhpf.common.errors import UserError
+from dhpf.data import open_benchmark
+from dhpf.data.benchmark import Pair
+from dhpf.data.caltech import Caltech
+from dhpf.data.pfwillow import PFWillow
+from dhpf.data.spair import SPair
+from dhpf.evaluation.external_predictions import PairNumbers, others_rows, read_others
+from dhpf.evaluation.figures import measure, score
+from dhpf.evaluation.predictions import read_predictions, table_of
+from tests.helpers import tiny
+from tests.helpers.commands import refused, succeed
+from tests.helpers.places import ROOT, SHARED
+
+needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason="no benchmark data beside the repository")
+ON = "test.py --benchmark pfpascal --img-side 64 --workers 0 --device cpu --no-download"
+
+
+@pytest.fixture(scope="module")
+def ours(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of our own."""
+    home = tmp_path_factory.mktemp("ours")
+    succeed(home, f"{ON} --datapath {data} --raw --logpath ours")
+    return home / "logs" / "ours"
+
+
+@pytest.fixture(scope="module")
+def lines(ours: Path) -> pd.DataFrame:
+    """Its predictions as others write them: in pixels of the stored target image."""
+    table = read_predictions(ours / "predictions.csv.gz").astype({"predicted_x": float, "predicted_y": float})
+    return pd.DataFrame({
+        "pair": table.pair, "source": table.source, "target": table.target, "point": table.point,
+        "x": table.predicted_x / 64 * table.target_width, "y": table.predicted_y / 64 * table.target_height,
+        "confidence": 0.5,
+    })  # fmt: skip
+
+
+def figures(folder: Path) -> dict[str, Any]:
+    found = json.loads((folder / "results.json").read_text())["figures"]
+    del found["layer_selection"]
+    return found
+
+
+def csv(lines: pd.DataFrame) -> bytes:
+    return lines.to_csv(index=False).encode()
+
+
+def named(lines: pd.DataFrame) -> pd.DataFrame:
+    """Names as somebody else's machine has them, nothing in order."""
+    mixed = lines.drop(columns=["pair", "confidence"]).sample(frac=1, random_state=0)
+    return mixed.assign(
+        source=r"C:\data" + "\\" + mixed.source.str.replace("/", "\\"), target="/home/me/x/" + mixed.target
+    )
+
+
+FORMS = {
+    "by number": csv,
+    "by name": lambda lines: csv(named(lines)),
+    "by last part": lambda lines: csv(named(lines).assign(source=lines.source.str.rpartition("/")[2])),
+    "without ending": lambda lines: csv(
+        lines.drop(columns="pair").replace({"target": r"\.jpg$"}, "", regex=True)
+    ),
+    "by both": lambda lines: csv(lines.assign(pair=lines.pair.astype(float))),
+    "byte-order mark, semicolons": lambda lines: (
+        codecs.BOM_UTF8 + lines.to_csv(index=False, sep=";").encode()
+    ),
+    "packed": lambda lines: gzip.compress(csv(lines)),
+    "JSON lines": lambda lines: named(lines).to_json(orient="records", lines=True).encode(),
+    "JSON lines, byte-order mark": lambda lines: (
+        codecs.BOM_UTF8 + lines.to_json(orient="records", lines=True).encode()
+    ),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_predictions_give_the_same_figures_in_every_form(
+    data: Path, tmp_path: Path, ours: Path, lines: pd.DataFrame, form: str
+) -> None:
+    (tmp_path / "theirs").write_bytes(FORMS[form](lines))
+    out = succeed(tmp_path, f"{ON} --datapath {data} --from-predictions theirs --logpath theirs").out
+    assert "predictions of theirs" in out
+    theirs, own = figures_of(tmp_path / "logs/theirs"), figures(ours)
+    assert json.loads(json.dumps(theirs)) == own
+
+
+def figures_of(folder: Path) -> dict[str, Any]:
+    results = json.loads((folder / "results.json").read_text())
+    assert results["predictions"]["file"] == "theirs"
+    return results["figures"]
+
+
+def test_predictions_in_the_frame_are_told_apart_from_those_in_the_image(
+    data: Path, tmp_path: Path, ours: Path, lines: pd.DataFrame
+) -> None:
+    table = read_predictions(ours / "predictions.csv.gz")
+    framed = lines.assign(x=table.predicted_x * (240 / 64), y=table.predicted_y * (240 / 64))
+    (tmp_path / "theirs").write_bytes(csv(framed))
+    arguments = f"{ON} --datapath {data} --from-predictions theirs --predictions-frame 240 --logpath theirs"
+    assert "of the 240 frame" in succeed(tmp_path, arguments).out
+    found, own = figures_of(tmp_path / "logs/theirs"), figures(ours)
+    assert found.pop("errors")["pixels"] == pytest.approx(own.pop("errors")["pixels"], abs=1e-5)
+    assert found == own
+
+
+def test_missing_predictions_count_as_wrong_and_are_counted_apart(
+    data: Path, tmp_path: Path, ours: Path, lines: pd.DataFrame
+) -> None:
+    table = read_predictions(ours / "predictions.csv.gz")
+    right = lines.assign(
+        x=table.target_x / 64 * table.target_width, y=table.target_y / 64 * table.target_height
+    )
+    right = right[right.pair != 0]  # one pair wholly, one point by an empty place, one by a missing line
+    right.loc[(right.pair == 1) & (right.point == 0), ["x", "y"]] = np.nan
+    right = right[~((right.pair == 1) & (right.point == 3))]
+    (tmp_path / "theirs").write_bytes(csv(right))
+    out = succeed(tmp_path, f"{ON} --datapath {data} --from-predictions theirs --logpath theirs").out
+    found = figures_of(tmp_path / "logs/theirs")
+    n = [int((table.pair == pair).sum()) for pair in (0, 1)]
+    assert found["n_points_without_prediction"] == n[0] + 2
+    assert f"predictions: {n[0] + 2} of {len(table)} key-points have none and count as wrong" in out
+    by_pair = [0, 100 * (n[1] - 2) / n[1], *[100] * 6]
+    assert found["totals"][0]["value"] == pytest.approx(np.mean(by_pair))
+
+
+def test_our_own_predictions_get_a_report_where_a_folder_is_named(
+    data: Path, tmp_path: Path, ours: Path
+) -> None:
+    out = succeed(tmp_path, f"{ON} --datapath {data} --from-predictions {ours} --logpath again").out
+    again = json.loads((tmp_path / "logs/again/results.json").read_text())
+    assert again["figures"] == json.loads((ours / "results.json").read_text())["figures"]
+    assert out.count("PCK@0.1") == succeed(tmp_path, f"test.py --from-predictions {ours}").out.count(
+        "PCK@0.1"
+    )
+    message = refused(
+        tmp_path, f"{ON} --datapath {data} --split val --from-predictions {ours} --logpath other"
+    )
+    assert "--split test" in message
+
+
+WRONG = {
+    "9,0,1,1": "line 3: there is no pair 9: pfpascal test has 8 here",
+    "0,40,1,1": "line 3: there is no point 40: pair 0 has 8 points",
+    "0,0,2,2": "line 3: point 0 of pair 0 has a prediction in line 2",
+    "-1,0,1,1": "line 3: pair '-1' is no number from 0",
+    "0,left eye,1,1": "line 3: point 'left eye' is no number from 0",
+    "0,,1,1": "line 3: it says no point",
+    ",1,1,1": "line 3: it says neither pair nor source and target",
+    "0,1,1,": "line 3: one of x and y is missing",
+    "0,1,here,1": "line 3: x 'here' is no number",
+    "0,1,inf,1": "line 3: x inf is infinite",
+}
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_wrong_lines_are_named(data: Path, tmp_path: Path, line: str) -> None:
+    (tmp_path / "theirs.csv").write_text(f"pair,point,x,y\n0,0,1,1\n{line}\n")
+    message = refused(tmp_path, f"{ON} --datapath {data} --from-predictions theirs.csv --logpath theirs")
+    assert f"theirs.csv, {WRONG[line]}" in message
+    (tmp_path / "theirs.csv").unlink()
+    rows = [dict(zip(("pair", "point", "x", "y"), row.split(","), strict=True)) for row in ("0,0,1,1", line)]
+    (tmp_path / "theirs.jsonl").write_text("\n\n".join(map(json.dumps, rows)))
+    message = refused(tmp_path, f"{ON} --datapath {data} --from-predictions theirs.jsonl --logpath theirs")
+    assert WRONG[line].removesuffix("in line 2") in message
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "not one prediction|has no column"),
+        ("pair,point,x\n0,0,1\n", "line 2: it says no y"),
+        ("pair,x,y\n0,0,1\n", "line 1: the list has no column point"),
+        ("pair,point,x,y\n", "not one prediction"),
+        ('{"pair": 0}\n[1]\n', "line 1: it says no point"),
+        ('{"pair": 0, "point": true, "x": 1, "y": 1}', "line 1: point 'True' is no number"),
+        ('{"pair": 0, "point": 0, "x": 1, "y": 1}\n{"pair"', "line 2: not a JSON object"),
+    ],
+)
+def test_what_is_no_file_of_predictions_is_refused(
+    data: Path, tmp_path: Path, content: str, message: str
+) -> None:
+    (tmp_path / "theirs").write_text(content)
+    with pytest.raises(UserError, match=message):
+        read_others(tmp_path / "theirs", open_benchmark("pfpascal", data, "test"))
+
+
+class Listed(SPair):
+    """A benchmark whose pairs are given."""
+
+    def __init__(self, *pairs: tuple[str, str, str]) -> None:
+        self.split, self.pairs = "test", []
+        for source, target, category in pairs:
+            self.pairs.append(Pair(0, source, target, self.categories.index(category)))
+
+
+LISTED = Listed(
+    ("JPEGImages/cat/1.jpg", "JPEGImages/cat/2.jpg", "cat"),
+    ("JPEGImages/dog/1.jpg", "JPEGImages/dog/2.jpg", "dog"),
+    ("JPEGImages/cow/3.jpg", "JPEGImages/cow/2.jpg", "cow"),
+    ("JPEGImages/cow/4.jpg", "JPEGImages/cow/5.jpg", "cow"),
+    ("JPEGImages/cow/4.jpg", "JPEGImages/cow/5.jpg", "cow"),
+)
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "category", "found"),
+    [
+        ("JPEGImages/dog/1.jpg", "JPEGImages/dog/2.jpg", "", 1),
+        ("elsewhere/dog/1.jpg", "/dog/2.jpg", "", 1),
+        ("dog/1", "2.jpg", "", 1),
+        ("1.jpg", "2.jpg", "cat", 0),
+        ("1.JPG", "2", "CAT", 0),
+        ("3.jpg", "2.jpg", "", 2),
+        ("3.jpg", "2.jpg", "cat", "spair test has no pair of '3.jpg' and '2.jpg' in category 'cat'"),
+        ("cat/3.jpg", "2.jpg", "", "has no pair"),  # a folder that is a category says it
+        ("2.jpg", "1.jpg", "cat", "has no pair"),  # the other way round is another pair
+        ("1.png", "2.jpg", "cat", "has no pair"),
+        ("/", "2.jpg", "", "has no pair"),
+        ("1.jpg", "2.jpg", "", "are 2 pairs of spair test, such as 0 and 1: say its category"),
+        ("4.jpg", "5.jpg", "cow", "are 2 pairs of spair test, such as 3 and 4: say its number as pair"),
+    ],
+)
+def test_names_match_by_their_last_parts(source: str, target: str, category: str, found: Any) -> None:
+    row = {"source": source, "target": target, "category": category}
+    number_of = PairNumbers(LISTED)
+    if isinstance(found, int):
+        assert number_of(row) == found
+        assert number_of(row | {"pair": found}) == found
+        with pytest.raises(UserError, match="is not"):
+            number_of(row | {"pair": 3})
+    else:
+        with pytest.raises(UserError, match=re.escape(found)):
+            number_of(row)
+
+
+@needs_data
+def test_the_published_programs_predictions_give_its_own_figures(tmp_path: Path) -> None:
+    """Its four pairs as a table of pairs, its predictions as another method's."""
+    pairs = np.load(SHARED / "golden/resnet50/pairs.npz")
+    golden = np.load(SHARED / "golden/resnet50/eval_batch_resnet50.npz")
+    listed, predicted = [], []
+    for b, n in enumerate(pairs["n_pts"]):
+        for end in ("src", "trg"):
+            Image.fromarray(pairs[f"{end}_image"][b]).save(tmp_path / f"{b}-{end}.png")
+        names = {"source": f"{b}-src.png", "target": f"{b}-trg.png"}
+        for k in range(n):
+            ends = [pairs[f"{end}_kps"][b, axis, k] for end in ("src", "trg") for axis in (0, 1)]
+            listed.append(
+                names | dict(zip(("source_x", "source_y", "target_x", "target_y"), ends, strict=True))
+            )
+            x, y = golden["predicted_kps"][b, :, k]
+            predicted.append(names | {"point": k, "x": x, "y": y})
+    (tmp_path / "pairs.csv").write_bytes(csv(pd.DataFrame(listed)))
+    (tmp_path / "theirs").write_bytes(csv(pd.DataFrame(predicted)))
+    on = "test.py --benchmark table --datapath pairs.csv --thres img --workers 0 --logpath theirs"
+    succeed(tmp_path, f"{on} --from-predictions theirs --predictions-frame 240")
+    assert figures_of(tmp_path / "logs/theirs")["totals"][0]["value"] == golden["pck"].mean()
+    table = read_predictions(tmp_path / "logs/theirs/predictions.csv.gz")
+    assert measure(table, (0.1,), "img")[0][1].tolist() == golden["pck"].tolist()
+
+
+@needs_data
+def test_published_outlines_give_the_published_figures(tmp_path: Path) -> None:
+    golden = {
+        name: np.load(SHARED / "golden/datasets.npz")[f"caltech/mask/{name}"]
+        for name in ("index", "predicted", "ltacc", "iou")
+    }
+    data = Caltech(SHARED / "data", "test")
+    rows = [
+        {"pair": pair, "point": k, "x": golden["predicted"][i, 0, k], "y": golden["predicted"][i, 1, k]}
+        for i, pair in enumerate(golden["index"])
+        for k in range(data.annotation(int(pair))["n_pts"])
+    ]
+    (tmp_path / "theirs").write_bytes(csv(pd.DataFrame(rows)))
+    table = table_of(others_rows(read_others(tmp_path / "theirs", data), data, "240")[0], [])
+    found = {what["name"]: values[golden["index"]].to_numpy() for what, values in measure(table, ())}
+    assert found["LT-ACC"] == pytest.approx(golden["ltacc"], abs=1e-12)
+    assert found["IoU"] == pytest.approx(golden["iou"], abs=1e-7)
+
+
+# Matchers
+
+
+@pytest.mark.parametrize("name", ["pfwillow", "synthetic"])
+def test_a_matcher_gets_images_as_shown_and_points_in_their_pixels(name: str, tmp_path: Path) -> None:
+    tiny.make_pfwillow(tmp_path)
+    benchmark = open_benchmark(name, tmp_path, "test", img_side=64, evaluation=True)
+    del benchmark.pairs[6:]
+    answers = iter(map(benchmark.complete, benchmark.pairs))
+
+    def matcher(source: Image.Image, target: Image.Image, points: np.ndarray) -> np.ndarray:
+        assert source.mode == target.mode == "RGB"
+        assert points.dtype == np.float64
+        pair = next(answers)
+        assert points == pytest.approx(pair.src_kps.T)
+        assert (points <= source.size).all()
+        found = pair.trg_kps.T.copy()
+        assert (found <= target.size).all()
+        found[0] = np.nan
+        return found
+
+    found = evaluate(matcher, benchmark, alpha=(0.01, 0.1), folder=tmp_path / "run")
+    n = found.table.groupby("pair").size()
+    assert found.figures["totals"][0]["value"] == pytest.approx((100 * (n - 1) / n).mean())
+    assert found.figures["n_points_without_prediction"] == len(n)
+    assert "count as wrong" in str(found)
+    pd.testing.assert_frame_equal(read_predictions(tmp_path / "run/predictions.csv.gz"), found.table)
+    assert json.loads((tmp_path / "run/results.json").read_text())["figures"] == found.figures
+
+
+def test_an_encoder_sees_every_image_once(tmp_path: Path) -> None:
+    tiny.make_pfwillow(tmp_path)
+    benchmark = PFWillow(tmp_path, "test", evaluation=True)
+    seen: list[str] = []
+
+    def encode(image: Image.Image) -> str:
+        seen.append(image.tobytes().hex())
+        return seen[-1]
+
+    def matcher(source: str, target: str, points: np.ndarray) -> list[list[float]]:
+        assert source in seen
+        assert target in seen
+        return [[0, 0]] * len(points)
+
+    evaluate(matcher, benchmark, encode=encode)
+    assert (
+        len(seen)
+        == len(set(seen))
+        == len({key for pair in benchmark.pairs for key in (pair.src_key, pair.trg_key)})
+    )
+
+
+@pytest.mark.parametrize("answer", [[[1, 1]], [[np.inf, 1]] * 10, np.zeros((2, 10))])
+def test_an_answer_that_is_no_list_of_points_is_refused(tmp_path: Path, answer: Any) -> None:
+    tiny.make_pfwillow(tmp_path)
+    with pytest.raises(UserError, match="pair 0: the matcher answered"):
+        evaluate(lambda *_: answer, PFWillow(tmp_path, "test"))
+
+
+def test_the_document_runs(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "docs" / "own-method.md").read_text()
+    home = tmp_path / "home"
+    home.mkdir()
+    (tmp_path / "Datasets_DHPF").symlink_to(data)
+    monkeypatch.chdir(home)
+    (block,) = re.findall(r"^```python\n(.*?)^```", text, re.S | re.M)
+    exec(block, {})
+    found = read_predictions(home / "logs/nearest/predictions.csv.gz")
+    assert score(found, (0.1,))["totals"][0]["value"] > 60  # crops of one texture
+    (table,) = re.findall(r"^```\n(source.*?)^```", text, re.S | re.M)
+    table = table.replace("2010_001054", "2008_000002_cat").replace("2010_003358", "2008_000003_cat")
+    (home / "theirs.csv").write_text(table)
+    for command in re.findall(r"^python (test.py .*)", text, re.M):
+        succeed(home, f"{command} --workers 0 --no-download")
+    for name, missing in (("nearest-report", 0), ("theirs", len(found) - 2)):
+        results = json.loads((home / "logs" / name / "results.json").read_text())
+        assert results["figures"]["n_points_without_prediction"] == missing
+
+
+def test_a_matcher_of_ours_gives_the_figures_of_ours(data: Path, ours: Path) -> None:
+    from dhpf import Matcher
+
+    matcher = Matcher.load("efficientnet_lite0", img_side=64, device="cpu")
+    benchmark = open_benchmark("pfpascal", data, "test", img_side=64, evaluation=True)
+    found = evaluate(lambda *pair: matcher.match(*pair).points, benchmark, encode=matcher.encode)
+    table = read_predictions(ours / "predictions.csv.gz")
+    size = table[["target_width", "target_height"]].to_numpy()
+    clipped = (
+        table[["predicted_x", "predicted_y"]].to_numpy().clip(0, 64 * (size - 1) / size)
+    )  # as `match` does
+    assert found.table[["predicted_x", "predicted_y"]].to_numpy() == pytest.approx(clipped, abs=1e-3)
+    assert set(score(found.table, (0.1,))) == set(found.figures)

@@ -1,0 +1,228 @@
+"""The files of an evaluation: what is written is read to the last bit, and only what is sound is read."""
+
+import gzip
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from dhpf.common.errors import UserError
+from dhpf.evaluation import predictions, results
+from dhpf.evaluation.figures import score
+from dhpf.evaluation.predictions import Rows, read_predictions, write_predictions
+from dhpf.evaluation.predictions import table_of as join
+from dhpf.evaluation.results import describe, rescore, save_results
+from tests.evaluation.test_evaluation import Toy, make_pair, random_pairs, rows_of, table_of
+
+ONE_FOLDER = settings(
+    deadline=None,
+    max_examples=20,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+@pytest.fixture
+def table() -> pd.DataFrame:
+    return table_of(random_pairs(5, 10))
+
+
+def text_of(table: pd.DataFrame, path: Path) -> bytes:
+    write_predictions(path, table)
+    return gzip.decompress(path.read_bytes())
+
+
+@ONE_FOLDER
+@given(st.data())
+def test_a_written_table_is_read_to_the_last_bit(tmp_path: Path, data: st.DataObject) -> None:
+    points = data.draw(
+        arrays(np.float32, (4, 2), elements=st.floats(width=32, allow_nan=False, allow_infinity=False))
+    )
+    name = data.draw(st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1) | st.just("NA"))
+    pairs = [
+        make_pair(
+            3, points, points[::-1].copy(), [*points[:3], None], category=name, points=f"1\tNA\t{name}"
+        ),
+        make_pair(7, [], [], []),
+    ]
+    table = table_of(pairs)
+    write_predictions(tmp_path / "table.csv.gz", table)
+    pd.testing.assert_frame_equal(read_predictions(tmp_path / "table.csv.gz"), table, check_exact=True)
+    pandas = table.to_csv(index=False, float_format="%.9g", lineterminator="\n")
+    assert gzip.decompress((tmp_path / "table.csv.gz").read_bytes()).decode() == pandas
+
+
+def test_a_table_without_names_of_points_is_read(tmp_path: Path, table: pd.DataFrame) -> None:
+    older = table.drop(columns="point_name")
+    write_predictions(tmp_path / "older.csv.gz", older)
+    pd.testing.assert_frame_equal(read_predictions(tmp_path / "older.csv.gz"), table)
+
+
+def test_rescoring_gives_the_figures_of_the_run(tmp_path: Path, table: pd.DataFrame) -> None:
+    saved = save_results(tmp_path, table, (0.05, 0.1), "auto", {"benchmark": "spair"})
+    assert rescore(tmp_path / results.PREDICTIONS, (0.05, 0.1)) == saved["figures"]
+    assert rescore(tmp_path / results.PREDICTIONS, (0.2,), "bbox-kp") == score(table, (0.2,), "bbox-kp")
+    (tmp_path / "plain.csv").write_bytes(gzip.decompress((tmp_path / results.PREDICTIONS).read_bytes()))
+    assert rescore(tmp_path / "plain.csv", (0.05, 0.1)) == saved["figures"]
+
+
+def test_results_hold_options_versions_checkpoint_and_figures(tmp_path: Path, table: pd.DataFrame) -> None:
+    checkpoint = tmp_path / "best_model.pt"
+    checkpoint.write_bytes(b"weights")
+    saved = save_results(tmp_path, table, (0.1,), "img", {"backbone": "resnet50"}, checkpoint)
+    text = (tmp_path / results.RESULTS).read_text()
+    assert json.loads(text) == saved
+    assert saved["options"] == {"backbone": "resnet50", "alpha": [0.1], "thres": "img"}
+    assert saved["checkpoint"] == {"file": "best_model.pt", "sha256": hashlib.sha256(b"weights").hexdigest()}
+    assert set(saved["versions"]) == {"python", "torch", "dhpf", "commit"}
+    assert saved["figures"]["totals"][0]["definition"]
+    assert str(tmp_path) not in text
+
+
+def test_undefined_figures_are_null_in_the_file(tmp_path: Path) -> None:
+    save_results(tmp_path, table_of([make_pair(0, [], [], [])]), (0.1,), "auto", {})
+    saved = json.loads((tmp_path / results.RESULTS).read_text(), parse_constant=pytest.fail)
+    assert saved["figures"]["totals"][0]["value"] is None
+
+
+@settings(ONE_FOLDER, max_examples=5)
+@given(st.permutations(range(10)), st.integers(1, 10))
+def test_files_are_the_same_bytes_for_any_batches(tmp_path: Path, order: list[int], size: int) -> None:
+    pairs = random_pairs(6, 10)
+    contents = []
+    for batches in ([range(10)], [order[i : i + size] for i in range(0, 10, size)]):
+        rows: Rows = {}
+        for batch in batches:
+            rows |= rows_of([pairs[i] for i in batch])
+        save_results(tmp_path, join(rows, list(Toy.labels)), (0.1,), "auto", {})
+        contents.append([(tmp_path / name).read_bytes() for name in (results.RESULTS, results.PREDICTIONS)])
+    assert contents[0] == contents[1]
+
+
+def test_a_write_that_fails_leaves_the_previous_file(
+    tmp_path: Path, table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / results.PREDICTIONS
+    before = text_of(table, path)
+
+    def disk_full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", disk_full)
+    with pytest.raises(UserError, match=r"predictions\.csv\.gz: .*No space"):
+        write_predictions(path, table.iloc[:3])
+    assert list(tmp_path.iterdir()) == [path]
+    assert gzip.decompress(path.read_bytes()) == before
+
+
+def edited(column: str, value: Any, row: int = 2) -> Any:
+    def edit(table: pd.DataFrame) -> pd.DataFrame:
+        changed = table.astype({column: object})
+        changed.loc[row, column] = value
+        return changed
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda table: table.drop(columns="target_x"), "missing columns: target_x"),
+        (lambda table: table.iloc[:0], "no rows"),
+        (lambda table: table.drop(index=1), "line 2: a line is missing"),
+        (lambda table: table.iloc[:-2], "a line is missing"),
+        (lambda table: table.iloc[::-1], "not in order"),
+        (lambda table: pd.concat([table, table]), "not in order"),
+        (edited("benchmark", "pfwillow"), "line 4: another evaluation"),
+        (edited("bbox_width", 3), "contradicts"),
+        (edited("category", "dog"), "contradicts"),
+        (edited("img_side", "240px"), "damaged"),
+        (edited("pair", ""), "damaged"),
+        (edited("point", 5), "points are not in order"),
+        (edited("target_x", ""), "without a place"),
+        (edited("predicted_x", "inf"), "infinite"),
+        (edited("predicted_x", "1e99"), "infinite"),
+        (lambda table: table.assign(img_side=10**9), "impossible size"),
+        (lambda table: table.assign(target_width=0), "impossible size"),
+        (lambda table: table.assign(bbox_width=-1), "impossible box"),
+        (lambda table: table.assign(layer_sel="1 x"), "selection"),
+    ],
+)
+def test_a_damaged_table_is_refused(tmp_path: Path, table: pd.DataFrame, edit: Any, message: str) -> None:
+    write_predictions(tmp_path / "table.csv.gz", edit(table))
+    with pytest.raises(UserError, match=f"table.csv.gz.*{message}"):
+        rescore(tmp_path / "table.csv.gz", (0.1,))
+
+
+def test_what_is_no_table_is_refused(
+    tmp_path: Path, table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = tmp_path / "good.csv.gz"
+    text = text_of(table, good)
+    packed = good.read_bytes()
+    bad = tmp_path / "bad.csv.gz"
+    for content in (
+        b"",
+        b"\x1f\x8b",
+        packed[:-9],
+        packed[:300],
+        packed[:60] + b"garbage" + packed[67:],
+        b"\x89PNG\0\xff",
+        text[:20],
+        b"\x1d" + text,
+    ):
+        bad.write_bytes(content)
+        with pytest.raises(UserError, match=r"bad\.csv\.gz"):
+            read_predictions(bad)
+    for missing in (tmp_path, tmp_path / "none.csv"):
+        with pytest.raises(UserError, match="cannot be read"):
+            read_predictions(missing)
+    monkeypatch.setattr(predictions, "MAX_BYTES", 2**20)
+    bad.write_bytes(gzip.compress(bytes(2**24)))  # a small file that unpacks to a large one
+    with pytest.raises(UserError, match="larger than 1 MiB"):
+        read_predictions(bad)
+
+
+@settings(ONE_FOLDER, max_examples=100)
+@given(st.data())
+def test_no_edit_of_a_table_makes_anything_but_a_clear_error(
+    tmp_path: Path, table: pd.DataFrame, data: st.DataObject
+) -> None:
+    text = text_of(table[table.pair < 5], tmp_path / "table.csv.gz")
+    at = data.draw(st.integers(0, len(text)))
+    cut = data.draw(st.integers(0, 12))
+    new = data.draw(
+        st.binary(max_size=6) | st.sampled_from((b"\n", b",", b'"', b"-1", b"1e300", b"nan", b"9" * 30))
+    )
+    (tmp_path / "edited.csv").write_bytes(text[:at] + new + text[at + cut :])
+    try:
+        figures = rescore(tmp_path / "edited.csv", (0.1,))
+    except UserError:
+        return
+    assert all(figure["value"] is None or 0 <= figure["value"] <= 100 for figure in figures["totals"])
+
+
+def test_the_totals_as_text(table: pd.DataFrame) -> None:
+    lines = describe(score(table, (0.1,))).splitlines()
+    assert lines[0] == "toy test, categories cat: 10 pairs, of which 2 without key-points are in no figure"
+    assert lines[1].startswith("list: 10 pairs where the published test list has 12234: no figure")
+    assert lines[2] == "leak: unknown, the training list is missing"
+    assert sum("mean over" in line for line in lines) == 6
+    assert [line.split()[-3:] for line in lines if "in %" in line] == [
+        ["pairs", "key-points", "categories"]
+    ] * 2
+    assert re.search(r"\d % \[\d+\.\d\d, \d+\.\d\d\] +mean", lines[3])
+    assert re.search(r"resamples of the images.* is \[\d+\.\d\d, \d+\.\d\d\]$", lines[9])
+    assert "mean over      8 pairs," in lines[3]
+    assert "threshold bbox = larger side of the target box, 20x20 frame" in lines[3]
+    assert "original pixels" in lines[6]
+    undefined = describe(score(table_of([make_pair(0, [], [], [])]), (0.1,)))
+    assert "undefined" in undefined

@@ -1,0 +1,136 @@
+"""The method with parts replaced equals the dense oracle with the same parts replaced; options, and test.py."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dhpf.common.errors import UserError
+from dhpf.common.options import layer_set
+from dhpf.model.ablation import Ablation, ablation
+from dhpf.model.dhpf import DHPF
+from dhpf.programs.test import parser
+from tests.helpers import oracle, tiny
+from tests.helpers.commands import TINY, succeed
+from tests.model.test_model import Bank
+
+SIDES, CHANNELS = [16, 16, 8, 4], [16, 8, 24, 32]
+SCENES = {
+    "fixed layers": Ablation(layers=(1, 3)),
+    "raw": Ablation(raw=True),
+    "raw, one coarse layer": Ablation(layers=(2,), raw=True),
+    "soft": Ablation(soft=True),
+    "everything": Ablation(layers=(0, 2), raw=True),
+}
+
+
+@pytest.fixture
+def model() -> DHPF:
+    torch.manual_seed(1)
+    bank = Bank(SIDES, CHANNELS, [c // 8 for c in CHANNELS], images=2)
+    bank.maps = [m.double() for m in bank.maps]
+    return DHPF(bank).double().eval()  # type: ignore[arg-type]
+
+
+def images(*numbers: int) -> Tensor:
+    return torch.tensor(numbers).view(-1, 1, 1, 1)
+
+
+def dense(model: DHPF, changed: Ablation, voting: str) -> tuple[Tensor, Tensor]:
+    """Selection K and match scores N×N of image 0 with image 1, layer by layer and cell by cell."""
+    maps = [[m[i : i + 1] for m in model.backbone.maps] for i in (0, 1)]
+    learner = model.learner
+    chance = []
+    for k, (src, trg) in enumerate(zip(*maps, strict=True)):
+        pooled = src.mean((2, 3), keepdim=True) + trg.mean((2, 3), keepdim=True)
+        chance.append(learner.gumbel_ffns[k](pooled).flatten().softmax(0)[1])
+    selection = torch.stack(chance) if changed.soft else (torch.stack(chance) > 0.5).double()
+    if changed.layers is not None:
+        selection = torch.zeros(4, dtype=torch.float64).index_fill(0, torch.tensor(changed.layers), 1)
+    ways = []
+    for way in maps:
+        layers = []
+        for k, m in enumerate(way):
+            m = m if changed.raw else learner.reduction_ffns[k](m)
+            m = F.interpolate(m, (SIDES[0],) * 2, mode="bilinear", align_corners=True)
+            layers.append(m[0].flatten(1) * selection[k])
+        ways.append(torch.cat(layers))
+    appearance = oracle.appearance(*ways, floor=False)
+    return selection, appearance * oracle.hough(appearance) if voting == "hough" else appearance
+
+
+@pytest.mark.parametrize("voting", ["hough", "none"])
+@pytest.mark.parametrize("changed", SCENES.values(), ids=list(SCENES))
+def test_ablations_equal_the_dense_oracle(model: DHPF, changed: Ablation, voting: str) -> None:
+    with torch.no_grad():
+        model.ablate(changed)
+        model.voting = voting
+        matches = model(images(0), images(1))
+        selection, scores = dense(model, changed, voting)
+        assert selection.sum() > 0
+        torch.testing.assert_close(matches.selection[0], selection)
+        cells = torch.arange(SIDES[0] ** 2)[None]
+        torch.testing.assert_close(matches.scores.rows(cells)[0], scores)
+        points = torch.rand(2, 30, dtype=torch.float64) * 4 * SIDES[0]
+        torch.testing.assert_close(matches.transfer(points[None])[0], oracle.transfer(scores, points))
+
+
+def test_ablating_nothing_is_the_method_again(model: DHPF) -> None:
+    points = torch.rand(1, 2, 30, dtype=torch.float64) * 4 * SIDES[0]
+    with torch.no_grad():
+        before = model(images(0), images(1)).transfer(points)
+        model.ablate(SCENES["everything"])
+        assert not torch.equal(model(images(0), images(1)).transfer(points), before)
+        model.ablate(Ablation())
+        assert torch.equal(model(images(0), images(1)).transfer(points), before)
+
+
+@pytest.mark.parametrize(("text", "layers"), [("2", (2,)), ("17, 2,21", (2, 17, 21)), ("3,3", (3,))])
+def test_layer_sets(text: str, layers: tuple[int, ...]) -> None:
+    assert layer_set(text) == layers
+
+
+@pytest.mark.parametrize("text", ["", "a", "1,", "-1", "1.5", "1 2", "²"])
+def test_what_is_no_layer_set_ends_with_exit_code_2(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        parser().parse([f"--layers={text}"])
+    assert end.value.code == 2
+    assert f"'{text}' is not a list of layer numbers" in capsys.readouterr().err
+
+
+def parsed(arguments: str) -> Any:
+    return parser().parse(arguments.split())
+
+
+def test_options_name_the_ablation() -> None:
+    assert ablation(parsed(""), 15, learned=False) == Ablation()
+    assert ablation(parsed("--raw"), 3, learned=False) == Ablation(layers=(0, 1, 2), raw=True)
+    assert ablation(parsed("--raw"), 3, learned=True) == Ablation(raw=True)
+    assert ablation(parsed("--soft-gates"), 3, learned=False) == Ablation(soft=True)
+    assert [parsed(text).voting for text in ("", "--no-hough", "--voting none")] == [None, "none", "none"]
+
+
+@pytest.mark.parametrize("arguments", ["--layers 1 --soft-gates", "--raw --soft-gates", "--layers 0,3"])
+def test_contradictions_are_the_users_mistake(arguments: str) -> None:
+    with pytest.raises(UserError, match=r"--(soft-gates|layers)"):
+        ablation(parsed(arguments), 3, learned=False)
+
+
+def test_a_study_runs_through_the_test_program(tmp_path: Path) -> None:
+    """Raw features find points of crops of one texture; the results say what was measured."""
+    tiny.make_pfwillow(tmp_path)
+    found = {}
+    for name, study in {"hough": "--raw", "appearance": "--raw --no-hough --layers 3,9"}.items():
+        succeed(tmp_path, f"test.py --benchmark pfwillow --datapath . --logpath {name} {TINY} {study}")
+        results = json.loads((tmp_path / "logs" / name / "results.json").read_text())
+        found[name] = results["options"]["ablation"], results["figures"]["totals"][0]["value"]
+        log = (tmp_path / "logs" / name / "log.txt").read_text()
+        assert f"learner: none; {found[name][0]}" in log
+    assert found["appearance"][1] > 80
+    assert (
+        found["appearance"][0] == "raw features without transformation, fixed layers 3,9, no Hough matching"
+    )

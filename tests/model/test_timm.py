@@ -1,0 +1,172 @@
+"""Any network of timm as a backbone (docs/backbones.md): its blocks and their maps, and learning on them."""
+
+from copy import deepcopy
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from dhpf.common.errors import UserError
+from dhpf.matching.matcher import Matcher
+from dhpf.model import BACKBONES, timm_backbone
+from dhpf.training.supervision import strong_step
+from dhpf.weights import files as weights
+from dhpf.weights.checkpoint import build_model, load_model
+
+# Each with the side of pictures of 64×64 pixels, and the number and sides of its layers then.
+NETWORKS = {
+    "resnet18": (64, 9, 16, 2),
+    "wide_resnet50_2": (64, 17, 16, 2),
+    "convnext_tiny": (64, 22, 16, 2),
+    "efficientnet_b0": (64, 15, 16, 2),
+    "mobilenetv3_large_100": (64, 15, 16, 2),
+    "vit_small_patch16_224": (64, 12, 4, 4),
+    "vit_small_patch14_dinov2": (70, 12, 5, 5),
+    "vit_small_patch14_reg4_dinov2": (70, 12, 5, 5),
+    "vit_small_patch16_dinov3": (64, 12, 4, 4),
+    "swin_tiny_patch4_window7_224": (64, 13, 16, 2),
+    "eva02_tiny_patch14_224": (70, 12, 5, 5),
+}
+
+
+create = timm_backbone.created
+drawn = cache(create)
+
+
+@pytest.fixture(autouse=True)
+def drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks are copied, which takes a tenth of drawing their weights anew; resnet18 is drawn each time."""
+
+    def created(arch: str) -> Any:
+        real = arch == "resnet18" or torch.get_default_device().type == "meta"
+        return create(arch) if real else deepcopy(drawn(arch))
+
+    monkeypatch.setattr(timm_backbone, "created", created)
+
+
+def scrambled(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights with which no batch norm is the identity."""
+    torch.manual_seed(0)
+    for name, value in state.items():
+        if name.endswith("running_var"):
+            value.uniform_(0.5, 1.5)
+    return state
+
+
+@pytest.mark.parametrize("arch", NETWORKS)
+def test_a_network_matches_learns_and_comes_back_from_its_checkpoint(arch: str, tmp_path: Path) -> None:
+    shown, layers, finest, coarsest = NETWORKS[arch]
+    model = build_model(f"timm:{arch}", "random")
+    assert model.picture_side(64) == shown
+    images = torch.randn(2, 3, shown, shown)
+    maps = list(model.backbone(images))
+    assert tuple(m.shape[1] for m in maps) == model.backbone.channels
+    assert (len(maps), maps[0].shape[-1], maps[-1].shape[-1]) == (layers, finest, coarsest)
+    assert model.backbone.widths == tuple(min(64, c) for c in model.backbone.channels)
+    batch: dict[str, Any] = {
+        "src_img": images, "trg_img": images.flip(0), "src_kps": torch.full((2, 2, 1), 30.0),
+        "trg_kps": torch.full((2, 2, 1), 33.0), "n_pts": torch.ones(2).long(), "longest": 1,
+        "pckthres": torch.full((2,), 64.0),
+    }  # fmt: skip
+    step = strong_step(model.train(), batch, 0.1, 0.5, torch.rand(layers, 2, 2))
+    step.loss.backward()
+    assert any(p.grad.abs().sum() > 0 for p in model.learner.parameters() if p.grad is not None)
+    path = tmp_path / "best_model.safetensors"
+    weights.write(path, model.learner.state_dict(), {**model.backbone.about, "voting": "hough"})
+    again, known = load_model(path, weights="random")
+    assert known.backbone == f"timm:{arch}"
+    again.picture_side(64)
+    with torch.no_grad():
+        matches = [m.eval()(images[:1], images[1:]) for m in (model, again)]
+    assert torch.equal(matches[0].scores.column_max, matches[1].scores.column_max)
+    assert matches[0].side == 16
+
+
+@pytest.mark.parametrize("name", ["resnet50", "efficientnet_lite0"])
+def test_ours_and_timms_are_equal_to_the_bit(name: str) -> None:
+    arch = {"resnet50": "resnet50", "efficientnet_lite0": "tf_efficientnet_lite0"}[name]
+    state = scrambled(timm.create_model(arch).state_dict())
+    ours, timms = BACKBONES[name](state), BACKBONES[f"timm:{arch}"](state)
+    images = torch.randn(2, 3, 64, 64).contiguous(memory_format=torch.channels_last)
+    assert ours.digest == timms.digest
+    assert all(torch.equal(a, b) for a, b in zip(ours(images), timms(images), strict=True))
+
+
+def test_tokens_are_the_patches_without_class_and_registers() -> None:
+    """Against timm's own intermediate features."""
+    cls = BACKBONES["timm:vit_small_patch14_reg4_dinov2"]
+    state = cls.network(cls).state_dict()
+    plain = timm.create_model("vit_small_patch14_reg4_dinov2", dynamic_img_size=True)
+    plain.load_state_dict(state)
+    backbone, images = cls(state), torch.randn(1, 3, 70, 70)
+    backbone.picture_side(70)
+    with torch.no_grad():
+        expected = plain.eval().forward_intermediates(images, intermediates_only=True)
+    for actual, e in zip(backbone(images), expected, strict=True):
+        torch.testing.assert_close(actual, e)
+
+
+def test_a_layer_of_a_network_is_the_same_among_fewer() -> None:
+    cls = BACKBONES["timm:resnet18"]
+    state = scrambled(cls.network(cls).state_dict())
+    every, some, images = cls(state), cls(state, layers=(2, 5)), torch.randn(1, 3, 64, 64)
+    maps = list(every(images))
+    assert all(torch.equal(a, maps[k]) for a, k in zip(some(images), (2, 5), strict=True))
+    assert some.channels == (64, 256)
+    with pytest.raises(UserError, match=r"--backbone-layers 9: the blocks of timm:resnet18 are 0 to 8"):
+        cls(state, layers=(9,))
+
+
+def test_larger_pictures_leave_the_grid_as_it_is() -> None:
+    image = np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)
+    matcher = Matcher.load("timm:resnet18", backbone_weights="random", side=128, img_side=64, device="cpu")
+    found = matcher.match(image, image, [(30, 40)])
+    assert found.matches.side == 16
+    assert np.abs(found.points - [[30, 40]]).max() < 2 * 120 / 16
+    assert "128×128" in matcher.model.backbone.cost(64)
+
+
+def test_wrong_names_get_the_closest() -> None:
+    with pytest.raises(UserError, match="did you mean timm:swin_tiny_patch4_window7_224"):
+        BACKBONES["timm:swin_tiny"]
+    with pytest.raises(UserError, match="did you mean timm:resnet50"):
+        BACKBONES["timm:resnet_50"]
+
+
+class Flat(nn.Module):
+    """A network that sees no place: one layer over all pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pretrained_cfg = {"input_size": (3, 8, 8)}
+        self.blocks = nn.Sequential(
+            *(nn.Sequential(nn.Linear(192, 192), nn.Linear(192, 192)) for _ in range(2))
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.blocks(images.flatten(1))
+
+
+def test_a_network_without_places_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timm, "list_models", lambda: ["flat"])
+    monkeypatch.setattr(timm_backbone, "created", lambda _: Flat())
+    with pytest.raises(UserError, match="timm:flat has no spatial features that could be matched"):
+        BACKBONES["timm:flat"]
+
+
+def test_images_are_read_at_the_backbones_side(tmp_path: Path) -> None:
+    """Not enlarged from the frame: what a larger picture shows is there."""
+    stripes = np.zeros((256, 256, 3), dtype=np.uint8)
+    stripes[:, ::2] = 255  # gone in a frame of 64 pixels
+    Image.fromarray(stripes).save(tmp_path / "stripes.png")
+    seen: list[float] = []
+    matcher = Matcher.load("timm:resnet18", backbone_weights="random", side=256, img_side=64, device="cpu")
+    matcher.model.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].std().item()))
+    matcher.encode(tmp_path / "stripes.png")
+    assert seen[0] > 1

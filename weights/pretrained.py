@@ -1,0 +1,160 @@
+"""Weights of backbones as files have them: wrapped, with prefixes, named by another library, without a classifier."""
+
+import re
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dhpf.common.errors import UserError
+from dhpf.weights.files import State
+
+PREFIXES = ("module.", "_orig_mod.", "backbone.")  # of parallel, compiled, and self-supervised training
+HEADS = ("fc.", "head.", "head_dist.", "classifier.")  # what stands behind the features: it may be missing
+BIASES = ("attn.qkv.bias", "attn.q_bias")  # of queries, keys and values
+COUNTERS = ("num_batches_tracked", "relative_position_index", "attn_mask")  # nothing depends on a file's
+# What the library transformers calls the parts of its transformers, in files of before and after its fifth version, and
+# what DINO's own files, which timm reads, call them; in this order.
+TRANSFORMERS = {
+    r"^[a-z0-9_]+\.(?=(embeddings|encoder|layers?|layernorm|norm)\.)": "",
+    r"^encoder\.": "",
+    r"^layers?\.": "blocks.",
+    r"^layernorm\.": "norm.",
+    r"^classifier\.": "head.",
+    r"^embeddings\.position_embeddings": "pos_embed",
+    r"^embeddings\.patch_embeddings(\.projection)?": "patch_embed.proj",
+    r"^embeddings\.distillation_token": "dist_token",
+    r"^embeddings\.": "",
+    r"\.attention\.(attention\.)?([qkv])(uery|ey|alue|_proj)\.": r".attn.\2.",
+    r"\.attention\.(output\.dense|o_proj)\.": ".attn.proj.",
+    r"\.layernorm_before\.": ".norm1.",
+    r"\.layernorm_after\.": ".norm2.",
+    r"\.(intermediate\.dense|mlp\.up_proj)\.": ".mlp.fc1.",
+    r"\.(output\.dense|mlp\.down_proj)\.": ".mlp.fc2.",
+    r"\.mlp\.weights_in\.": ".mlp.w12.",
+    r"\.mlp\.weights_out\.": ".mlp.w3.",
+    r"\.layer_scale([12])\.lambda1$": r".ls\1.gamma",
+}
+
+
+class MisfitError(UserError):
+    """Weights of another network; the message completes "the file ..."."""
+
+
+def fitting(net: nn.Module, state: State) -> tuple[State, str]:
+    """The tensors of a file under the network's own names, complete but for its head, and a line of what was not used.
+
+    Raises:
+        MisfitError: it is not that network's.
+    """
+    own = net.state_dict()
+    state, others = unwrapped(state, own)
+    if any(name.endswith("embeddings.cls_token") for name in state):
+        state = from_transformers(state)
+    with_biases = any(name.endswith(BIASES) and tensor.any() for name, tensor in state.items())
+    if with_biases and "storage_tokens" in state and not any(name.endswith(BIASES) for name in own):
+        raise MisfitError(
+            "has biases of queries and values, as timm's networks have whose names end in _qkvb"
+        )
+    found = in_order(own, state) if own.keys().isdisjoint(state) else state
+    if not fits(own, found) and (convert := converter(net)):
+        found = convert(state)
+    found = found if fits(own, found) or not own.keys().isdisjoint(found) else in_order(own, found)
+    names = needed(own)
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise MisfitError(f"lacks {len(missing)} of {len(names)} tensors, such as '{missing[0]}'")
+    for name in names:
+        if own[name].shape != found[name].shape:
+            shapes = " where the network has ".join(str(list(x[name].shape)) for x in (found, own))
+            raise MisfitError(f"has '{name}' of shape {shapes}")
+    parts = {name.partition(".")[0] for name in names}
+    unused = [name for name in found if name not in own and not name.endswith(COUNTERS)]
+    larger = [name for name in unused if name.partition(".")[0] in parts and not name.startswith(HEADS)]
+    if larger:
+        raise MisfitError(f"is of a larger network: '{larger[0]}' has no place in it")
+    unused += others
+    unused += [name for name in found if name in own and own[name].shape != found[name].shape]
+    absent = [name for name in own if name.startswith(HEADS) and name not in found]
+    note = "; ".join(
+        f"{len(some)} {what}: {', '.join(some[:3])}{', ...' if len(some) > 3 else ''}"
+        for some, what in ((unused, "not used"), (absent, "missing"))
+        if some
+    )
+    fitted = {name: found[name] for name in own if name in found and own[name].shape == found[name].shape}
+    return fitted, note
+
+
+def from_transformers(state: State) -> State:
+    """The tensors of a vision transformer of the library transformers under the names of DINO's own files."""
+    named: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        for pattern, ours in TRANSFORMERS.items():
+            name = re.sub(pattern, ours, name)
+        named[name] = tensor
+    if "pos_embed" not in named and "register_tokens" in named:  # DINOv3
+        named["storage_tokens"] = named.pop("register_tokens")
+    for name in [name for name in named if name.endswith(".attn.q.weight")]:
+        block = name.removesuffix("q.weight")
+        for kind in ("weight", "bias"):
+            parts = [named.pop(f"{block}{part}.{kind}", None) for part in "qkv"]
+            if (like := next((part for part in parts if part is not None), None)) is not None:
+                filled = [torch.zeros_like(like) if part is None else part for part in parts]
+                named[f"{block}qkv.{kind}"] = torch.cat(filled)
+    return named
+
+
+def needed(own: State) -> list[str]:
+    """Names of a network's tensors that features depend on."""
+    return [name for name in own if not name.startswith(HEADS) and not name.endswith(COUNTERS)]
+
+
+def unwrapped(state: State, own: State) -> tuple[State, list[str]]:
+    """A state dict without the prefixes that the network itself does not have, and the names of what had none."""
+    others: list[str] = []
+    while prefix := next(
+        (
+            p
+            for p in PREFIXES
+            if any(n.startswith(p) for n in state) and not any(n.startswith(p) for n in own)
+        ),
+        None,
+    ):
+        others += [name for name in state if not name.startswith(prefix)]
+        state = {n.removeprefix(prefix): tensor for n, tensor in state.items() if n.startswith(prefix)}
+    return state, others
+
+
+def fits(own: State, state: State) -> bool:
+    return all(n in state and state[n].shape == t.shape for n, t in own.items() if not n.startswith(HEADS))
+
+
+def in_order(own: State, state: State) -> State:
+    """The tensors under the network's names, if all but the last are of its kinds and shapes, in its order."""
+    names = [name for name in own if not name.startswith(HEADS)]
+    pairs = list(zip(own, state, strict=False))
+    same = len(state) >= len(names) and all(
+        own[mine].shape == state[theirs].shape and mine.rpartition(".")[2] == theirs.rpartition(".")[2]
+        for mine, theirs in pairs
+    )
+    return {mine: state[theirs] for mine, theirs in pairs} if same else state
+
+
+def converter(net: nn.Module) -> Callable[[State], State] | None:
+    """What timm has to read other libraries' names for such networks, and position embeddings of other sides."""
+    convert: Any = getattr(sys.modules[type(net).__module__], "checkpoint_filter_fn", None)
+
+    def converted(state: State) -> State:
+        patches = (x.get("patch_embed.proj.weight") for x in (net.state_dict(), state))
+        if len({p.shape for p in patches if p is not None and p.dim() == 4}) > 1:
+            return state  # of other patches: timm would resample them
+        try:
+            with redirect_stdout(None):
+                return convert(dict(state), net)
+        except Exception:  # it takes for granted what such a file holds
+            return state
+
+    return converted if convert else None
