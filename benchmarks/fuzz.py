@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(1, str(Path(__file__).parents[1] / "tests"))
 from dhpf.common.errors import UserError
 from dhpf.data import BENCHMARKS
-from dhpf.data.loading import tolerated
+from dhpf.data.loading import skip_or_raise
 from dhpf.data.matlab import read_arrays
 from tests.helpers import tiny, tiny_own
 
@@ -185,7 +185,7 @@ def pairs_of(benchmark: str, split: str = "test") -> Callable[[Path], None]:
             try:
                 data.annotation(i)
             except UserError as error:
-                tolerated([str(error)], "stop")
+                skip_or_raise([str(error)], "stop")
 
     return read
 

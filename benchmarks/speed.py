@@ -67,7 +67,7 @@ def batch_of(pairs: int, side: int, device: torch.device, shown: int = 0) -> dic
 
 
 def modes(backbone: str, device: torch.device, frame: int, bf16: bool, **form: Any) -> Modes:
-    """What is measured: a function, and the number of pairs that it handles. `form`: side and width as in `Frozen`."""
+    """What is measured: a function, and the number of pairs that it handles. `form`: side and width of the backbone."""
     model = DHPF(BACKBONES[backbone](network(backbone).state_dict(), **form)).to(device)
     shown = model.picture_side(frame)
     model.bf16 = bf16
@@ -135,7 +135,7 @@ def against_bare(measured: Modes, names: Iterable[str], repeats: int) -> dict[st
     return rows
 
 
-def alone(mode: str, side: int, options: argparse.Namespace) -> tuple[float, float]:
+def measure_alone(mode: str, side: int, options: argparse.Namespace) -> tuple[float, float]:
     """Seconds a pair and peak memory in GB of a mode in a process that does nothing else; see `only`."""
     shape = [f"--{name}={vars(options)[name]}" for name in ("backbone", "precision", "device")]
     shape += [
@@ -162,7 +162,7 @@ def growth(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Time and memory of evaluation as sides and batches grow, beside dense N×N matrices of float32."""
     table = {}
     for side, batch in (*((side, 1) for side in SIDES), (240, 4), (240, 16)):
-        duration, memory = alone(f"evaluation, batch {batch}", side, options)
+        duration, memory = measure_alone(f"evaluation, batch {batch}", side, options)
         dense = batch * (side // 4) ** 4 * 4 / 1e9
         cells = {"ms per pair": duration * 1e3, "peak GB": memory, "GB an N×N": dense}
         table[f"side {side}, batch {batch}"] = cells
@@ -269,7 +269,7 @@ def run(options: argparse.Namespace) -> None:
 
     rows = against_bare(measured, names, options.repeats)
     for name in () if options.no_memory else names:
-        rows[name]["peak GB"] = alone(name, options.img_side, options)[1]
+        rows[name]["peak GB"] = measure_alone(name, options.img_side, options)[1]
     on_cpu = f"cpu, {torch.get_num_threads()} threads"
     about = {
         "backbone": options.backbone,

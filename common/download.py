@@ -36,7 +36,7 @@ def fetch(url: str, destination: str | Path, check: Callable[[Path], object] | N
     destination = Path(destination)
     work = destination.with_name(f".{destination.name}.download")
     complete = work / destination.name
-    with storage_errors(destination), alone(destination):
+    with storage_errors(destination), exclusive(destination):
         if not destination.exists():
             shutil.rmtree(work, ignore_errors=True)  # of a killed run: nothing tells the version of its bytes
             work.mkdir()
@@ -101,7 +101,7 @@ def is_markup(path: Path) -> bool:
 
 
 @contextmanager
-def alone(target: Path) -> Iterator[None]:
+def exclusive(target: Path) -> Iterator[None]:
     """Let one process at a time make `target`; once it is there nobody needs the lock file any more."""
     target.parent.mkdir(parents=True, exist_ok=True)
     lock = target.with_name(f".{target.name}.lock")

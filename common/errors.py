@@ -28,7 +28,7 @@ class UserError(Exception):
 
 
 @contextmanager
-def naming(place: str, way_out: str = "") -> Iterator[None]:
+def error_context(place: str, way_out: str = "") -> Iterator[None]:
     """Puts the place of the fault before the message of a UserError raised inside, and the way out behind it.
 
     What the message quotes is cut where it is long, and escaped where it cannot be printed.

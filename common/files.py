@@ -45,7 +45,7 @@ def is_file(path: Path) -> bool:
         return False
 
 
-def instead(path: Path) -> str:
+def describe_content(path: Path) -> str:
     """What a file is instead of what its name says, where that is told easily."""
     with suppress(OSError), path.open("rb") as file:
         head = file.read(1024)

@@ -52,26 +52,26 @@ def program(
         name = Path(sys.argv[0]).name
         with consoles(), stoppable():
             try:
-                heed_launcher(processes)
+                check_launcher_env(processes)
                 main(arguments)
             except UserError as error:
-                leave(2, f"{name}: error: {error}")
+                exit_with(2, f"{name}: error: {error}")
             except Stopped as stop:
-                leave(128 + stop.number, f"{name}: stopped by {stop.number.name}")
+                exit_with(128 + stop.number, f"{name}: stopped by {stop.number.name}")
             except (OSError, MemoryError, RuntimeError, ImportError) as error:
                 if not (words := refusal(error)):
                     raise
-                leave(2, f"{name}: error: {words}")
+                exit_with(2, f"{name}: error: {words}")
 
     return run
 
 
-def leave(code: int, words: str) -> NoReturn:
+def exit_with(code: int, words: str) -> NoReturn:
     print(words, file=sys.stderr)
     sys.exit(code)
 
 
-def heed_launcher(processes: bool) -> None:
+def check_launcher_env(processes: bool) -> None:
     """Takes what launchers of several processes set for what it is: all of it, where a program may be several.
 
     Raises: UserError: some is missing.

@@ -33,8 +33,8 @@ from dhpf.common.program import Stopped
 OPTIONS, LOG, HISTORY, EVENTS = "options.json", "log.txt", "history.csv", "events.out.tfevents"
 LOCK = ".lock"
 MINUTE = 60.0  # seconds between lines of progress
-SPENT = "time_and_memory.csv"
-GROWING = (LOG, HISTORY, EVENTS, SPENT)
+RESOURCES = "time_and_memory.csv"
+GROWING = (LOG, HISTORY, EVENTS, RESOURCES)
 
 
 class Run:
@@ -122,9 +122,9 @@ class Run:
         self._line(HISTORY, epoch, figures)
         self.show(epoch, figures)
 
-    def spent(self, epoch: int, used: Mapping[str, float]) -> None:
+    def record_resources(self, epoch: int, used: Mapping[str, float]) -> None:
         """The time and memory of an epoch: apart from its figures, since they differ from machine to machine."""
-        self._line(SPENT, epoch, {name: round(value, 3) for name, value in used.items()})
+        self._line(RESOURCES, epoch, {name: round(value, 3) for name, value in used.items()})
 
     def _line(self, name: str, epoch: int, figures: Mapping[str, float]) -> None:
         """A line of a CSV, with the columns that its first line names: a run of an earlier version has fewer."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from dhpf.common.errors import UserError, naming
+from dhpf.common.errors import UserError, error_context
 
 Points = list[tuple[float, float]]
 
@@ -40,7 +40,7 @@ def read_points(text: str, image: Path) -> Points:
     columns = next(([heads.index(head) for head in pair] for pair in HEADS if {*pair} <= {*heads}), None)
     points: Points = []
     for n, line in lines[columns is not None :]:
-        with naming(f"line {n}"):
+        with error_context(f"line {n}"):
             points += of_line(line.partition(" #")[0].strip(), columns)
     return points
 

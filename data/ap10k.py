@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dhpf.common.errors import UserError, naming
+from dhpf.common.errors import UserError, error_context
 from dhpf.common.files import MIB, read_json
 from dhpf.data.benchmark import Array, Benchmark, Pair, checked_box
 from dhpf.data.coco import box_of, brief, points_of
@@ -50,7 +50,7 @@ class AP10K(Benchmark):
         pairs = []
         for file, match in tqdm(found.items(), str(self.list_path), delay=2, disable=None):
             content = read_json(self.list_path / file, MIB)
-            with naming(str(self.list_path / file), "correct or remove it"):
+            with error_context(str(self.list_path / file), "correct or remove it"):
                 if match is None:
                     raise UserError("its name is not of the form <source>-<target>:<category>.json")
                 src_key, trg_key = (image_key(content, f"{end}_json_path") for end in ("src", "trg"))
@@ -79,7 +79,7 @@ class AP10K(Benchmark):
         if key not in self._annotations:
             path = self.root / "ImageAnnotation" / Path(key).relative_to("JPEGImages").with_suffix(".json")
             content = read_json(path, MIB)
-            with naming(str(path)):
+            with error_context(str(path)):
                 if not isinstance(content, dict):
                     raise UserError("it is no annotation of an animal")
                 kps, box = points_of(content.get("keypoints")), box_of(content.get("bbox"))

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dhpf.common.errors import UserError, naming
+from dhpf.common.errors import UserError, error_context
 from dhpf.common.files import MIB, is_file, read_text, replace_file, sha256
 from dhpf.data import layout
 from dhpf.data.images import normalised, opened_image, to_rgb
@@ -177,7 +177,7 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
 
     def _restrict(self, only: Sequence[str], mirrored: bool) -> None:
         """Leaves only pairs of some categories, and without `mirrored` each pair once and as it is."""
-        with naming("--categories", f"choose of {', '.join(self.categories)}"):
+        with error_context("--categories", f"choose of {', '.join(self.categories)}"):
             ids = [self.category_id(name) for name in only]
         there = {pair.category_id for pair in self.pairs}
         if missing := [name for name, k in zip(only, ids, strict=True) if k not in there]:
@@ -238,7 +238,7 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
 
     def picture(self, key: str) -> Image.Image:
         """One image as its annotation means it, RGB of its own size."""
-        with self.opened(key) as image, naming(str(self._path(key))):
+        with self.opened(key) as image, error_context(str(self._path(key))):
             return self.rgb(image)
 
     def _path(self, key: str) -> Path:
@@ -250,7 +250,7 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
         Raises:
             UserError: an annotation or an image header that cannot be used; names list, line and file.
         """
-        with naming(self.where(i)):
+        with error_context(self.where(i)):
             pair = self.complete(self.pairs[i])
             return self.in_frame(i, pair)
 
@@ -264,7 +264,7 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
 
     def __getitem__(self, i: int) -> dict[str, Any]:
         sample = self.annotation(i)
-        with naming(self.where(i)):
+        with error_context(self.where(i)):
             for end in ("src", "trg"):
                 image = self.image(sample[f"{end}_key"])
                 sample[f"{end}_img"] = image.flip(-1) if sample["flip"] else image
@@ -275,7 +275,7 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
         sizes = {"src": self.size(pair.src_key), "trg": self.size(pair.trg_key)}
         points = {"src": pair.src_kps, "trg": pair.trg_kps}
         boxes: dict[str, Array] = {}
-        with naming(pair.file):
+        with error_context(pair.file):
             for end, size in sizes.items():
                 # In float32, like the published program: a rounding decides which of two cells is nearest.
                 scale = (self.img_side / np.array(size)).astype(np.float32)

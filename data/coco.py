@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from dhpf.common.errors import UserError, naming
+from dhpf.common.errors import UserError, error_context
 from dhpf.common.files import MIB, read_json
 from dhpf.data.benchmark import Array, Pair
 from dhpf.data.own_data import OwnData, clean, located, own_pair, plain
@@ -87,7 +87,7 @@ class Coco(OwnData):
                 f"{path}: there is no pair in split {self.split}, that is two objects of a category in different "
                 f"images that share {SHARED} key-points ({'; '.join(self.notes)}): choose another split or file"
             )
-        with naming(str(path)):
+        with error_context(str(path)):
             places = located(self.root, {o.image for ends in self._ends for o in ends})
         self.frames = {places[name]: size for name, size in self.frames.items() if name in places}
         return [
@@ -132,7 +132,7 @@ class Coco(OwnData):
         left_out: Counter[str] = Counter()
         annotations = tqdm(records(path, content, "annotations"), str(path), delay=2, disable=None)
         for number, record in enumerate(annotations):
-            with naming(f"{path}, annotations[{number}]", CORRECT):
+            with error_context(f"{path}, annotations[{number}]", CORRECT):
                 category = names.get(identity(record, "category_id"))
                 if category is None:
                     raise UserError(f"no category has the id {brief(record['category_id'])}")
@@ -227,7 +227,7 @@ def names_of(path: Path, content: Any, kind: str, field: str) -> dict[str, str]:
     """A text of each record of a list, by the record's id."""
     names: dict[str, str] = {}
     for number, record in enumerate(records(path, content, kind)):
-        with naming(f"{path}, {kind}[{number}]", CORRECT):
+        with error_context(f"{path}, {kind}[{number}]", CORRECT):
             name = record.get(field)
             if not isinstance(name, str) or not name.strip():
                 raise UserError(f"it has no {field}")

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from dhpf.common import __version__
-from dhpf.common.download import alone, storage_errors, transfer
+from dhpf.common.download import exclusive, storage_errors, transfer
 from dhpf.common.errors import UserError
 from dhpf.data import BENCHMARKS
 from dhpf.data.archive import unpack
@@ -39,11 +39,11 @@ def ensure(benchmark: type[Benchmark], datapath: str | Path, download: bool = Tr
             raise UserError(
                 f"{home} is missing and downloads are off: run without --no-download, or {advice}"
             )
-        with storage_errors(home), alone(home):
+        with storage_errors(home), exclusive(home):
             if not home.is_dir():
                 _install(benchmark, home, work, by_hand, advice)
     if work.exists():  # of this run, or of one that was killed as it ended
-        with suppress(OSError), alone(home):
+        with suppress(OSError), exclusive(home):
             shutil.rmtree(work, ignore_errors=True)
     return home
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from dhpf.common.errors import UserError, naming
+from dhpf.common.errors import UserError, error_context
 from dhpf.common.files import MIB, read_text
 from dhpf.data.benchmark import Array, Pair
 
@@ -19,7 +19,7 @@ MAX_LIST_BYTES = 64 * MIB
 
 def at_line(path: Path, line: int) -> AbstractContextManager[None]:
     """Names the line of a list in which something is wrong, and the way out."""
-    return naming(f"{path}, line {line}", "correct it, or choose another list")
+    return error_context(f"{path}, line {line}", "correct it, or choose another list")
 
 
 def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, Mapping[str, str]]]:

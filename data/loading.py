@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from dhpf.common.errors import UserError
 
 SMALL = 2**16  # bytes
-Batch = tuple[Any, list[str]]
+LoadedBatch = tuple[Any, list[str]]
 
 
 class _Reporting(Dataset[tuple[Any, str | None]]):
@@ -33,7 +33,7 @@ class _Reporting(Dataset[tuple[Any, str | None]]):
             return None, str(error)
 
 
-def _collate(items: list[tuple[Any, str | None]]) -> Batch:
+def _collate(items: list[tuple[Any, str | None]]) -> LoadedBatch:
     """A batch, small tensors as arrays: each tensor that comes from a worker takes a descriptor of the system's."""
     good = [item for item, error in items if error is None]
     batch = _mapped(_packed, default_collate(good)) if good else None
@@ -84,7 +84,7 @@ def _await_signal_of(main: int) -> None:
     os._exit(0)
 
 
-def tolerated(errors: list[str], on_bad_pair: str) -> list[str]:
+def skip_or_raise(errors: list[str], on_bad_pair: str) -> list[str]:
     """What could not be read, where that is to be skipped. Raises: UserError: it is to stop."""
     if errors and on_bad_pair == "stop":
         raise UserError(f"{errors[0]}: mend it, or leave such pairs out with --on-bad-pair skip")
@@ -112,7 +112,7 @@ class Loader:
                 pin_memory=pin,
             )
 
-    def __call__(self, batches: Sequence[Sequence[Any]]) -> Iterator[Batch]:
+    def __call__(self, batches: Sequence[Sequence[Any]]) -> Iterator[LoadedBatch]:
         """For every batch of items the collated `get(item)`s (None if there is none) and what could not be read.
 
         The result does not depend on the number of workers.
@@ -125,6 +125,6 @@ class Loader:
 
 def load(
     get: Callable[[Any], Any], batches: Sequence[Sequence[Any]], workers: int, pin: bool = False
-) -> Iterator[Batch]:
+) -> Iterator[LoadedBatch]:
     """What a `Loader` gives, once."""
     return Loader(get, min(workers, len(batches)), pin)(batches)

@@ -4,7 +4,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from dhpf.common.errors import UserError, naming
+from dhpf.common.errors import UserError, error_context
 from dhpf.common.files import MIB, read_json
 from dhpf.data.benchmark import Pair
 from dhpf.data.lists import path_parts
@@ -37,7 +37,7 @@ class SPairU(SPair):
         """The pair with the images that its annotation names."""
         path = self.annotation_file(pair)
         fields = read_json(path, MIB)
-        with naming(str(path), "correct or remove it"):
+        with error_context(str(path), "correct or remove it"):
             if not isinstance(fields, dict) or not all(isinstance(fields.get(name), str) for name in IMAGES):
                 raise UserError(f"it does not name its images, {' and '.join(IMAGES)}")
             folder = f"JPEGImages/{self.categories[pair.category_id]}"

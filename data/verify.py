@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from dhpf import data
 from dhpf.common import __version__
-from dhpf.common.errors import UserError, naming
+from dhpf.common.errors import UserError, error_context
 from dhpf.data import checked
 from dhpf.data.benchmark import Array, Benchmark, Pair
 from dhpf.data.own_data import OwnData
@@ -108,7 +108,7 @@ def verify_pair(dataset: Benchmark, i: int, images: set[str], broken: set[str], 
             broken.add(key)
             problems.append(f"{dataset.where(i)}: {error}")
     try:
-        with naming(dataset.where(i)):
+        with error_context(dataset.where(i)):
             pair = dataset.complete(pair)
             if not keys & broken:  # else there is no size, so no frame
                 doubt(dataset, i, pair, doubts)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from dhpf.common.errors import UserError
 from dhpf.data import BENCHMARKS
-from dhpf.evaluation.figures import LEAKED, headline, measure, sentences
+from dhpf.evaluation.figures import LEAKED, main_figures, measure, sentences
 from dhpf.evaluation.intervals import Means, Reals, bounds, by_images, by_pairs, mcnemar, resampled
 from dhpf.evaluation.metrics import Measure
 from dhpf.evaluation.predictions import SELECTION
@@ -99,7 +99,7 @@ def compare(tables: Mapping[str, pd.DataFrame], alphas: Sequence[float], thres: 
     first, *others = runs = list(reduced)
     measured = {name: of_frame(measure(table, alphas, thres)) for name, table in reduced.items()}
     definitions = [what for what, _ in measured[first]]
-    F, main = len(definitions), headline(definitions)[0]
+    F, main = len(definitions), main_figures(definitions)[0]
     parts = [Means.of(reduced[name], measured[name]) for name in runs]
     means = Means(
         np.hstack([part.top for part in parts]), np.hstack([part.bottom for part in parts]),

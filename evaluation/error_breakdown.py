@@ -52,7 +52,9 @@ def kinds_and_distances(
     return pd.Series(kinds, rows.index), pd.DataFrame({"pixels": distance, "thresholds": shares}, rows.index)
 
 
-def hidden(table: pd.DataFrame, benchmark: type[Benchmark], alpha: float, thres: str) -> dict[str, Any]:
+def error_breakdown(
+    table: pd.DataFrame, benchmark: type[Benchmark], alpha: float, thres: str
+) -> dict[str, Any]:
     """Shares of the kinds, of all and by category, and quantiles of the distances of what is predicted."""
     kinds, distances = kinds_and_distances(table, benchmark, alpha, thres)
     measured = distances.thresholds.notna().to_numpy()

@@ -20,13 +20,13 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from torch.utils.data import default_collate
 
-from dhpf.common.errors import UserError, naming
+from dhpf.common.errors import UserError, error_context
 from dhpf.common.run import progress
 from dhpf.data.benchmark import Benchmark
 from dhpf.data.lists import table_rows
-from dhpf.data.loading import load, tolerated
+from dhpf.data.loading import load, skip_or_raise
 from dhpf.evaluation.figures import score
-from dhpf.evaluation.predictions import Rows, header_of, rows_of, table_of, unpacked
+from dhpf.evaluation.predictions import PairRows, header_of, rows_of, table_of, unpacked
 from dhpf.evaluation.results import describe, save_results
 
 FRAMES = {"image": None, "240": 240}  # sides of the frames that predictions may be in; None: the stored image
@@ -34,7 +34,7 @@ BATCH = 64  # pairs read together
 FARTHEST = 1e30  # pixels; more does not fit the table's numbers
 CODES = 256  # images whose codes are kept
 Reals = NDArray[np.float64]
-Matcher = Callable[[Any, Any, Reals], ArrayLike]
+MatchFunction = Callable[[Any, Any, Reals], ArrayLike]
 
 
 def is_table(path: Path) -> bool:
@@ -43,7 +43,7 @@ def is_table(path: Path) -> bool:
 
 
 @dataclass
-class Given:
+class ExternalPredictions:
     """The predictions of a file, by pair.
 
     places: for each pair the place (x, y) of its points, NaN: none.  lines: where the file says so.
@@ -64,7 +64,7 @@ class Given:
         return found
 
 
-def read_others(path: Path, benchmark: Benchmark) -> Given:
+def read_external(path: Path, benchmark: Benchmark) -> ExternalPredictions:
     """Predictions of a file for the pairs of a benchmark.
 
     Raises: UserError: unreadable; a pair that the benchmark has not, or that could be several; a point twice.
@@ -73,11 +73,11 @@ def read_others(path: Path, benchmark: Benchmark) -> Given:
         text = unpacked(path).decode()
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: the file is not text, save it as UTF-8 ({error.reason})") from error
-    given, number_of = Given(path), PairNumbers(benchmark)
+    given, number_of = ExternalPredictions(path), PairNumbers(benchmark)
     rows = json_lines(path, text) if text.lstrip().startswith("{") else table_rows(path, text, ["point"])
     for line, row in rows:
         try:
-            pair, point, place = number_of(row), whole(row, "point"), place_in(row)
+            pair, point, place = number_of(row), parse_index(row, "point"), place_in(row)
             if point in given.places.get(pair, {}):
                 raise UserError(
                     f"point {point} of pair {pair} has a prediction in line {given.lines[pair][point]}"
@@ -93,7 +93,7 @@ def read_others(path: Path, benchmark: Benchmark) -> Given:
 
 
 def at_prediction(path: Path, line: int) -> Any:
-    return naming(
+    return error_context(
         f"{path}, line {line}", "correct it, or leave the line out: what is missing counts as wrong"
     )
 
@@ -112,9 +112,9 @@ def json_lines(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]
             yield line, {str(name).strip().lower(): value for name, value in row.items()}
 
 
-def whole(row: Mapping[str, Any], name: str) -> int:
+def parse_index(row: Mapping[str, Any], name: str) -> int:
     """A number from 0 of a row, perhaps written as 3.0."""
-    text = said(row, name)
+    text = cell_text(row, name)
     if len(text) < 10 and text.isascii() and text.isdecimal():
         return int(text)
     if not re.fullmatch(r"[0-9]{1,9}(\.0*)?", text):
@@ -124,7 +124,7 @@ def whole(row: Mapping[str, Any], name: str) -> int:
 
 def coordinate(row: Mapping[str, Any], name: str) -> float:
     """A coordinate of a row, NaN where there is none."""
-    text = said(row, name)
+    text = cell_text(row, name)
     if name not in row:
         raise UserError(f"it says no {name}")
     try:
@@ -144,7 +144,7 @@ def place_in(row: Mapping[str, Any]) -> tuple[float, float]:
     return x, y
 
 
-def said(row: Mapping[str, Any], name: str) -> str:
+def cell_text(row: Mapping[str, Any], name: str) -> str:
     value = row.get(name)
     return "" if value is None else str(value).strip()
 
@@ -189,10 +189,10 @@ class PairNumbers:
 
     def __call__(self, row: Mapping[str, Any]) -> int:
         """Raises: UserError: there is no such pair, or more than one."""
-        names = said(row, "source"), said(row, "target"), said(row, "category")
+        names = cell_text(row, "source"), cell_text(row, "target"), cell_text(row, "category")
         about = f"{self.benchmark.name} {self.benchmark.split}"
-        if said(row, "pair"):
-            number = whole(row, "pair")
+        if cell_text(row, "pair"):
+            number = parse_index(row, "pair")
             if number >= len(self.benchmark):
                 raise UserError(f"there is no pair {number}: {about} has {len(self.benchmark)} here, from 0")
             if all(names[:2]) and number not in self.named(*names):
@@ -227,25 +227,25 @@ class PairNumbers:
         return [i for i, parts in zip(found, agreed, strict=True) if parts == max(agreed)]
 
 
-def others_rows(
-    given: Given,
+def external_rows(
+    given: ExternalPredictions,
     benchmark: Benchmark,
     frame: str = "image",
     workers: int = 0,
     on_bad_pair: str = "stop",
     advance: Callable[[int], None] = lambda _: None,
-) -> tuple[Rows, list[str]]:
+) -> tuple[PairRows, list[str]]:
     """The rows of all pairs of a benchmark with predictions of a file, and what could not be read and why.
 
     Args: frame: one of `FRAMES`; advance: called with the number of pairs done since the last call.
     Raises: UserError: points that a pair has not; a pair cannot be read and may not be skipped.
     """
-    rows: Rows = {}
+    rows: PairRows = {}
     skipped: list[str] = []
     numbers = range(len(benchmark))
     batches = [numbers[b : b + BATCH] for b in range(0, len(benchmark), BATCH)]
     for batch, unread in load(benchmark.annotation, batches, min(workers, 1)):
-        skipped += tolerated(unread, on_bad_pair)
+        skipped += skip_or_raise(unread, on_bad_pair)
         if batch is not None:
             each = zip(
                 batch["index"].tolist(), batch["n_pts"].tolist(), batch["trg_size"].numpy(), strict=True
@@ -272,7 +272,7 @@ class Evaluation:
 
 
 def evaluate(
-    matcher: Matcher,
+    matcher: MatchFunction,
     benchmark: Benchmark,
     *,
     encode: Callable[[Image.Image], Any] | None = None,
@@ -298,10 +298,10 @@ def evaluate(
         return encode(picture) if encode else picture
 
     kept = lru_cache(maxsize=CODES if encode else 2)(image)
-    rows: Rows = {}
+    rows: PairRows = {}
     with progress("matching", len(benchmark)) as advance:
         for i, listed in enumerate(benchmark.pairs):
-            with naming(benchmark.where(i)):
+            with error_context(benchmark.where(i)):
                 pair = benchmark.complete(listed)
                 sample = benchmark.in_frame(i, pair)
                 if pair.flip:

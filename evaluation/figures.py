@@ -9,7 +9,7 @@ import pandas as pd
 from dhpf.data import BENCHMARKS
 from dhpf.data.published_lists import compare
 from dhpf.evaluation import METRICS
-from dhpf.evaluation.error_breakdown import hidden
+from dhpf.evaluation.error_breakdown import error_breakdown
 from dhpf.evaluation.intervals import WORDS, add_intervals
 from dhpf.evaluation.metrics import Figure, Measure
 from dhpf.evaluation.predictions import NAME, SELECTION
@@ -73,7 +73,7 @@ def averages(table: pd.DataFrame, measures: Sequence[Measure]) -> Callable[[pd.S
     return figures
 
 
-def headline(figures: Sequence[Mapping[str, Any]], average: str = "") -> list[int]:
+def main_figures(figures: Sequence[Mapping[str, Any]], average: str = "") -> list[int]:
     """Which of the figures stand for the run: those averaged and framed as the first; of PCK, at the alpha nearest 0.1.
 
     Args: average: another average than the first figure's.
@@ -128,8 +128,8 @@ def score(table: pd.DataFrame, alphas: Sequence[float], thres: str = "auto") -> 
             result.setdefault("difficulty", {})[label] = groups
     add_intervals(table, measures, averaged)
     if benchmark.metric == "pck" and (pairs.n_pts > 0).any():
-        alpha = result["totals"][headline(result["totals"])[0]]["alpha"]
-        result |= hidden(table, benchmark, alpha, thres)
+        alpha = result["totals"][main_figures(result["totals"])[0]]["alpha"]
+        result |= error_breakdown(table, benchmark, alpha, thres)
     if points := by_point(table, measures):
         result["points"] = points
     if (pairs[SELECTION] != "").all():

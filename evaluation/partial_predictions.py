@@ -11,12 +11,12 @@ import numpy as np
 from dhpf.common.errors import UserError
 from dhpf.common.files import sha256
 from dhpf.data.benchmark import Benchmark
-from dhpf.evaluation.predictions import Rows
+from dhpf.evaluation.predictions import PairRows
 
 PART = "predictions.part-"  # and the number of the process that writes it
 
 
-class Kept:
+class PartialPredictions:
     """The rows of `evaluation.table` in files that grow, a line of JSON for each pair; a cut line counts as none.
 
     Args:
@@ -28,7 +28,7 @@ class Kept:
     """
 
     def __init__(self, folder: Path, about: Mapping[str, str], rank: int) -> None:
-        self.rows: Rows = {}
+        self.rows: PairRows = {}
         for path in sorted(folder.glob(f"{PART}*")):
             for line in path.read_text().splitlines():
                 with suppress(ValueError):
@@ -41,7 +41,7 @@ class Kept:
         self.path = folder / f"{PART}{rank}"
         self._append(json.dumps(dict(about)))
 
-    def __call__(self, rows: Rows) -> None:
+    def __call__(self, rows: PairRows) -> None:
         """Keeps the rows of some pairs."""
         entries = ([pair, told, points.tolist(), names] for pair, (told, points, names) in rows.items())
         self._append("\n".join(map(json.dumps, entries)))
@@ -65,7 +65,7 @@ def identity(benchmark: Benchmark, checkpoint: Path | None) -> dict[str, str]:
     }
 
 
-def forget(folder: Path) -> None:
+def delete(folder: Path) -> None:
     """Removes what was kept, when the results are there."""
     for path in folder.glob(f"{PART}*"):
         path.unlink(missing_ok=True)

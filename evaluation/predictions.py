@@ -41,7 +41,7 @@ MAX_SIDE = 4096  # pixels of the frame
 SHARE = r"(0|1|0\.\d+|\d(\.\d+)?e-\d+)"  # a number from 0 to 1 as '%.9g' writes it
 
 # By pair: its columns up to `layer_sel`, the points [n, 6] of its rows in the order of ENDS, and n names or none.
-Rows = dict[int, tuple[tuple[Any, ...], NDArray[np.float32], list[str]]]
+PairRows = dict[int, tuple[tuple[Any, ...], NDArray[np.float32], list[str]]]
 
 
 def columns(labels: Sequence[str]) -> dict[str, str]:
@@ -54,13 +54,13 @@ def rows_of(
     predicted: torch.Tensor | Sequence[torch.Tensor],
     benchmark: Benchmark,
     selection: torch.Tensor | None = None,
-) -> Rows:
+) -> PairRows:
     """The rows of the pairs of one batch, small: a benchmark's are kept until `table_of` joins them.
 
     Args: batch: B collated samples of the benchmark; predicted: for each pair [2, >= n_pts] in the img_side frame
     (NaN: no prediction); selection [B, K]: what each pair selected, for the layer-selection picture.
     """
-    kept: Rows = {}
+    kept: PairRows = {}
     sizes, extents = _array(batch["trg_size"]).tolist(), _array(batch["bbox_extent"]).tolist()
     source, target = _array(batch["src_kps"]), _array(batch["trg_kps"])
     chosen = [""] * len(sizes) if selection is None else [_words(row) for row in _array(selection)]
@@ -79,7 +79,7 @@ def rows_of(
     return kept
 
 
-def table_of(rows: Rows, labels: Sequence[str]) -> pd.DataFrame:
+def table_of(rows: PairRows, labels: Sequence[str]) -> pd.DataFrame:
     """The table of all rows in the order of the pairs: the same for any batches and processes.
 
     Raises: UserError: there is not one.

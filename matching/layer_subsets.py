@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from dhpf.evaluation.metrics import keypoint_errors
-from dhpf.matching.predict import Codes
+from dhpf.matching.predict import FeatureCache
 from dhpf.model.dhpf import DHPF
 from dhpf.model.layer_subsets import layer_sums
 
@@ -18,12 +18,14 @@ Shares = dict[int, list[float]]  # by pair: the PCK of every candidate in percen
 
 
 @torch.no_grad()
-def shares(model: DHPF, codes: Codes, part: dict[str, Any], candidates: Candidates, alpha: float) -> Shares:
+def shares(
+    model: DHPF, features: FeatureCache, part: dict[str, Any], candidates: Candidates, alpha: float
+) -> Shares:
     """What every candidate gets of the pairs of a part.
 
     A candidate is a sum that others share, with one layer added: see `model.subsets`.
     """
-    layers = layer_sums(codes(part["src_key"]), codes(part["trg_key"]), model.layer_of_channel)
+    layers = layer_sums(features(part["src_key"]), features(part["trg_key"]), model.layer_of_channel)
     sums = {parent: reduce(add, [layers[k] for k in parent]) for parent, _ in candidates.values() if parent}
     n_pts = part["n_pts"]
     longest = max(1, int(n_pts.max()))

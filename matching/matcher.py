@@ -23,14 +23,14 @@ from scipy.interpolate import RBFInterpolator
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from dhpf.common.errors import UserError, naming
+from dhpf.common.errors import UserError, error_context
 from dhpf.common.processes import choose_device
 from dhpf.data.images import normalised, on_white, opened_image, shrunk, upright
 from dhpf.data.options import MAX_PIXELS
 from dhpf.model import BACKBONES
 from dhpf.model.ablation import Ablation
 from dhpf.model.dhpf import DHPF, Matches
-from dhpf.model.features import ImageCode
+from dhpf.model.features import ImageFeatures
 from dhpf.model.grid import check_frame
 from dhpf.model.options import DEFAULT_VOTING
 from dhpf.weights.checkpoint import build_model, load_model
@@ -51,10 +51,10 @@ TILE = 512  # pixels a side of a source that are warped together
 
 @dataclass(frozen=True)
 class Encoded:
-    """An image and its code: give it to `Matcher.match` again and it is not encoded again."""
+    """An image and its features: give it to `Matcher.match` again and it is not encoded again."""
 
     image: Image.Image
-    code: ImageCode
+    features: ImageFeatures
     side: int
 
     @property
@@ -180,7 +180,7 @@ class Matcher:
             model: file of a checkpoint, a released one (`model.released`), or one of `BACKBONES`, `timm:NAME` too.
             backbone: what the checkpoint belongs to, read from it if not given.
             backbone_weights: file of the backbone's weights, or "random"; fetched if not given.
-            layers, side: blocks that are hyperpixel layers, side of the pictures shown to the backbone (`Frozen`).
+            layers, side: blocks that are hyperpixel layers, side of the pictures shown to the backbone.
             voting: one of `VOTINGS`; that of the checkpoint if not given, else Hough matching.
         Raises:
             UserError: unusable checkpoint or weights, no such device.
@@ -238,7 +238,7 @@ class Matcher:
         """
         src, trg = self.encode(source), self.encode(target)
         xy = checked_points(points, src.image.size)
-        matches = self.model.compare(src.code, trg.code)
+        matches = self.model.compare(src.features, trg.features)
         frame = torch.from_numpy((xy / src.scale).T).to(matches.scores.column_max)[None]
         moved, confidence = matches.transfer_with_confidence(frame)
         # A prediction may leave the image by a cell: the nearest point of the image is never worse.
@@ -252,7 +252,7 @@ def as_rgb(image: Picture, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """An image on white as 8-bit RGB; a file, of no more than `max_pixels`, is turned upright. Raises: UserError."""
     if isinstance(image, str | Path):
         path = Path(image)
-        with opened_image(path, max_pixels) as file, naming(str(path)):
+        with opened_image(path, max_pixels) as file, error_context(str(path)):
             return on_white(upright(file))
     if isinstance(image, Image.Image):
         return on_white(image)

@@ -10,21 +10,21 @@ from typing import Any
 import torch
 
 from dhpf.data.benchmark import Benchmark
-from dhpf.data.loading import load, tolerated
-from dhpf.evaluation.predictions import Rows, rows_of
+from dhpf.data.loading import load, skip_or_raise
+from dhpf.evaluation.predictions import PairRows, rows_of
 from dhpf.model.dhpf import DHPF
-from dhpf.model.features import ImageCode
+from dhpf.model.features import ImageFeatures
 
 Plan = list[tuple[list[int], list[str], list[str]]]
 
 
 def plan(keys: Sequence[tuple[str, str]], batches: Iterable[list[int]], capacity: int) -> Plan:
-    """Which images each batch of pairs has to encode, and which codes it drops, least recently used first.
+    """Which images each batch of pairs has to encode, and which features it drops, least recently used first.
 
     Args:
         keys: the two images of every pair.
         batches: indices of pairs.
-        capacity: number of codes to keep; a batch that needs more keeps its own.
+        capacity: number of features to keep; a batch that needs more keeps its own.
     """
     kept: OrderedDict[str, None] = OrderedDict()
     steps = []
@@ -45,20 +45,22 @@ def in_order(benchmark: Benchmark) -> list[int]:
     return sorted(range(len(keys)), key=keys.__getitem__)
 
 
-class Codes:
-    """Image codes by key, made and dropped as a plan says."""
+class FeatureCache:
+    """Image features by key, made and dropped as a plan says."""
 
     def __init__(self, model: DHPF) -> None:
         self.model = model
-        self.codes: dict[str, ImageCode] = {}
+        self.features: dict[str, ImageFeatures] = {}
 
     def encode(self, keys: list[str], images: torch.Tensor) -> None:
         code = self.model.encode(images)
         for i, key in enumerate(keys):
-            self.codes[key] = code[torch.tensor([i], device=images.device)]  # a copy: the rest can be freed
+            self.features[key] = code[
+                torch.tensor([i], device=images.device)
+            ]  # a copy: the rest can be freed
 
-    def __call__(self, keys: Sequence[str]) -> ImageCode:
-        return ImageCode.cat([self.codes[key] for key in keys])
+    def __call__(self, keys: Sequence[str]) -> ImageFeatures:
+        return ImageFeatures.cat([self.features[key] for key in keys])
 
 
 @torch.no_grad()
@@ -71,13 +73,13 @@ def predict(
     memory: float,
     on_bad_pair: str,
     progress: Callable[[int], None],
-    keep: Callable[[Rows], None] = lambda _: None,
-) -> tuple[Rows, list[str], float]:
+    keep: Callable[[PairRows], None] = lambda _: None,
+) -> tuple[PairRows, list[str], float]:
     """Predicted key-points of some pairs of a benchmark.
 
     Args:
         indices: the pairs.
-        memory: bytes of image codes that are kept at most, the last used; beside those of a batch.
+        memory: bytes of image features that are kept at most, the last used; beside those of a batch.
         on_bad_pair: 'stop', or 'skip' what cannot be read.
         progress: called with the number of pairs done since the last call.
         keep: called with the rows of pairs as they are done.
@@ -89,14 +91,14 @@ def predict(
     """
     model.eval()
     batches = [list(indices[b : b + bsz]) for b in range(0, len(indices), bsz)]
-    rows: Rows = {}
+    rows: PairRows = {}
     skipped: list[str] = []
     waited = 0.0
     for step in encoded(model, benchmark, batches, workers, memory, on_bad_pair):
         waited += step.waited
         skipped += step.unread
         for part in step.parts:
-            done = _compare(model, step.codes, benchmark, part)
+            done = _compare(model, step.features, benchmark, part)
             keep(done)
             rows |= done
         progress(step.pairs)
@@ -104,7 +106,7 @@ def predict(
 
 
 @dataclass(frozen=True)
-class Step:
+class EncodedBatch:
     """A batch of pairs whose images are encoded.
 
     parts: the annotations, in parts that are compared together.
@@ -112,7 +114,7 @@ class Step:
     """
 
     parts: list[dict[str, Any]]
-    codes: Codes
+    features: FeatureCache
     pairs: int
     unread: list[str]
     waited: float
@@ -126,8 +128,8 @@ def encoded(
     workers: int,
     memory: float,
     on_bad_pair: str,
-) -> Iterator[Step]:
-    """Batches of pairs, one after another, with the codes of their images; arguments and errors as for `predict`."""
+) -> Iterator[EncodedBatch]:
+    """Batches of pairs, one after another, with the features of their images; arguments and errors as for `predict`."""
     device = model.device
     keys = [(pair.src_key, pair.trg_key) for pair in benchmark.pairs]
     side = benchmark.picture_side = model.picture_side(benchmark.img_side)
@@ -136,29 +138,29 @@ def encoded(
     pin = device.type == "cuda"
     images = load(partial(_image, benchmark), [missing for _, missing, _ in steps if missing], workers, pin)
     annotations = load(benchmark.annotation, batches, min(workers, 1))
-    codes = Codes(model)
+    features = FeatureCache(model)
     for _, missing, dropped in steps:
         begin = time.monotonic()
         batch, problems = next(annotations)
         found, undecoded = next(images) if missing else (None, [])
         waited = time.monotonic() - begin
         if found is not None:
-            codes.encode(list(found[0]), found[1].to(device, non_blocking=True))
-        unread = tolerated(problems + undecoded, on_bad_pair)
-        parts = [] if batch is None else _parts(batch, codes, model.single or device.type != "cuda")
-        yield Step(parts, codes, 0 if batch is None else len(batch["index"]), unread, waited)
+            features.encode(list(found[0]), found[1].to(device, non_blocking=True))
+        unread = skip_or_raise(problems + undecoded, on_bad_pair)
+        parts = [] if batch is None else _parts(batch, features, model.single or device.type != "cuda")
+        yield EncodedBatch(parts, features, 0 if batch is None else len(batch["index"]), unread, waited)
         for key in dropped:
-            codes.codes.pop(key, None)
+            features.features.pop(key, None)
 
 
 def _image(benchmark: Benchmark, key: str) -> tuple[str, torch.Tensor]:
     return key, benchmark.image(key)
 
 
-def _parts(batch: dict[str, Any], codes: Codes, single: bool) -> list[dict[str, Any]]:
+def _parts(batch: dict[str, Any], features: FeatureCache, single: bool) -> list[dict[str, Any]]:
     """The pairs of a batch whose images are encoded, one by one or together."""
     both = zip(batch["src_key"], batch["trg_key"], strict=True)
-    good = [i for i, (s, t) in enumerate(both) if s in codes.codes and t in codes.codes]
+    good = [i for i, (s, t) in enumerate(both) if s in features.features and t in features.features]
     groups = [[i] for i in good] if single else [good] * bool(good)
     return [
         {
@@ -169,8 +171,8 @@ def _parts(batch: dict[str, Any], codes: Codes, single: bool) -> list[dict[str, 
     ]
 
 
-def _compare(model: DHPF, codes: Codes, benchmark: Benchmark, batch: dict[str, Any]) -> Rows:
-    matches = model.compare(codes(batch["src_key"]), codes(batch["trg_key"]))
+def _compare(model: DHPF, features: FeatureCache, benchmark: Benchmark, batch: dict[str, Any]) -> PairRows:
+    matches = model.compare(features(batch["src_key"]), features(batch["trg_key"]))
     points = batch["src_kps"][:, :, : max(1, int(batch["n_pts"].max()))]
     predicted = matches.transfer(points.to(model.device, non_blocking=True))
     return rows_of(batch, predicted.cpu(), benchmark, matches.selection.cpu())

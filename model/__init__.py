@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from dhpf.common.registry import Registry
 
 if TYPE_CHECKING:
-    from dhpf.model.backbone import Frozen
+    from dhpf.model.backbone import FrozenBackbone
     from dhpf.model.voting import Voting
 
-BACKBONES: "Registry[type[Frozen]]" = Registry(
+BACKBONES: "Registry[type[FrozenBackbone]]" = Registry(
     "backbone",
     {
         "resnet50": "dhpf.model.backbone:ResNet50",

@@ -49,7 +49,7 @@ def check_layers(
 
     Args:
         count: of its layers.
-        about: gives what it says of itself (`Frozen.about`), which the layers of a search are compared with.
+        about: gives what it says of itself (`FrozenBackbone.about`), which the layers of a search are compared with.
     Raises:
         UserError: it does not have them, or a search on another backbone found them.
     """

@@ -1,6 +1,6 @@
 """Frozen backbones and their hyperpixel layers (docs/method.md, section 2; docs/backbones.md).
 
-A backbone is one small subclass of `Frozen`, entered in `model.BACKBONES`, with
+A backbone is one small subclass of `FrozenBackbone`, entered in `model.BACKBONES`, with
 
     name         what it is entered as: checkpoints carry it
     channels     channels of every hyperpixel layer
@@ -31,7 +31,7 @@ from dhpf.weights.files import State
 from dhpf.weights.pretrained import fitting, needed
 
 
-class Frozen(nn.Module):
+class FrozenBackbone(nn.Module):
     """A network that never trains: no gradient, and batch norms folded into their convolutions.
 
     Args:
@@ -44,7 +44,7 @@ class Frozen(nn.Module):
     channels, widths: of every layer before and after the learned transformation.
     shown: side of the pictures that it is shown, if that is known.
     note: what of the weights was not used, in a line.
-    digest: hash of the weights without the classifier's.
+    weights_hash: hash of the weights without the classifier's.
     """
 
     name: str
@@ -80,7 +80,7 @@ class Frozen(nn.Module):
         net = self.network()
         fitted, self.note = fitting(net, state)
         net.load_state_dict(fitted, strict=False)  # its head may be missing
-        self.digest = digest(net.state_dict())
+        self.weights_hash = weights_hash(net.state_dict())
         self.net = net.eval()
         for conv, norm in self.norms():
             fold(self.net, conv, norm)
@@ -91,7 +91,7 @@ class Frozen(nn.Module):
 
     @classmethod
     def widths_of(cls, channels: tuple[int, ...], width: int | str | tuple[int, ...]) -> tuple[int, ...]:
-        """Widths of layers with these channels; `width` as in `Frozen`."""
+        """Widths of layers with these channels; `width` as in `FrozenBackbone`."""
         if isinstance(width, tuple):
             return width
         return tuple(
@@ -153,12 +153,12 @@ class Frozen(nn.Module):
     @property
     def about(self) -> dict[str, str]:
         """What tells it from others, for a checkpoint."""
-        told = {"backbone": self.name, "backbone_weights": self.digest}
+        told = {"backbone": self.name, "backbone_weights": self.weights_hash}
         told |= {"width": self.width if isinstance(self.width, str) else str(max(self.widths))}
         told |= {"backbone_layers": ",".join(map(str, self.layers))} if self.layers else {}
         return told | ({"backbone_side": str(self.side)} if self.side else {})
 
-    def train(self, mode: bool = True) -> "Frozen":
+    def train(self, mode: bool = True) -> "FrozenBackbone":
         return super().train(False)
 
 
@@ -169,7 +169,7 @@ def fold(net: nn.Module, conv: str, norm: str) -> None:
     net.set_submodule(norm, old.act if isinstance(old, BatchNormAct2d) else nn.Identity())
 
 
-def digest(state: State) -> str:
+def weights_hash(state: State) -> str:
     """Hash of a network's tensors that features depend on."""
     content = hashlib.sha256()
     for name in sorted(needed(state)):
@@ -177,7 +177,7 @@ def digest(state: State) -> str:
     return content.hexdigest()[:16]
 
 
-class ResNet(Frozen):
+class ResNet(FrozenBackbone):
     """torchvision's ResNet: the max-pooled stem, then every bottleneck's sum before its last ReLU."""
 
     width = EIGHTH  # as published

@@ -13,8 +13,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dhpf.model.features import ImageCode
-from dhpf.model.grid import bilinear_taps, cat, constant, interpolation, linear_taps, pairs, together
+from dhpf.model.features import ImageFeatures
+from dhpf.model.grid import (
+    bilinear_taps,
+    cat,
+    constant,
+    interpolation,
+    linear_taps,
+    pairs,
+    use_batched_kernels,
+)
 
 MARGIN = 1e-3  # added to the product of two lengths
 SHORTEST = 1e-20  # a length that is nothing beside the margin
@@ -28,7 +36,7 @@ Block = tuple[int, int, Tensor]  # a first source row, a first target row, simil
 
 def block_entries(like: Tensor) -> int:
     """Entries of a block of the matrix: it stays in a processor's cache, or keeps a GPU busy."""
-    return 2**26 if together(like) else 2**19
+    return 2**26 if use_batched_kernels(like) else 2**19
 
 
 def weighted_sums(rows: Tensor, index: Tensor, weight: Tensor) -> Tensor:
@@ -46,7 +54,7 @@ def bags(n: int, k: int, like: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Factors:
+class CorrelationFactors:
     """What the appearance matrices of B pairs are made of.
 
     src, trg: for every side h of layers that is used, S first, the maps B×h²×C; the layers' weights in both are in the
@@ -66,11 +74,11 @@ class Factors:
     def __len__(self) -> int:
         return len(self.src_length)
 
-    def __getitem__(self, pairs: slice) -> "Factors":
+    def __getitem__(self, pairs: slice) -> "CorrelationFactors":
         """Those of some of the pairs."""
         src, trg, products = (tuple(x[pairs] for x in y) for y in (self.src, self.trg, self.products))
         fine = None if self.fine is None else self.fine[pairs]
-        return Factors(src, trg, products, self.src_length[pairs], self.trg_length[pairs], fine)
+        return CorrelationFactors(src, trg, products, self.src_length[pairs], self.trg_length[pairs], fine)
 
     @property
     def side(self) -> int:
@@ -194,7 +202,7 @@ def row_taps(
 class Correlation:
     """The appearance matrices of B pairs, in parts of some pairs each."""
 
-    parts: tuple[Factors, ...]
+    parts: tuple[CorrelationFactors, ...]
 
     def __len__(self) -> int:
         return sum(map(len, self.parts))
@@ -219,7 +227,7 @@ class Correlation:
 
 
 def correlate(
-    src: ImageCode, trg: ImageCode, selection: Tensor, layers: Tensor, *, floor: float = 0.0
+    src: ImageFeatures, trg: ImageFeatures, selection: Tensor, layers: Tensor, *, floor: float = 0.0
 ) -> Correlation:
     """Correlation of B image pairs over the layers that each selects.
 
@@ -239,7 +247,7 @@ def correlate(
         (w[:, None], s.flatten(1, 2), t.flatten(1, 2))
         for w, s, t in zip(weights, src.maps, trg.maps, strict=True)
     ]
-    if together(squares):
+    if use_batched_kernels(squares):
         return Correlation((_factors(maps, *lengths),))
     # One by one: splitting has a cheaper gradient than indexing.
     pairs = zip(
@@ -265,10 +273,10 @@ def _used(sides: list[Side]) -> list[Side]:
     return parts
 
 
-def _factors(maps: list[Side], src_length: Tensor, trg_length: Tensor) -> Factors:
+def _factors(maps: list[Side], src_length: Tensor, trg_length: Tensor) -> CorrelationFactors:
     src, trg = tuple(s * w for w, s, _ in maps), tuple(t for _, _, t in maps)
     products: tuple[Tensor, ...] = ()
     if len(src_length) * sum(s.shape[1] ** 2 for s in src[1:]) <= PRODUCTS:
         with torch.no_grad():
             products = tuple(s @ t.mT for s, t in zip(src[1:], trg[1:], strict=True))
-    return Factors(src, trg, products, src_length, trg_length)
+    return CorrelationFactors(src, trg, products, src_length, trg_length)

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from dhpf.common.errors import UserError
 from dhpf.model import VOTINGS
 from dhpf.model.ablation import Ablation, check_layers
-from dhpf.model.backbone import Frozen
+from dhpf.model.backbone import FrozenBackbone
 from dhpf.model.correlation import correlate
-from dhpf.model.features import ImageCode, interpolated_norms
+from dhpf.model.features import ImageFeatures, interpolated_norms
 from dhpf.model.gating import DynamicGating
 from dhpf.model.grid import STRIDE, cat, check_frame, covering_cells
-from dhpf.model.transfer import best_targets, confident_targets, move_points
+from dhpf.model.transfer import best_targets, confident_targets, transfer_keypoints
 from dhpf.model.voting import Scores
 
 
@@ -69,7 +69,7 @@ class Matches:
         """Predicted target points of source points, both B×2×P in the 4S×4S frame; NaN outside every cell."""
         cells, covers = covering_cells(points, self.side)
         targets = self.best(cells.flatten(1)).view_as(cells)
-        return move_points(points, cells, covers, targets, self.side)
+        return transfer_keypoints(points, cells, covers, targets, self.side)
 
     def transfer_with_confidence(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """`transfer` and the mean confidence of the cells that cover each point, B×P in 0..1; NaN likewise."""
@@ -78,7 +78,7 @@ class Matches:
         found = self.confident(few.expand(len(cells), -1))
         targets, confidence = (x.gather(1, place.flatten(1)).view_as(cells) for x in found)
         mean = (confidence * covers).sum(2) / covers.sum(2)
-        return move_points(points, cells, covers, targets, self.side), mean
+        return transfer_keypoints(points, cells, covers, targets, self.side), mean
 
 
 class DHPF(nn.Module):
@@ -92,7 +92,7 @@ class DHPF(nn.Module):
     layer_of_channel: Tensor
     count = 0  # of models in this process
 
-    def __init__(self, backbone: Frozen, voting: str = "hough") -> None:
+    def __init__(self, backbone: FrozenBackbone, voting: str = "hough") -> None:
         """Args: voting: a key of `VOTINGS`; it may be changed at any time."""
         super().__init__()
         DHPF.count += 1
@@ -107,7 +107,7 @@ class DHPF(nn.Module):
         self.bf16 = False  # precision of the backbone and the transformation; the matching is float32 always
 
     def ablate(self, ablation: Ablation) -> None:
-        """Evaluate otherwise than the paper; image codes of before do not fit codes of after.
+        """Evaluate otherwise than the paper; image features of before do not fit features of after.
 
         Raises: UserError: the backbone has no such layers.
         """
@@ -134,11 +134,13 @@ class DHPF(nn.Module):
     def _dtype(self) -> torch.dtype:
         return next(self.learner.parameters()).dtype
 
-    def encode(self, images: Tensor) -> ImageCode:
+    def encode(self, images: Tensor) -> ImageFeatures:
         """Code of each of B images (evaluation)."""
         # Layers at full resolution take much memory, and a CPU gains nothing from more images at once.
         parts = images.split(len(images) if images.is_cuda else 4)
-        return ImageCode.cat([self._describe(self._layers(part), grid=self._grid(part)) for part in parts])
+        return ImageFeatures.cat(
+            [self._describe(self._layers(part), grid=self._grid(part)) for part in parts]
+        )
 
     def picture_side(self, frame: int) -> int:
         """Match in frames of this side from now on; returns the side of the images to give for it."""
@@ -166,15 +168,15 @@ class DHPF(nn.Module):
         encode, compare = graph(self.encode), graph(self.compare)
         try:
             for _ in range(3):  # to be compiled, recorded and run
-                code = deepcopy(encode(torch.zeros(1, 3, side, side, device=self.device)))
-                compare(code, code)
+                features = deepcopy(encode(torch.zeros(1, 3, side, side, device=self.device)))
+                compare(features, features)
         except torch._dynamo.exc.TorchDynamoException as error:
             reason = str(error).partition("\n")[0]
             raise UserError(
                 f"--compile: PyTorch {torch.__version__} cannot compile {self.backbone.name} ({reason}): leave it out"
             ) from error
         # Copies: where a graph's results lie, those of its next run will.
-        self.encode = lambda images: ImageCode.cat([deepcopy(encode(image)) for image in images.split(1)])  # type: ignore[method-assign]
+        self.encode = lambda images: ImageFeatures.cat([deepcopy(encode(image)) for image in images.split(1)])  # type: ignore[method-assign]
         self.compare = lambda src, trg: deepcopy(compare(src, trg))  # type: ignore[method-assign, assignment, misc]
         self.single = True
         say(f"compiled in {time.monotonic() - begin:.0f} s")
@@ -191,8 +193,8 @@ class DHPF(nn.Module):
     def _precision(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
 
-    def _describe(self, maps: Iterable[Tensor], index: Tensor | None = None, grid: int = 0) -> ImageCode:
-        """Image codes from backbone maps; `index` repeats or reorders the images (see `transformed`).
+    def _describe(self, maps: Iterable[Tensor], index: Tensor | None = None, grid: int = 0) -> ImageFeatures:
+        """Image features from backbone maps; `index` repeats or reorders the images (see `transformed`).
 
         Args: grid: side of the correlation grid; that of the first map if not given.
         """
@@ -214,22 +216,22 @@ class DHPF(nn.Module):
             joined.insert(0, joined[0].new_zeros(len(joined[0]), side, side, 0))
         pools = torch.cat(pooled, 1)
         pools = pools if index is None else pools[index]
-        return ImageCode(tuple(joined), torch.cat(norms, 1), pools, self.origin(side))
+        return ImageFeatures(tuple(joined), torch.cat(norms, 1), pools, self.origin(side))
 
     def origin(self, grid: int) -> str:
-        """What tells this model's codes on a grid×grid correlation grid from others, in words."""
+        """What tells this model's features on a grid×grid correlation grid from others, in words."""
         kind = "raw" if self.ablation.raw else "transformed"
         return f"side {STRIDE * grid}, {kind} features, model {self.number} of this process"
 
-    def compare(self, src: ImageCode, trg: ImageCode, noise: Tensor | None = None) -> Matches:
-        """Match B source images with B target images, given as codes; `noise` as in `DynamicGating`.
+    def compare(self, src: ImageFeatures, trg: ImageFeatures, noise: Tensor | None = None) -> Matches:
+        """Match B source images with B target images, given as features; `noise` as in `DynamicGating`.
 
         Raises:
-            UserError: the codes do not belong together, or to this model as it is now.
+            UserError: the features do not belong together, or to this model as it is now.
         """
         if not src.origin == trg.origin == self.origin(src.norms.shape[-1]):
             raise UserError(
-                f"codes that do not belong together: the source has {src.origin}; the target has {trg.origin}; this "
+                f"features that do not belong together: the source has {src.origin}; the target has {trg.origin}; this "
                 f"is model {self.number}, made for {'raw' if self.ablation.raw else 'transformed'} features: encode "
                 "both images with it"
             )
@@ -240,7 +242,7 @@ class DHPF(nn.Module):
         correlation = correlate(src, trg, weights, self.layer_of_channel, floor=self._floor)
         return Matches(selection, weights, VOTINGS[self.voting](correlation))
 
-    def _select(self, src: ImageCode, trg: ImageCode, noise: Tensor | None) -> Tensor:
+    def _select(self, src: ImageFeatures, trg: ImageFeatures, noise: Tensor | None) -> Tensor:
         """Selection of each pair, B×K."""
         if self.ablation.layers is not None:
             fixed = src.norms.new_zeros(len(src), len(self.backbone.channels))
@@ -255,14 +257,14 @@ class DHPF(nn.Module):
     def forward(self, src: Tensor, trg: Tensor, noise: Tensor | None = None) -> Matches:
         """Match source image b with target image b, both B×3×s×s; `noise` as in `DynamicGating`."""
         if self.training:
-            return self.compare(*self.codes(src, trg), noise)
-        code = self.encode(torch.cat([src, trg]))
-        return self.compare(code[: len(src)], code[len(src) :])
+            return self.compare(*self.encode_pairs(src, trg), noise)
+        features = self.encode(torch.cat([src, trg]))
+        return self.compare(features[: len(src)], features[len(src) :])
 
-    def codes(
+    def encode_pairs(
         self, src: Tensor, trg: Tensor, pairs: tuple[Tensor, Tensor] | None = None
-    ) -> tuple[ImageCode, ImageCode]:
-        """Source and target codes of B' pairs; in training each side's batch has its own batch statistics.
+    ) -> tuple[ImageFeatures, ImageFeatures]:
+        """Source and target features of B' pairs; in training each side's batch has its own batch statistics.
 
         Args:
             pairs: B' indices of source images and of target images; by default image b with image b.
@@ -271,13 +273,13 @@ class DHPF(nn.Module):
         with self._precision():
             src_maps, trg_maps = list(self._layers(src)), list(self._layers(trg))
         grid = self._grid(src)
-        codes = self._describe(src_maps, src_index, grid), self._describe(trg_maps, trg_index, grid)
+        features = self._describe(src_maps, src_index, grid), self._describe(trg_maps, trg_index, grid)
         if self.training:
             # The published program transforms layer 0 once more, as the base map, and so counts it twice.
             with torch.no_grad(), self._precision():
                 self.learner.transform(0, src_maps[0], src_index)
                 self.learner.transform(0, trg_maps[0], trg_index)
-        return codes
+        return features
 
 
 def resized(maps: Tensor, side: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Image codes: all that comparing an image with another needs of it."""
+"""Image features: all that comparing an image with another needs of it."""
 
 from dataclasses import dataclass
 from itertools import groupby
@@ -52,13 +52,13 @@ def _shares(size: int, side: int, like: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class ImageCode:
+class ImageFeatures:
     """A batch of B encoded images.
 
     maps: for every side h of layers, the transformed maps of those layers, concatenated: B×h×h×C.
     norms: B×K×S×S, squared norms of every layer's vectors on the correlation grid.
     pooled: the global averages of all layers' untransformed maps, concatenated: B×ΣC.
-    origin: side of the frame, kind of features and model that the code is of, in words.
+    origin: side of the frame, kind of features and model that the features is of, in words.
     """
 
     maps: tuple[Tensor, ...]
@@ -69,25 +69,25 @@ class ImageCode:
     def __len__(self) -> int:
         return len(self.norms)
 
-    def __getitem__(self, index: Tensor | slice) -> "ImageCode":
-        """The codes of some of the images."""
-        return ImageCode(
+    def __getitem__(self, index: Tensor | slice) -> "ImageFeatures":
+        """The features of some of the images."""
+        return ImageFeatures(
             tuple(m[index] for m in self.maps), self.norms[index], self.pooled[index], self.origin
         )
 
     @staticmethod
-    def cat(codes: "list[ImageCode]") -> "ImageCode":
+    def cat(features: "list[ImageFeatures]") -> "ImageFeatures":
         """One batch of several."""
-        if len(codes) == 1:
-            return codes[0]
-        maps = tuple(torch.cat(m) for m in zip(*(c.maps for c in codes), strict=True))
-        norms, pooled = torch.cat([c.norms for c in codes]), torch.cat([c.pooled for c in codes])
-        return ImageCode(maps, norms, pooled, codes[0].origin)
+        if len(features) == 1:
+            return features[0]
+        maps = tuple(torch.cat(m) for m in zip(*(c.maps for c in features), strict=True))
+        norms, pooled = torch.cat([c.norms for c in features]), torch.cat([c.pooled for c in features])
+        return ImageFeatures(maps, norms, pooled, features[0].origin)
 
     def tensors(self) -> tuple[Tensor, ...]:
         return (*self.maps, self.norms, self.pooled)
 
     @property
     def nbytes(self) -> int:
-        """Memory that the code holds, in bytes."""
+        """Memory that the features holds, in bytes."""
         return sum(t.nbytes for t in self.tensors())

@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from dhpf.model.grid import cat, together
+from dhpf.model.grid import cat, use_batched_kernels
 
 HIDDEN = 32
 
 
 @dataclass(frozen=True)
-class Run:
+class LayerGroup:
     """n layers that follow each other and have equal channels and widths, for evaluation: batch norms are folded.
 
     weight, shift: of the transformations, n·width×C×1×1 and n·width.
@@ -56,10 +56,10 @@ class DynamicGating(nn.Module):
         self.runs = [
             list(run) for _, run in groupby(range(len(channels)), key=lambda k: (channels[k], widths[k]))
         ]
-        self._folded: tuple[list[tuple[int, int]], list[Run]] | None = None
+        self._folded: tuple[list[tuple[int, int]], list[LayerGroup]] | None = None
 
     @property
-    def folded(self) -> list[Run]:
+    def folded(self) -> list[LayerGroup]:
         """All layers for evaluation: made once, and again when a tensor of this module is another or was written to."""
         if self._folded is not None and torch.compiler.is_compiling():
             return self._folded[1]
@@ -71,14 +71,14 @@ class DynamicGating(nn.Module):
             self._folded = state, [self._fold(run) for run in self.runs]
         return self._folded[1]
 
-    def _fold(self, layers: list[int]) -> Run:
+    def _fold(self, layers: list[int]) -> LayerGroup:
         transformations: list[Any] = [self.reduction_ffns[k] for k in layers]
         gates: list[Any] = [self.gumbel_ffns[k] for k in layers]
         weight, shift = _without_norms(transformations)
         first, gate_shift = _without_norms(gates)
         last = torch.stack([gate[3].weight.detach().flatten(1).T for gate in gates])
         gate = first.flatten(2).mT.contiguous(), gate_shift[:, None], last
-        return Run(len(layers), weight.flatten(0, 1), shift.flatten(), gate)
+        return LayerGroup(len(layers), weight.flatten(0, 1), shift.flatten(), gate)
 
     @property
     def _evaluates(self) -> bool:
@@ -111,7 +111,7 @@ class DynamicGating(nn.Module):
             width, first = len(run.shift) // run.count, 0
             own = islice(layers, run.count)
             stacks: Iterable[list[Tensor]] = ([m] for m in own)
-            if together(run.weight):
+            if use_batched_kernels(run.weight):
                 stacks = [list(stack) for _, stack in groupby(list(own), key=lambda m: m.shape[2])]
             for stack in stacks:
                 x, n = cat(stack, 1), len(stack)

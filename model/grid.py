@@ -51,7 +51,7 @@ def constant(function: Callable[P, T]) -> Callable[P, T]:
     return known
 
 
-def together(like: Tensor) -> bool:
+def use_batched_kernels(like: Tensor) -> bool:
     """Whether the device computes pairs and layers together, rather than one by one.
 
     A processor gains from what lies in its cache and from leaving out channels that a pair does not use. A GPU, or a

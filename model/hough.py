@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dhpf.model.correlation import Block, Correlation, Factors
+from dhpf.model.correlation import Block, Correlation, CorrelationFactors
 from dhpf.model.grid import STRIDE, constant
-from dhpf.model.voting import Scores, displaced, maxima
+from dhpf.model.voting import Scores, from_offsets, maxima
 
 KEPT = 2**26  # entries of similarities that are kept; what would take more memory is computed twice
 
@@ -62,11 +62,11 @@ def _hough_space(S: int, like: Tensor) -> tuple[Tensor, Tensor]:
 
 def hough_voting(correlation: Correlation) -> Scores:
     """Regularized Hough matching as a voting; no gradient goes through the geometric scores."""
-    return displaced(correlation, [hough_matching(part) for part in correlation.parts])
+    return from_offsets(correlation, [hough_matching(part) for part in correlation.parts])
 
 
 @torch.no_grad()
-def hough_matching(part: Factors) -> tuple[Tensor, Tensor, Tensor]:
+def hough_matching(part: CorrelationFactors) -> tuple[Tensor, Tensor, Tensor]:
     """Geometric scores of B pairs by displacement (dy, dx), B×(2S-1)×(2S-1), and what `maxima` gives."""
     B, S = len(part), part.side
     kept: list[Block] = []

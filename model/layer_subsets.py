@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from dhpf.model import VOTINGS
-from dhpf.model.correlation import Correlation, Factors
+from dhpf.model.correlation import Correlation, CorrelationFactors
 from dhpf.model.dhpf import Matches
-from dhpf.model.features import ImageCode
+from dhpf.model.features import ImageFeatures
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ class Sum:
         src, trg = (x.sqrt().flatten(1) for x in (self.src, self.trg))
         # Maps without channels: all that they would give is in the products.
         maps = tuple(self.src.new_zeros(len(self.src), side * side, 0) for side in (S, *coarse))
-        factors = Factors(maps, maps, tuple(coarse.values()), src, trg, self.products.get(S))
+        factors = CorrelationFactors(maps, maps, tuple(coarse.values()), src, trg, self.products.get(S))
         return Matches(self.weights, self.weights, VOTINGS[voting](Correlation((factors,))))
 
 
-def layer_sums(src: ImageCode, trg: ImageCode, layers: Tensor) -> list[Sum]:
+def layer_sums(src: ImageFeatures, trg: ImageFeatures, layers: Tensor) -> list[Sum]:
     """Each layer of B pairs alone.
 
     Args:

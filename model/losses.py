@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from dhpf.model.grid import interpolation
-from dhpf.model.voting import DisplacementRows, Rows, Scores
+from dhpf.model.voting import OffsetScores, ScoreRows, Scores
 from dhpf.model.weak_loss import ENTROPY_SIDE
 
 
@@ -62,7 +62,7 @@ def entropy(scores: Tensor) -> Tensor:
 
 def entropies(scores: Scores) -> Tensor:
     """Entropy of each pair's match scores, the mean of both directions, B: in one pass where the voting has it."""
-    if isinstance(scores.rows, DisplacementRows):
+    if isinstance(scores.rows, OffsetScores):
         return scores.rows.entropies()
     B, N = scores.column_max.shape
     every = torch.arange(N, device=scores.column_max.device)[None]
@@ -70,7 +70,7 @@ def entropies(scores: Scores) -> Tensor:
     return torch.cat([checkpoint(both_ways, rows, every, use_reentrant=False) for rows in pairs])
 
 
-def both_ways(rows: Rows, cells: Tensor) -> Tensor:
+def both_ways(rows: ScoreRows, cells: Tensor) -> Tensor:
     """`entropy` of the rows and of the columns, the mean."""
     matrix = rows(cells)
     return (entropy(matrix) + entropy(matrix.mT)) / 2

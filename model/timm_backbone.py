@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from dhpf.common.errors import UserError
 from dhpf.common.registry import UnknownNameError
-from dhpf.model.backbone import Frozen
+from dhpf.model.backbone import FrozenBackbone
 from dhpf.model.grid import STRIDE
 from dhpf.weights.files import State
 
@@ -30,7 +30,7 @@ ACTIVATIONS = ("torch.nn.modules.activation", "timm.layers.activations")
 
 
 @dataclass(frozen=True)
-class Tap:
+class LayerHook:
     """Where the map of a layer is: what enters or leaves a module."""
 
     module: str
@@ -40,7 +40,7 @@ class Tap:
 
 
 @dataclass(frozen=True)
-class Anatomy:
+class BackboneSpec:
     """What a run of a network tells.
 
     taps: of its layers, sides never growing.
@@ -48,13 +48,13 @@ class Anatomy:
     side: of the pictures that it was shown, and whether it takes others.
     """
 
-    taps: tuple[Tap, ...]
+    taps: tuple[LayerHook, ...]
     norms: tuple[tuple[str, str], ...]
     side: int
     any_side: bool
 
 
-class TimmBackbone(Frozen):
+class TimmBackbone(FrozenBackbone):
     """A network of timm: what comes out of every block at stride 4 or more.
 
     A convolutional block that ends in an activation counts before it, as the published ResNet's do, and what enters
@@ -62,19 +62,19 @@ class TimmBackbone(Frozen):
     """
 
     arch: str
-    anatomy: Anatomy
+    spec: BackboneSpec
     scale: Tensor
     shift: Tensor
 
     def __init_subclass__(cls) -> None:
-        cls.anatomy = anatomy(cls.arch)
-        cls.channels = tuple(tap.channels for tap in cls.anatomy.taps)
+        cls.spec = spec(cls.arch)
+        cls.channels = tuple(tap.channels for tap in cls.spec.taps)
         cls.fetch = f"the weights of {cls.arch} (a file of timm's, of its makers or of Hugging Face)"
         super().__init_subclass__()
 
     def __init__(self, state: State, *form: Any, **options: Any) -> None:
         super().__init__(state, *form, **options)
-        taps = [self.anatomy.taps[k] for k in self.layers or range(len(self.anatomy.taps))]
+        taps = [self.spec.taps[k] for k in self.layers or range(len(self.spec.taps))]
         self.found: list[Any] = [None] * len(taps)  # of the images that the network sees
         for k, tap in enumerate(taps):
             module = self.net.get_submodule(tap.module)
@@ -102,10 +102,10 @@ class TimmBackbone(Frozen):
         return timm.create_model(cls.arch, pretrained=True).state_dict()
 
     def norms(self) -> list[tuple[str, str]]:
-        return list(self.anatomy.norms)
+        return list(self.spec.norms)
 
     def nearest(self, side: int) -> int:
-        return super().nearest(side) if self.anatomy.any_side else self.anatomy.side
+        return super().nearest(side) if self.spec.any_side else self.spec.side
 
     def forward(self, images: Tensor) -> Iterator[Tensor]:
         side = self.nearest(images.shape[-1])
@@ -163,7 +163,7 @@ def created(arch: str) -> Any:
 
 
 @cache
-def anatomy(arch: str) -> Anatomy:
+def spec(arch: str) -> BackboneSpec:
     """What the network consists of. Raises: UserError: it gives no maps."""
     try:
         with torch.device("meta"):
@@ -182,15 +182,15 @@ def anatomy(arch: str) -> Anatomy:
         any_side = True
     except Exception:
         any_side = False
-    return Anatomy(tuple(dry.taps), tuple(dry.norms), side, any_side)
+    return BackboneSpec(tuple(dry.taps), tuple(dry.norms), side, any_side)
 
 
 class DryRun:
-    """A run of a network on the meta device; `taps` and `norms` as in `Anatomy`."""
+    """A run of a network on the meta device; `taps` and `norms` as in `BackboneSpec`."""
 
     def __init__(self, net: nn.Module, side: int) -> None:
         self.net, self.side = net, side
-        self.taps: list[Tap] = []
+        self.taps: list[LayerHook] = []
         self.norms: list[tuple[str, str]] = []
         self.maker: tuple[str, Any] = "", None  # the convolution that was run last
         self.last: tuple[str, nn.Module, Any] = "", net, None  # the module without parts that was run last
@@ -230,7 +230,7 @@ class DryRun:
     def _tap(self, name: str, enters: bool, x: Any) -> None:
         m = as_map(x, self.net)
         if m is not None and STRIDE * (m.shape[-1] - 1) < self.side:
-            self.taps.append(Tap(name, enters, m.shape[1], m.shape[-1]))
+            self.taps.append(LayerHook(name, enters, m.shape[1], m.shape[-1]))
 
 
 def blocks_of(net: nn.Module) -> list[str]:

@@ -8,7 +8,7 @@ from dhpf.model.grid import cell_centres
 NEAR = 0.1  # sides of the frame: what counts as the same place in a confidence
 
 
-def mutual_filter(scores: Tensor, column_max: Tensor) -> Tensor:
+def mutual_nn_filter(scores: Tensor, column_max: Tensor) -> Tensor:
     """Match scores of some source cells after the mutual nearest-neighbour filter.
 
     Args:
@@ -23,17 +23,17 @@ def mutual_filter(scores: Tensor, column_max: Tensor) -> Tensor:
 
 
 def best_targets(scores: Tensor, column_max: Tensor) -> Tensor:
-    """Best target cell of some source cells, B×n; arguments as in `mutual_filter`."""
-    return mutual_filter(scores, column_max).argmax(2)
+    """Best target cell of some source cells, B×n; arguments as in `mutual_nn_filter`."""
+    return mutual_nn_filter(scores, column_max).argmax(2)
 
 
 def confident_targets(scores: Tensor, column_max: Tensor) -> tuple[Tensor, Tensor]:
-    """Best target cell of some source cells and how sure it is, both B×n; arguments as in `mutual_filter`.
+    """Best target cell of some source cells and how sure it is, both B×n; arguments as in `mutual_nn_filter`.
 
     The confidence, in 0..1, is the share of the row's filtered scores that lies within a tenth of the side of the
     best cell: a row with one peak has 1, a row with two equal peaks far apart 0.5.
     """
-    filtered = mutual_filter(scores, column_max)
+    filtered = mutual_nn_filter(scores, column_max)
     best = filtered.argmax(2)
     side = round(scores.shape[2] ** 0.5)
     axis = torch.arange(side, device=scores.device)
@@ -43,7 +43,7 @@ def confident_targets(scores: Tensor, column_max: Tensor) -> tuple[Tensor, Tenso
     return best, share.clamp(max=1)
 
 
-def move_points(points: Tensor, cells: Tensor, covers: Tensor, targets: Tensor, side: int) -> Tensor:
+def transfer_keypoints(points: Tensor, cells: Tensor, covers: Tensor, targets: Tensor, side: int) -> Tensor:
     """Points moved by the mean displacement of the cells that cover them; NaN where none does.
 
     Args:

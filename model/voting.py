@@ -13,17 +13,17 @@ import torch
 from torch import Tensor
 
 from dhpf.model.correlation import Block, Correlation
-from dhpf.model.grid import cat, constant, pairs, together
-from dhpf.model.weak_loss import entropies_by_displacement
+from dhpf.model.grid import cat, constant, pairs, use_batched_kernels
+from dhpf.model.weak_loss import entropies_by_offset
 
 
-class Rows(Protocol):
+class ScoreRows(Protocol):
     """Match scores of B pairs, some rows at a time."""
 
     def __call__(self, cells: Tensor) -> Tensor:
         """Match scores of some source cells (numbers, B×n) with all target cells, B×n×N."""
 
-    def __getitem__(self, pairs: slice) -> "Rows":
+    def __getitem__(self, pairs: slice) -> "ScoreRows":
         """Those of some of the pairs."""
 
 
@@ -35,7 +35,7 @@ class Scores:
     column_max: for every target cell the largest of any source cell, B×N, without gradient.
     """
 
-    rows: Rows
+    rows: ScoreRows
     column_max: Tensor
 
     def __getitem__(self, pairs: slice) -> "Scores":
@@ -46,7 +46,7 @@ Voting = Callable[[Correlation], Scores]
 
 
 @dataclass(frozen=True)
-class DisplacementRows:
+class OffsetScores:
     """Appearance times a factor that depends on the displacement alone.
 
     factors: B×(2S-1)×(2S-1), of every displacement (dy, dx) from source to target cell.
@@ -61,13 +61,13 @@ class DisplacementRows:
     def __call__(self, cells: Tensor) -> Tensor:
         return self.correlation.appearance(cells) * factor_rows(self.factors, cells)
 
-    def __getitem__(self, pairs: slice) -> "DisplacementRows":
+    def __getitem__(self, pairs: slice) -> "OffsetScores":
         tensors = (x[pairs] for x in (self.factors, self.row_max, self.column_max))
-        return DisplacementRows(self.correlation[pairs], *tensors)
+        return OffsetScores(self.correlation[pairs], *tensors)
 
     def entropies(self) -> Tensor:
         """What `losses.entropies` is of these scores, in one pass."""
-        return entropies_by_displacement(self.correlation, self.factors, self.row_max, self.column_max)
+        return entropies_by_offset(self.correlation, self.factors, self.row_max, self.column_max)
 
 
 def factor_rows(factors: Tensor, cells: Tensor) -> Tensor:
@@ -91,8 +91,8 @@ def maxima(blocks: Iterable[Block], factors: Tensor) -> tuple[Tensor, Tensor]:
     """The largest match score of every source and of every target cell, both B×N.
 
     Args:
-        blocks: the similarities of B pairs (`Factors.blocks`).
-        factors: as in `DisplacementRows`.
+        blocks: the similarities of B pairs (`CorrelationFactors.blocks`).
+        factors: as in `OffsetScores`.
     """
     B, S = len(factors), (factors.shape[-1] + 1) // 2
     # The largest of appearance times factor is the square of the largest of their roots' products.
@@ -102,7 +102,7 @@ def maxima(blocks: Iterable[Block], factors: Tensor) -> tuple[Tensor, Tensor]:
     row, column = factors.new_zeros(2, B, S, S)
     for first, top, grid in blocks:
         rows, height = grid.shape[1], grid.shape[3]
-        step = rows if together(grid) else 1  # a view of a row's windows, or a copy of all rows'
+        step = rows if use_batched_kernels(grid) else 1  # a view of a row's windows, or a copy of all rows'
         for i in range(0, rows, step):
             offset = top - first - i + S - 1
             if step == 1:
@@ -122,13 +122,13 @@ def no_voting(correlation: Correlation) -> Scores:
     """Appearance alone."""
     ones = [part.src_length.new_ones(len(part), *(2 * part.side - 1,) * 2) for part in correlation.parts]
     found = [(one, *maxima(part.blocks(), one)) for part, one in zip(correlation.parts, ones, strict=True)]
-    return displaced(correlation, found)
+    return from_offsets(correlation, found)
 
 
-def displaced(correlation: Correlation, parts: list[tuple[Tensor, Tensor, Tensor]]) -> Scores:
-    """Scores by `DisplacementRows`, from the factors, row maxima and column maxima of each part of the correlation."""
+def from_offsets(correlation: Correlation, parts: list[tuple[Tensor, Tensor, Tensor]]) -> Scores:
+    """Scores by `OffsetScores`, from the factors, row maxima and column maxima of each part of the correlation."""
     factors, row_max, column_max = (cat(x) for x in zip(*parts, strict=True))
-    return Scores(DisplacementRows(correlation, factors, row_max, column_max), column_max)
+    return Scores(OffsetScores(correlation, factors, row_max, column_max), column_max)
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ NOTHING = 1e-30
 Maps = list[Tensor]  # for every side h of layers, S first, h²×C
 
 
-def entropies_by_displacement(
+def entropies_by_offset(
     correlation: Correlation, factors: Tensor, row_max: Tensor, column_max: Tensor
 ) -> Tensor:
     """Entropy of each pair's match scores, appearance times a factor by displacement; the mean of both directions, B.

@@ -9,7 +9,7 @@ from dhpf.common.errors import UserError
 from dhpf.common.files import MIB, PREDICTIONS, is_file, read_json, replace_file
 from dhpf.data.benchmark import Benchmark
 from dhpf.evaluation.comparison import compare
-from dhpf.evaluation.external_predictions import is_table, others_rows, read_others
+from dhpf.evaluation.external_predictions import external_rows, is_table, read_external
 from dhpf.evaluation.predictions import read_predictions, table_of
 from dhpf.evaluation.results import RESULTS
 from dhpf.programs.compare import CompareOptions
@@ -65,8 +65,8 @@ def opened_like(options: CompareOptions, like: pd.Series | None) -> Benchmark:
 
 def theirs(path: Path, options: CompareOptions, benchmark: Benchmark) -> pd.DataFrame:
     """The table of another method's predictions."""
-    given = read_others(path, benchmark)
-    rows, _ = others_rows(given, benchmark, options.predictions_frame, options.workers, options.on_bad_pair)
+    given = read_external(path, benchmark)
+    rows, _ = external_rows(given, benchmark, options.predictions_frame, options.workers, options.on_bad_pair)
     return table_of(rows, list(benchmark.labels))
 
 

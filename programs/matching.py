@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from dhpf.common.errors import UserError, naming
+from dhpf.common.errors import UserError, error_context
 from dhpf.common.files import is_file, read_text, replace_file
 from dhpf.common.processes import choose_device
 from dhpf.common.run import versions
@@ -169,9 +169,9 @@ def chosen_points(options: MatchOptions, size: tuple[int, int]) -> Reals:
         place, text = "standard input", standard_input()
     else:
         fields = re.sub(r"\s*,\s*", ",", given or "").split()
-        with naming("--points"):
+        with error_context("--points"):
             return checked_points([point for field in fields for point in of_line(field)], size)
-    with naming(place):
+    with error_context(place):
         return checked_points(read_points(text, options.source or Path()), size)
 
 

@@ -134,7 +134,7 @@ def search(options: SearchOptions, folder: Path) -> dict[str, Any]:
     keys = [(benchmark.pairs[i].src_key, benchmark.pairs[i].trg_key) for i in pairs]
     material = {
         "pairs": hashlib.sha256(repr(keys).encode()).hexdigest(),
-        "backbone weights": net.digest,
+        "backbone weights": net.weights_hash,
         "learner": sha256(checkpoint) if checkpoint else "",
     }
     memory = Memory(material, len(pairs))
@@ -194,7 +194,7 @@ def grow(
                 step = next(steps)
                 found: Shares = {}
                 for part in step.parts:
-                    found |= shares(model, step.codes, part, subsets, options.alpha)
+                    found |= shares(model, step.features, part, subsets, options.alpha)
                 memory.add(subsets, batch, found)
                 for message in step.unread:
                     run.log(f"not readable: {message}")

@@ -16,8 +16,8 @@ from dhpf.common.run import Run, progress, replace_run, versions
 from dhpf.data import open_benchmark
 from dhpf.data.benchmark import Benchmark, read_trained
 from dhpf.data.own_data import OwnData
-from dhpf.evaluation.external_predictions import is_table, others_rows, read_others
-from dhpf.evaluation.partial_predictions import Kept, forget, identity
+from dhpf.evaluation.external_predictions import external_rows, is_table, read_external
+from dhpf.evaluation.partial_predictions import PartialPredictions, delete, identity
 from dhpf.evaluation.predictions import read_predictions, table_of
 from dhpf.evaluation.results import RESULTS, describe, rescore, save_results
 from dhpf.matching.matcher import Matcher
@@ -76,7 +76,7 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
         run = begun(options, folder, f"{options.benchmark}-{file_name(net.name)}", lines)
     place = Path(gather([str(run.folder) if run else ""])[0])
     with run.ending() if run else nullcontext():
-        kept = Kept(place, identity(benchmark, checkpoint), rank)
+        kept = PartialPredictions(place, identity(benchmark, checkpoint), rank)
         todo = [i for i in in_order(benchmark) if i not in kept.rows]
         if run and kept.rows:
             run.log(f"resumed with {len(kept.rows)} of {len(benchmark)} pairs")
@@ -128,12 +128,12 @@ def measure_predictions(options: TestOptions, path: Path) -> None:
     if own:
         table = of_benchmark(path, read_predictions(path), benchmark)
     else:
-        given = read_others(path, benchmark)
+        given = read_external(path, benchmark)
         words += f", in pixels of the {options.predictions_frame} frame" * (
             options.predictions_frame != "image"
         )
         with progress("reading", len(benchmark), not options.quiet) as advance:
-            rows, unread = others_rows(
+            rows, unread = external_rows(
                 given, benchmark, options.predictions_frame, options.workers, options.on_bad_pair, advance
             )
         table = table_of(rows, list(benchmark.labels))
@@ -216,7 +216,7 @@ def finished(
     run.log(describe(results["figures"]))
     spent = ", ".join(filter(None, [used["time"].partition(",")[0], used.get("loading")]))
     run.log(f"{len(benchmark)} pairs in {spent}; results: {run.folder}")
-    forget(run.folder)
+    delete(run.folder)
     report_test(run.folder, words, benchmark, table, results, asdict(options), used, matcher, command)
     return results
 

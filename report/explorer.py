@@ -1,7 +1,7 @@
 """The explorer of a pair: one HTML file that predicts for any point of either image what the program would.
 
 A prediction is a mean over the few cells that cover a point (docs/method.md, section 6), so the best target cells of
-all source cells are enough to give it: `explorer.js` does what `model.transfer.move_points` does, on what is packed.
+all source cells are enough to give it: `explorer.js` does as `model.transfer.transfer_keypoints`.
 """
 
 import base64
@@ -16,7 +16,7 @@ from dhpf.data.images import shrunk
 from dhpf.matching.matcher import Encoded, Matcher
 from dhpf.model.dhpf import Matches
 from dhpf.model.grid import STRIDE
-from dhpf.model.transfer import confident_targets, mutual_filter
+from dhpf.model.transfer import confident_targets, mutual_nn_filter
 from dhpf.report.page import rendered
 from dhpf.report.pictures import MAX_SHOWN
 
@@ -33,7 +33,7 @@ def explorer(
         predicts, if not what the matcher says.
     """
     short = [name.rpartition("/")[2] for name in names]
-    ways = [packed(matcher.model.compare(a.code, b.code)) for a, b in (pair, pair[::-1])]
+    ways = [packed(matcher.model.compare(a.features, b.features)) for a, b in (pair, pair[::-1])]
     about = {
         "frame": pair[0].side,
         "likely": LIKELY,
@@ -69,7 +69,7 @@ def packed(matches: Matches) -> bytes:
     for cells in torch.arange(N, device=maxima.device)[None].split(max(1, 2**22 // N), dim=1):
         scores = matches.scores.rows(cells)
         best, confidence = confident_targets(scores, maxima)
-        filtered = mutual_filter(scores, maxima)
+        filtered = mutual_nn_filter(scores, maxima)
         total = filtered.sum(2, keepdim=True).clamp(min=1e-30)
         # The first of equals is the best one, which a search for the largest might not put first.
         likely = filtered.scatter(2, best[..., None], torch.inf).topk(LIKELY, 2).indices

@@ -16,9 +16,9 @@ from PIL import Image
 
 from dhpf.common.files import is_file, replace_file
 from dhpf.common.processes import peak_memory
-from dhpf.common.run import HISTORY, OPTIONS, SPENT, progress
+from dhpf.common.run import HISTORY, OPTIONS, RESOURCES, progress
 from dhpf.data.benchmark import Benchmark
-from dhpf.evaluation.figures import averages, headline, measure
+from dhpf.evaluation.figures import averages, main_figures, measure
 from dhpf.evaluation.intervals import written
 from dhpf.evaluation.metrics import Measure
 from dhpf.matching.matcher import Matcher
@@ -77,9 +77,9 @@ def report_test(
             curves.setdefault(f"mean over {f['average']}, {f['frame']}", {})[f["alpha"]] = f["value"]
     reported = [(what, values) for what, values in measures if what.get("alpha", alphas[0]) in alphas]
     definitions = [what for what, _ in reported]
-    what, by_pair = reported[headline(definitions)[0]]
+    what, by_pair = reported[main_figures(definitions)[0]]
     by_pair = by_pair.groupby(level=0).mean()  # a metric may have one value a key-point
-    by_point = next((reported[i][1] for i in headline(definitions, "key-points")), None)
+    by_point = next((reported[i][1] for i in main_figures(definitions, "key-points")), None)
 
     def shown(pair: int) -> dict[str, Any]:
         """The arguments of `pictures.matches`, in the frame."""
@@ -172,7 +172,7 @@ def evaluation(
         `pictures.matches` for each; pages: addresses of pages to explore them, by their titles.
     """
     totals, categories = figures["totals"], figures["categories"]
-    main, counts = headline(totals), ["Pairs", "Key-points"]
+    main, counts = main_figures(totals), ["Pairs", "Key-points"]
     columns = [*(totals[i]["name"] for i in main), *counts]
 
     def by_group(groups: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[list[Any]]:
@@ -237,7 +237,7 @@ def every_pair(
 
     Args: pages: addresses of pages to explore pairs; command: what draws the pair whose number is written behind it.
     """
-    main = [measures[i] for i in headline([what for what, _ in measures])]
+    main = [measures[i] for i in main_figures([what for what, _ in measures])]
     pairs = table.drop_duplicates("pair").set_index("pair")[["category", "source", "target", "n_pts"]]
     values = pd.DataFrame({what["name"]: by.groupby(level=0).mean() for what, by in main})
     pairs = pairs.join(values).sort_values([*values], kind="stable")
@@ -262,8 +262,8 @@ def report_training(folder: Path) -> None:
             history[f"{split}_matching_loss"] = history[f"{split}_loss"] - history[f"{split}_selection_loss"]
     layers = history.filter(regex="^selection/").rename(columns=lambda name: name.rpartition("/")[2])
     history["layers"] = layers.sum(axis=1)
-    if (folder / SPENT).exists():
-        history = history.merge(pd.read_csv(folder / SPENT), "left", "epoch")
+    if (folder / RESOURCES).exists():
+        history = history.merge(pd.read_csv(folder / RESOURCES), "left", "epoch")
     drawn = [
         picture(pictures.training_curves(history), "Curves", "Loss, PCK and selected layers over the epochs")
     ]

@@ -16,7 +16,7 @@ Batch = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Step:
+class StepResult:
     """What B pairs gave: the two parts of the loss, each pair's PCK in percent (NaN without key-points, and with a
     threshold of zero), the predicted points B×2×P, the selection B'×K."""
 
@@ -31,7 +31,7 @@ class Step:
         return self.matching + self.selecting
 
 
-def strong_step(model: DHPF, batch: Batch, alpha: float, rate: float, noise: Tensor | None) -> Step:
+def strong_step(model: DHPF, batch: Batch, alpha: float, rate: float, noise: Tensor | None) -> StepResult:
     """Forward pass with key-point supervision; `rate` is μ, `noise` as in `DynamicGating`."""
     matches = model(batch["src_img"], batch["trg_img"], noise=noise)
     pck, distance, predicted = predict_keypoints(matches, batch, alpha)
@@ -39,10 +39,10 @@ def strong_step(model: DHPF, batch: Batch, alpha: float, rate: float, noise: Ten
     source, target = (nearest_cells(kps, matches.side) for kps in keypoints(batch))
     loss = strong_loss(matches.scores.rows(source), target, weights)
     selection = matches.selection
-    return Step(loss, selection_loss(selection, rate), pck, predicted, selection.detach())
+    return StepResult(loss, selection_loss(selection, rate), pck, predicted, selection.detach())
 
 
-def weak_step(model: DHPF, batch: Batch, alpha: float, rate: float, noise: Tensor | None) -> Step:
+def weak_step(model: DHPF, batch: Batch, alpha: float, rate: float, noise: Tensor | None) -> StepResult:
     """Forward pass with image labels alone; key-points serve to report PCK."""
     category = batch["category_id"]
     B = len(category)
@@ -54,16 +54,16 @@ def weak_step(model: DHPF, batch: Batch, alpha: float, rate: float, noise: Tenso
             torch.cat([src_index, src_index[differs]]),
             torch.cat([trg_index, following[differs]]),
         )
-    src, trg = model.codes(batch["src_img"], batch["trg_img"], (src_index, trg_index))
+    src, trg = model.encode_pairs(batch["src_img"], batch["trg_img"], (src_index, trg_index))
     matches = model.compare(src, trg, noise)
     entropy = entropies(matches.scores)
     loss = entropy[:B].mean() / (entropy[B:].mean() if len(entropy) > B else 1)
     pck, _, predicted = predict_keypoints(matches[:B], batch, alpha)
     selection = matches.selection
-    return Step(loss, selection_loss(selection, rate), pck, predicted, selection.detach())
+    return StepResult(loss, selection_loss(selection, rate), pck, predicted, selection.detach())
 
 
-Supervision = Callable[[DHPF, Batch, float, float, Tensor | None], Step]
+Supervision = Callable[[DHPF, Batch, float, float, Tensor | None], StepResult]
 
 
 def keypoints(batch: Batch) -> tuple[Tensor, Tensor]:

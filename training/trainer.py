@@ -19,13 +19,13 @@ from dhpf.common.program import STOPS
 from dhpf.common.run import HISTORY, Run, progress, versions
 from dhpf.data import open_benchmark
 from dhpf.data.benchmark import Benchmark, write_trained
-from dhpf.data.loading import Loader, tolerated
+from dhpf.data.loading import Loader, skip_or_raise
 from dhpf.model.ablation import Ablation
 from dhpf.model.options import BEST, STATES
 from dhpf.training import SUPERVISIONS
 from dhpf.training.examples import example, selected
 from dhpf.training.options import TrainOptions
-from dhpf.training.supervision import Batch, Step, epoch_batches, gate_noise, to_device
+from dhpf.training.supervision import Batch, StepResult, epoch_batches, gate_noise, to_device
 from dhpf.weights import files as weights
 from dhpf.weights.checkpoint import build_model, load_learner
 
@@ -267,7 +267,7 @@ class Trainer:
         loaded = self.load([[("trn", i) for i in b[rank::count]] for b in todo])
         with progress(f"epoch {self.epoch + 1} training", sum(map(len, todo)), self.visible) as advance:
             for whole, (batch, errors) in zip(todo, loaded, strict=True):
-                self.skipped += tolerated(errors, options.on_bad_pair)
+                self.skipped += skip_or_raise(errors, options.on_bad_pair)
                 self._training_step(batch)
                 self.step += 1
                 if options.save_every and self.step % options.save_every == 0:
@@ -302,7 +302,7 @@ class Trainer:
             synchronise(learner, size / int(sizes.sum()))
         self.optimizer.step()
 
-    def _show_step(self, step: Step) -> None:
+    def _show_step(self, step: StepResult) -> None:
         if self.run:
             parts = [step.matching.detach(), step.selecting.detach(), step.selection.sum(1).mean()]
             names = ("matching_loss", "selection_loss", "layers_selected")
@@ -310,7 +310,7 @@ class Trainer:
             figures["step/learning_rate"] = self.options.lr
             self.run.show(self.epoch * self.steps + self.step + 1, figures)
 
-    def _forward(self, batch: Batch, noise: Tensor | None) -> Step:
+    def _forward(self, batch: Batch, noise: Tensor | None) -> StepResult:
         options = self.options
         batch = to_device(batch, self.device)
         return SUPERVISIONS[options.supervision](self.model, batch, options.alpha, options.selection, noise)
@@ -332,7 +332,7 @@ class Trainer:
         loaded = self.load([[("val", i) for i in b] for b in mine])
         with progress(f"epoch {self.epoch + 1} validation", len(data), self.visible) as advance:
             for indices, (batch, errors) in zip(mine, loaded, strict=True):
-                skipped += tolerated(errors, options.on_bad_pair)
+                skipped += skip_or_raise(errors, options.on_bad_pair)
                 if batch is not None:
                     step = self._forward(batch, None)
                     sums += self._sums_of(step)
@@ -395,7 +395,7 @@ class Trainer:
             self.run.record(
                 self.epoch, figures | {f"selection/{k:02d}": rate for k, rate in enumerate(rates)}
             )
-            self.run.spent(self.epoch, {"seconds": seconds, **peak_memory(self.device)})
+            self.run.record_resources(self.epoch, {"seconds": seconds, **peak_memory(self.device)})
             self.run.show(self.epoch, {}, {"layers": selected(self.run.folder / HISTORY)})
         self._save()
         self._obey()
@@ -430,7 +430,7 @@ class Trainer:
         return torch.zeros(5 + len(self.model.backbone.channels), dtype=torch.float64)
 
     @staticmethod
-    def _sums_of(step: Step) -> Tensor:
+    def _sums_of(step: StepResult) -> Tensor:
         pairs, known = len(step.pck), step.pck.isfinite()
         loss, pck = step.loss.item() * pairs, float(step.pck[known].sum())
         head = torch.tensor([loss, pairs, pck, int(known.sum())], dtype=torch.float64)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from dhpf.common.errors import UserError
-from dhpf.common.files import instead
+from dhpf.common.files import describe_content
 from dhpf.model import BACKBONES, VOTINGS
 from dhpf.model.ablation import Ablation
 from dhpf.model.dhpf import DHPF
@@ -24,7 +24,7 @@ GUESSED = ("resnet50", "resnet101", "efficientnet_lite0")  # what a checkpoint t
 class About:
     """What is known of a checkpoint beside its tensors.
 
-    layers, side, width: as in `Frozen`.
+    layers, side, width: as in `FrozenBackbone`.
     weights: hash of the backbone's weights; empty if nothing says it.
     fixed: the layers that every pair used in training, if no gates chose.
     note: says in a line where the backbone was guessed.
@@ -132,7 +132,7 @@ def build_model(
     Args:
         backbone, voting: keys of `BACKBONES` and `VOTINGS`.
         weights: local file of the backbone's weights, or `RANDOM`, always the same ones; fetched if None.
-        form: layers, side and width as in `Frozen`.
+        form: layers, side and width as in `FrozenBackbone`.
     Raises:
         UserError: the weights cannot be had or do not fit.
     """
@@ -153,7 +153,7 @@ def build_model(
             reason = str(error).partition("\n")[0][:200]
             cached = Path(torch.hub.get_dir()) / "checkpoints" / cls.fetch.rpartition("/")[2]
             if cached.is_file():
-                what = instead(cached) or "damaged or cut off"
+                what = describe_content(cached) or "damaged or cut off"
                 raise UserError(
                     f"{cached}: the ImageNet weights of {backbone} there are {what}: remove the file, "
                     "it is fetched anew"
@@ -201,10 +201,10 @@ def load_model(
     known = about(path, state, backbone=backbone, backbone_layers=layers, backbone_side=side)
     form = {"layers": known.layers, "side": known.side, "width": known.width}
     model = build_model(known.backbone, weights, voting or known.voting, **form)
-    if known.weights and known.weights != model.backbone.digest:
+    if known.weights and known.weights != model.backbone.weights_hash:
         raise UserError(
             f"{path}: it was trained on weights of {known.backbone} with the hash {known.weights}, and these have "
-            f"{model.backbone.digest}: give its own as --backbone-weights FILE"
+            f"{model.backbone.weights_hash}: give its own as --backbone-weights FILE"
         )
     load_learner(model, path, state)
     model.ablate(Ablation(layers=known.fixed))

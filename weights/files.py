@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dhpf.common.errors import UserError
-from dhpf.common.files import instead, replace_file
+from dhpf.common.files import describe_content, replace_file
 
 State = Mapping[str, Tensor]
 WRAPPERS = ("state_dict", "model", "teacher")
@@ -36,7 +36,7 @@ def read(path: Path) -> Any:
         with warnings.catch_warnings(action="ignore"):  # about files that are refused below
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises almost anything on damaged files
-        if what := instead(path):
+        if what := describe_content(path):
             raise UserError(f"{path}: it is {what}, and holds no weights: replace it") from error
         if (
             found := re.search(r"GLOBAL (\S+)", str(error))

@@ -423,7 +423,7 @@ def test_the_work_folder_of_a_killed_run_is_removed_by_one_process_at_a_time(mon
     work = datapath / f".{FOLDER}.download"
     (datapath / FOLDER).mkdir(parents=True)
     work.mkdir()
-    with common.alone(datapath / FOLDER):
+    with common.exclusive(datapath / FOLDER):
         second = threading.Thread(target=lambda: download.ensure(PFPascal, datapath))
         second.start()
         second.join(0.2)

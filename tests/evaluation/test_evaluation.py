@@ -70,7 +70,7 @@ def make_pair(
     return sample, padded([nan if xy is None else xy for xy in predicted])[:, : len(source)]
 
 
-def rows_of(pairs: list, of: Any = None, selection: torch.Tensor | None = None) -> table.Rows:
+def rows_of(pairs: list, of: Any = None, selection: torch.Tensor | None = None) -> table.PairRows:
     samples, predicted = zip(*pairs, strict=True)
     return table.rows_of(default_collate(list(samples)), predicted, of or benchmark(), selection)
 
@@ -341,7 +341,7 @@ def test_batches_and_processes_do_not_change_the_table(data: st.DataObject) -> N
     )  # a sampler repeats pairs to fill its batches
     cuts = sorted(data.draw(st.lists(st.integers(1, len(order) - 1), max_size=5, unique=True)))
     batches = [order[a:b] for a, b in zip([0, *cuts], [*cuts, len(order)], strict=True)]
-    rows: table.Rows = {}
+    rows: table.PairRows = {}
     for batch in batches:
         rows |= rows_of([pairs[i] for i in batch], selection=selection[batch])
     merged = table.table_of(rows, list(Toy.labels))

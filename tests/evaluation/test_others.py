@@ -19,7 +19,7 @@ from dhpf.data.benchmark import Pair
 from dhpf.data.caltech import Caltech
 from dhpf.data.pfwillow import PFWillow
 from dhpf.data.spair import SPair
-from dhpf.evaluation.external_predictions import PairNumbers, others_rows, read_others
+from dhpf.evaluation.external_predictions import PairNumbers, external_rows, read_external
 from dhpf.evaluation.figures import measure, score
 from dhpf.evaluation.predictions import read_predictions, table_of
 from tests.helpers import tiny
@@ -194,7 +194,7 @@ def test_what_is_no_file_of_predictions_is_refused(
 ) -> None:
     (tmp_path / "theirs").write_text(content)
     with pytest.raises(UserError, match=message):
-        read_others(tmp_path / "theirs", open_benchmark("pfpascal", data, "test"))
+        read_external(tmp_path / "theirs", open_benchmark("pfpascal", data, "test"))
 
 
 class Listed(SPair):
@@ -285,7 +285,7 @@ def test_published_outlines_give_the_published_figures(tmp_path: Path) -> None:
         for k in range(data.annotation(int(pair))["n_pts"])
     ]
     (tmp_path / "theirs").write_bytes(csv(pd.DataFrame(rows)))
-    table = table_of(others_rows(read_others(tmp_path / "theirs", data), data, "240")[0], [])
+    table = table_of(external_rows(read_external(tmp_path / "theirs", data), data, "240")[0], [])
     found = {what["name"]: values[golden["index"]].to_numpy() for what, values in measure(table, ())}
     assert found["LT-ACC"] == pytest.approx(golden["ltacc"], abs=1e-12)
     assert found["IoU"] == pytest.approx(golden["iou"], abs=1e-7)

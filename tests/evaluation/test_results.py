@@ -18,7 +18,7 @@ from hypothesis.extra.numpy import arrays
 from dhpf.common.errors import UserError
 from dhpf.evaluation import predictions, results
 from dhpf.evaluation.figures import score
-from dhpf.evaluation.predictions import Rows, read_predictions, write_predictions
+from dhpf.evaluation.predictions import PairRows, read_predictions, write_predictions
 from dhpf.evaluation.predictions import table_of as join
 from dhpf.evaluation.results import describe, rescore, save_results
 from tests.evaluation.test_evaluation import Toy, make_pair, random_pairs, rows_of, table_of
@@ -99,7 +99,7 @@ def test_files_are_the_same_bytes_for_any_batches(tmp_path: Path, order: list[in
     pairs = random_pairs(6, 10)
     contents = []
     for batches in ([range(10)], [order[i : i + size] for i in range(0, 10, size)]):
-        rows: Rows = {}
+        rows: PairRows = {}
         for batch in batches:
             rows |= rows_of([pairs[i] for i in batch])
         save_results(tmp_path, join(rows, list(Toy.labels)), (0.1,), "auto", {})

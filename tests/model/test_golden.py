@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dhpf.model.backbone import ResNet50
 from dhpf.model.dhpf import DHPF, Matches
-from dhpf.model.features import ImageCode
+from dhpf.model.features import ImageFeatures
 from dhpf.model.grid import nearest_cells
 from dhpf.model.transfer import best_targets
 from dhpf.training import SUPERVISIONS
@@ -44,7 +44,7 @@ class Recorder(DHPF):
 
     matches: Matches
 
-    def compare(self, src: ImageCode, trg: ImageCode, noise: Tensor | None = None) -> Matches:
+    def compare(self, src: ImageFeatures, trg: ImageFeatures, noise: Tensor | None = None) -> Matches:
         self.matches = super().compare(src, trg, noise)
         return self.matches
 

@@ -19,7 +19,7 @@ ALL = torch.arange(60 * 60)[None]
 Golden = Mapping[str, NDArray[Any]]
 
 
-class Kept(nn.Module):
+class StoredMaps(nn.Module):
     """Stands for a backbone: image 0 has the source's maps, image 1 the target's."""
 
     def __init__(self, maps: list[list[Tensor]]) -> None:
@@ -50,7 +50,7 @@ def golden() -> Golden:
 @pytest.fixture(scope="module")
 def matches(golden: Golden) -> Matches:
     maps = [[torch.from_numpy(golden[f"{way}_map.{k}"]) for k in golden["layers"]] for way in WAYS]
-    model = DHPF(Kept(maps))
+    model = DHPF(StoredMaps(maps))
     model.learner = Selected(model.backbone.channels, model.backbone.widths)
     src, trg = torch.tensor([0, 1]).view(2, 1, 1, 1, 1)
     with torch.no_grad():

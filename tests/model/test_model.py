@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dhpf.model import correlation, gating, hough, voting, weak_loss
 from dhpf.model.dhpf import DHPF
-from dhpf.model.features import ImageCode, interpolated_norms
+from dhpf.model.features import ImageFeatures, interpolated_norms
 from dhpf.model.gating import DynamicGating
 from dhpf.model.grid import bilinear_taps, covering_cells, nearest_cells
 from dhpf.model.hough import diagonal_sums, geometric_scores
@@ -201,20 +201,20 @@ def test_training_counts_layer_zero_twice_and_gates_once() -> None:
         assert [int(gate[1].num_batches_tracked) for gate in learner.gumbel_ffns] == [1, 1, 1]
 
 
-# Codes
+# Features
 
 
 @given(problems(fewest=2))
 @settings(deadline=None, max_examples=10)
 def test_comparing_codes_equals_forward_however_they_were_kept(problem: Problem) -> None:
-    """Codes of one image each, in another order, one source against many."""
+    """Features of one image each, in another order, one source against many."""
     model, batch = problem.model.eval(), problem.batch
     with torch.no_grad():
         expected = model(batch["src_img"], batch["trg_img"][[0] * len(batch["n_pts"])])
         src = [model.encode(image[None]) for image in batch["src_img"]]
         trg = model.encode(batch["trg_img"].flip(0))
         last = torch.tensor([len(trg) - 1])
-        actual = model.compare(ImageCode.cat(src), ImageCode.cat([trg[last]] * len(src)))
+        actual = model.compare(ImageFeatures.cat(src), ImageFeatures.cat([trg[last]] * len(src)))
         assert torch.equal(actual.selection, expected.selection)
         close(actual.scores.rows.factors, expected.scores.rows.factors)
         close(actual.scores.column_max, expected.scores.column_max)
@@ -278,7 +278,9 @@ def test_a_side_of_which_no_layer_is_selected_takes_no_part(kind: str) -> None:
 # The weak loss
 
 
-def factors_of(seed: int, sides: tuple[int, ...], channels: int, least: float = 0) -> correlation.Factors:
+def factors_of(
+    seed: int, sides: tuple[int, ...], channels: int, least: float = 0
+) -> correlation.CorrelationFactors:
     """Random factors of a pair, in float64, with gradient; their maps are at least so large."""
     draw = torch.Generator().manual_seed(seed)
     src, trg = (
@@ -288,7 +290,7 @@ def factors_of(seed: int, sides: tuple[int, ...], channels: int, least: float = 
     src, trg = (tuple(x.clamp(min=0).add(least).requires_grad_() for x in maps) for maps in (src, trg))
     lengths = 0.1 + torch.rand(2, 1, sides[0] ** 2, dtype=torch.float64, generator=draw)
     products = tuple((s @ t.mT).detach() for s, t in zip(src[1:], trg[1:], strict=True))
-    return correlation.Factors(src, trg, products, *lengths.requires_grad_())
+    return correlation.CorrelationFactors(src, trg, products, *lengths.requires_grad_())
 
 
 @pytest.mark.parametrize("vote", [hough.hough_voting, voting.no_voting])
@@ -314,9 +316,9 @@ def test_gradient_of_fused_entropies_is_that_of_their_values() -> None:
     table = torch.rand(1, 9, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
     def entropy(*tensors: Tensor) -> Tensor:
-        changed = correlation.Factors(tensors[:2], tensors[2:4], (), *tensors[4:])
+        changed = correlation.CorrelationFactors(tensors[:2], tensors[2:4], (), *tensors[4:])
         matrix = correlation.Correlation((changed,))
-        return weak_loss.entropies_by_displacement(matrix, table, *voting.maxima(changed.blocks(), table))
+        return weak_loss.entropies_by_offset(matrix, table, *voting.maxima(changed.blocks(), table))
 
     inputs = (*factors.src, *factors.trg, factors.src_length, factors.trg_length)
     assert torch.autograd.gradcheck(entropy, inputs)
@@ -330,7 +332,7 @@ def test_equal_maxima_pass_the_gradient_to_the_first() -> None:
         target = (trg * torch.linspace(1, 2, 144, dtype=torch.float64)[:, None],)
         lengths = torch.ones(2, 1, 144, dtype=torch.float64)
         scores = voting.no_voting(
-            correlation.Correlation((correlation.Factors((src,), target, (), *lengths),))
+            correlation.Correlation((correlation.CorrelationFactors((src,), target, (), *lengths),))
         )
         if path == "plain":
             scores = voting.Scores(voting.DenseRows(scores.rows(torch.arange(144)[None])), scores.column_max)

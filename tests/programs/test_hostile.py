@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from dhpf.common import processes
 from dhpf.common.console import Console
 from dhpf.common.errors import UserError, refusal
-from dhpf.common.program import LAUNCHER, heed_launcher, program
+from dhpf.common.program import LAUNCHER, check_launcher_env, program
 from dhpf.common.run import Run, hold
 from dhpf.data import loading, open_benchmark
 from dhpf.data.loading import Loader
@@ -301,7 +301,7 @@ def test_programs_that_are_one_process_ignore_launchers(monkeypatch: pytest.Monk
     ):
         for name, value in names.items():
             monkeypatch.setenv(name, value)
-        heed_launcher(processes=False)
+        check_launcher_env(processes=False)
         assert not {*LAUNCHER, "PMI_RANK", "OMPI_COMM_WORLD_SIZE"} & os.environ.keys()
 
 
@@ -309,19 +309,19 @@ def test_an_incomplete_set_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
         monkeypatch.setenv(name, "1")
     with pytest.raises(UserError, match=r"has RANK, WORLD_SIZE, LOCAL_RANK but not MASTER_ADDR, MASTER_PORT"):
-        heed_launcher(processes=True)
+        check_launcher_env(processes=True)
 
 
 def test_a_whole_set_is_several_processes_and_others_alone_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {**LAUNCHED, "PMI_SIZE": "4"}.items():
         monkeypatch.setenv(name, value)
-    heed_launcher(processes=True)
+    check_launcher_env(processes=True)
     assert {name: os.environ[name] for name in LAUNCHER} == LAUNCHED
     assert "PMI_SIZE" not in os.environ
     for name in LAUNCHER:
         monkeypatch.delenv(name)
     monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "3")
-    heed_launcher(processes=True)
+    check_launcher_env(processes=True)
     assert "OMPI_COMM_WORLD_RANK" not in os.environ
 
 

@@ -119,7 +119,7 @@ def test_the_best_cells_come_first_and_shares_add_up(
     matcher: Matcher, photo: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a, b = matcher.encode(photo), matcher.encode(photo.crop((50, 20, 400, 400)))
-    matches = matcher.model.compare(a.code, b.code)
+    matches = matcher.model.compare(a.features, b.features)
     rows = np.frombuffer(packed(matches), cell_type(16)).reshape(256, 13)
     cells, shares = rows[:, :6].astype(int), rows[:, 6:12].astype(int)
     best, confidence = matches.confident(torch.arange(256)[None])

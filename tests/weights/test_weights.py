@@ -34,7 +34,7 @@ def test_weights_are_read_as_files_have_them(tmp_path: Path) -> None:
     path, hashes = tmp_path / "weights.pth", set()
     for content in files(state).values():
         torch.save(content, path)
-        hashes.add(build_model("timm:resnet18", path).backbone.digest)
+        hashes.add(build_model("timm:resnet18", path).backbone.weights_hash)
     safetensors.torch.save_file(state, path.with_suffix(".safetensors"))
     found = build_model("timm:resnet18", path.with_suffix(".safetensors")).backbone
     assert hashes == {found.digest}
@@ -146,5 +146,5 @@ def test_checkpoints_know_their_backbone(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"--backbone-side 128: .* belongs to 96"):
         load_model(path, weights="random", side=128)
     torch.save(scrambled(torchvision.models.resnet18().state_dict()), tmp_path / "other.pth")
-    with pytest.raises(UserError, match=f"hash {model.backbone.digest}, and these have"):
+    with pytest.raises(UserError, match=f"hash {model.backbone.weights_hash}, and these have"):
         load_model(path, weights=tmp_path / "other.pth")
