@@ -1,84 +1,45 @@
 """Measure DHPF on a benchmark; see `python test.py --help` and the README."""
 
+import shlex
+import time
+from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
-from dhpf.common.options import OutputOptions, Parser, number, option, predictions
-from dhpf.common.program import program
-from dhpf.data.options import DataOptions
-from dhpf.model.options import AblationOptions, InferenceOptions, LearnerOptions, LoadOptions, ModelOptions
+import pandas as pd
+import torch
 
-# What may differ when a test is resumed: it does not change what is predicted.
-FREE = {"resume", "logpath", "overwrite", "datapath", "device", "workers", "no_download", "backbone_weights"}
-FREE |= {"on_bad_pair", "images", "bsz", "alpha", "quiet"}
-EXAMPLES = (
-    "python test.py --benchmark pfpascal --load logs/strong/best_model.pt",
-    "python test.py --benchmark spair --from-predictions others.csv --alpha 0.05 0.1 0.15",
-)
-
-
-FRAME = option(
-    "image",
-    "another method's x and y are pixels of the stored image, or of 240x240",
-    choices=("image", "240"),
-)
-
-
-@dataclass(frozen=True)
-class TestingOptions:
-    alpha: tuple[float, ...] = option(
-        (0.1,), "PCK's alpha, one or several", type=number(float, 0, 1, above=True), nargs="+", metavar="A"
-    )
-    split: str | None = option(
-        None, "pairs to measure on: trn, val, ...; test if not given, of one's own file all", metavar="SPLIT"
-    )
-    bsz: int = option(8, "pairs compared together on a GPU", type=number(int, 1), metavar="N")
-    cache_gb: float = option(
-        0.5,
-        "memory for the codes of images that more pairs show, in GB",
-        type=number(float, 0),
-        metavar="GB",
-    )
-    seed: int = option(0, "draws the untrained learner", type=number(int, 0, 2**32 - 1), metavar="N")
-    from_predictions: Path | None = option(
-        None,
-        "no model: score predictions, of an earlier test (file or run folder) or of another method (CSV, JSON lines)",
-        type=predictions,
-        metavar="FILE",
-    )
-    resume: Path | None = option(None, "continue the test of this folder", type=Path, metavar="RUN_FOLDER")
-    overwrite: bool = option(False, "replace the run folder that --logpath names")
-    predictions_frame: str = FRAME
+from dhpf.common.errors import UserError
+from dhpf.common.processes import gather, start_processes
+from dhpf.common.program import echo
+from dhpf.common.run import RESULTS, Run, progress, replace_run, versions
+from dhpf.data import open_benchmark
+from dhpf.data.benchmark import Benchmark
+from dhpf.data.own_data import OwnData
+from dhpf.evaluation.external_predictions import external_rows, is_table, read_external
+from dhpf.evaluation.partial_predictions import PartialPredictions, fingerprint
+from dhpf.evaluation.predictions import read_predictions, table_of
+from dhpf.evaluation.results import describe, rescore, save_results
+from dhpf.evaluation.train_test_overlap import read_training_images
+from dhpf.matching.matcher import Matcher
+from dhpf.matching.predict import in_order, predict
+from dhpf.model.dhpf import DHPF
+from dhpf.programs import run_program
+from dhpf.programs.models import open_model, requested_ablation
+from dhpf.programs.options import dated_folder, flag, own_data_options, run_folder, to_save
+from dhpf.report.test_report import TestRun, report_test, resources
+from dhpf.weights.config import ModelConfig
+from dhpf.weights.released import resolve
 
 
-@dataclass(frozen=True)
-class TestOptions(
-    OutputOptions,
-    AblationOptions,
-    InferenceOptions,
-    LearnerOptions,
-    ModelOptions,
-    LoadOptions,
-    DataOptions,
-    TestingOptions,
-):
-    """All options of `test.py`."""
-
-
-def parser() -> Parser:
-    return Parser(
-        TestOptions, "Measure a trained DHPF on a benchmark, by default on its test pairs.", EXAMPLES
-    )
-
-
-@program(processes=True)
 def main(arguments: Sequence[str] | None = None) -> None:
-    options: TestOptions = parser().parse_resumable(arguments, FREE)
-    # What needs torch or pandas is imported when the options are known to be good.
-    from dhpf.programs import testing
+    run_program("test", arguments)
 
+
+def run(options: Namespace) -> None:
     if options.from_predictions:
-        testing.measure_predictions(options, options.from_predictions)
+        measure_predictions(options)
     else:
-        testing.evaluate(options)
+        evaluate(options)
