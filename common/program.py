@@ -91,6 +91,7 @@ def prepare_process() -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError):  # None, or a notebook's
             stream.reconfigure(errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")  # what MPS lacks is computed on the CPU
     # Idle threads of OpenMP should neither sleep between two loops nor wait long for the next one.
     if not os.environ.keys() & {"OMP_WAIT_POLICY", *SPIN_LIMITS}:
         os.environ.update(SPIN_LIMITS)
