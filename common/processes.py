@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from dhpf.common.errors import UserError
 from dhpf.common.program import LAUNCHER
 
-RENDEZVOUS_TIMEOUT = timedelta(minutes=30)  # also of each exchange between processes: one may download a benchmark
+RENDEZVOUS_TIMEOUT = timedelta(
+    minutes=30
+)  # also of each exchange between processes: one may download a benchmark
 
 
 def choose_device(name: str, compiled: bool = False) -> torch.device:

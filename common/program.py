@@ -16,7 +16,9 @@ from dhpf.common.errors import UserError
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 # Signals that stop a program, those that this system knows; the exit code is 128 and the number.
-STOP_SIGNALS = tuple(signal.Signals[name] for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name))
+STOP_SIGNALS = tuple(
+    signal.Signals[name] for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)
+)
 # A launcher of several processes sets all of these; what else launchers set means nothing alone.
 LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 OTHER_LAUNCHERS = ("OMPI_COMM_", "PMI_", "MV2_COMM_", "MPI_LOCAL")

@@ -33,4 +33,15 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    packages = (
+        "common",
+        "data",
+        "model",
+        "weights",
+        "evaluation",
+        "matching",
+        "report",
+        "training",
+        "programs",
+    )
+    return sorted([*__all__, *packages, "commands"])

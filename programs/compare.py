@@ -34,7 +34,11 @@ def run(options: Namespace) -> None:
     tables = dict(ours)
     if len(ours) < len(names):
         benchmark = open_benchmark_of(options, like)
-        tables |= {name: read_external_table(path, options, benchmark) for name, path in names.items() if name not in ours}
+        tables |= {
+            name: read_external_table(path, options, benchmark)
+            for name, path in names.items()
+            if name not in ours
+        }
     found = compare({name: tables[name] for name in names}, options.alpha, threshold_of(options, names))
     parts = sections(found)
     if options.format == "html":

@@ -133,7 +133,14 @@ def match_pair(options: Namespace) -> None:
             drawn["correct"] = correct[0].numpy()[inside]
             drawn["title"] = f"{name}: PCK@{PAIR_ALPHA} {100 * correct[0].double().mean():.1f} %"
     files = benchmark.root / keys[0], benchmark.root / keys[1]
-    save(options, matcher, options.output / f"{benchmark.name}-{benchmark.split}-{number}", found, files, **drawn)
+    save(
+        options,
+        matcher,
+        options.output / f"{benchmark.name}-{benchmark.split}-{number}",
+        found,
+        files,
+        **drawn,
+    )
 
 
 def open_matcher(options: Namespace) -> Matcher:
@@ -227,7 +234,9 @@ def shortened(name: str) -> str:
     encoded = os.fsencode(name)
     if len(encoded) <= MAX_NAME_BYTES:
         return name
-    return f"{encoded[: MAX_NAME_BYTES - 9].decode(errors='ignore')}-{hashlib.sha256(encoded).hexdigest()[:8]}"
+    return (
+        f"{encoded[: MAX_NAME_BYTES - 9].decode(errors='ignore')}-{hashlib.sha256(encoded).hexdigest()[:8]}"
+    )
 
 
 def pair_names(path: Path, files: tuple[Path, Path]) -> tuple[str, ...]:
@@ -241,7 +250,9 @@ def check_new_pairs(path: Path, source: Path, targets: Sequence[Path]) -> None:
     present = {(row["source"], row["target"]) for row in rows}
     for pair in (pair_names(path, (source, target)) for target in targets):
         if pair in present:
-            raise UserError(f"{path}: it has {' - '.join(pair)} already, remove its lines or name another table")
+            raise UserError(
+                f"{path}: it has {' - '.join(pair)} already, remove its lines or name another table"
+            )
 
 
 def add_to_table(path: Path, files: tuple[Path, Path], found: Found) -> None:

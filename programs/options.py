@@ -29,7 +29,17 @@ PAPER_DEFAULTS = {"strong": (0.03, 8), "weak": (0.1, 4)}
 # What runs had before there was the option, where that is not its default.
 EARLIER_DEFAULTS = {"width": ONE_EIGHTH}
 # Options that do not change what a run computes: they may differ when it is resumed.
-FREE = {"resume", "logpath", "datapath", "device", "workers", "no_download", "backbone_weights", "images", "quiet"}
+FREE = {
+    "resume",
+    "logpath",
+    "datapath",
+    "device",
+    "workers",
+    "no_download",
+    "backbone_weights",
+    "images",
+    "quiet",
+}
 FREE |= {"no_report", "explore_pairs"}
 FREE_IN = {
     "train": FREE | {"on_bad_pair", "save_every", "niter"},
@@ -85,7 +95,9 @@ def parse(program: str, arguments: Sequence[str] | None = None) -> Namespace:
     return options
 
 
-def resumed(parser: "Parser", arguments: Sequence[str] | None, folder: Path, free: Collection[str]) -> Namespace:
+def resumed(
+    parser: "Parser", arguments: Sequence[str] | None, folder: Path, free: Collection[str]
+) -> Namespace:
     """The options of the run to resume, and those of `arguments` that may differ.
 
     Raises: UserError: there is no such run; an option of `arguments` would change what it computes.
@@ -150,7 +162,9 @@ class Parser(argparse.ArgumentParser):
         super().__init__(
             prog=self.command.removeprefix("python "),
             description=description,
-            epilog="\n  ".join(["examples:", *(f"{self.command} {example}" for example in EXAMPLES[program])]),
+            epilog="\n  ".join(
+                ["examples:", *(f"{self.command} {example}" for example in EXAMPLES[program])]
+            ),
             formatter_class=HelpFormatter,
             allow_abbrev=False,
         )
@@ -288,7 +302,9 @@ def checkpoint(text: str) -> str:
             f"{text}: the state of a run, to resume it; its best model is {path.with_name(BEST_MODEL)}"
         )
     try:
-        return text if released(text) else str(existing_file(str(path / BEST_MODEL if path.is_dir() else path)))
+        return (
+            text if released(text) else str(existing_file(str(path / BEST_MODEL if path.is_dir() else path)))
+        )
     except UserError as error:
         raise ArgumentTypeError(str(error)) from None
 
@@ -335,13 +351,17 @@ def add_benchmark(parser: Parser, *, required: bool = True, pairs: bool = True) 
         "--thres", choices=("auto", "img", "bbox", "bbox-kp"), default="auto",
         help="what PCK is relative to; auto: the benchmark's own (docs/measures.md)",
     )  # fmt: skip
-    group.add_argument("--categories", type=names, default=(), metavar="NAME,NAME", help="only these categories")
+    group.add_argument(
+        "--categories", type=names, default=(), metavar="NAME,NAME", help="only these categories"
+    )
     group.add_argument(
         "--list", type=Path, nargs="+", default=(), metavar="FILE",
         help="pair list to read instead of the benchmark's; train.py takes two, for training and validation",
     )  # fmt: skip
     group.add_argument("--no-download", action="store_true", help="do not download a missing benchmark")
-    group.add_argument("--images", type=Path, metavar="DIR", help="coco: folder of the images, if not the file's")
+    group.add_argument(
+        "--images", type=Path, metavar="DIR", help="coco: folder of the images, if not the file's"
+    )
     group.add_argument(
         "--pairs" if pairs else "--pairs-per-category", type=pair_count, metavar="N",
         help="coco: number of pairs to draw for each category, or all; 100 if not given",
@@ -359,7 +379,10 @@ def add_loading(parser: Parser) -> None:
         help="processes that load images; 0: the program itself",
     )  # fmt: skip
     group.add_argument(
-        "--on-bad-pair", choices=("stop", "skip"), default="stop", help="what to do with a pair that cannot be read"
+        "--on-bad-pair",
+        choices=("stop", "skip"),
+        default="stop",
+        help="what to do with a pair that cannot be read",
     )
 
 
@@ -448,13 +471,18 @@ def add_compile(parser: Parser) -> None:
 def add_output(parser: Parser) -> None:
     group = parser.add_argument_group("output")
     group.add_argument(
-        "--logpath", default="", metavar="NAME", help="run folder, logs/NAME; named after the run and the time if not given"
+        "--logpath",
+        default="",
+        metavar="NAME",
+        help="run folder, logs/NAME; named after the run and the time if not given",
     )
     group.add_argument("--quiet", action="store_true", help="print only errors, no progress and no log")
 
 
 def add_alphas(parser: Parser) -> None:
-    parser.add_argument("--alpha", type=ALPHA, nargs="+", default=(0.1,), metavar="A", help="PCK's alpha, one or several")
+    parser.add_argument(
+        "--alpha", type=ALPHA, nargs="+", default=(0.1,), metavar="A", help="PCK's alpha, one or several"
+    )
 
 
 def add_predictions_frame(parser: Parser) -> None:
@@ -476,7 +504,10 @@ def train_parser(program: str) -> Parser:
     )
     group = parser.add_argument_group("training")
     group.add_argument(
-        "--supervision", default="strong", help="strong: key-points; weak: image labels", **choice(SUPERVISIONS)
+        "--supervision",
+        default="strong",
+        help="strong: key-points; weak: image labels",
+        **choice(SUPERVISIONS),
     )
     group.add_argument(
         "--lr", "--learning-rate", type=number(float, 0), metavar="RATE",
@@ -491,10 +522,16 @@ def train_parser(program: str) -> Parser:
         "--selection", type=number(float, 0, 1), default=0.5, metavar="MU",
         help="mu, the share of pairs that should select a layer",
     )  # fmt: skip
-    group.add_argument("--alpha", type=ALPHA, default=0.1, metavar="A", help="PCK's alpha, also of the strong loss")
+    group.add_argument(
+        "--alpha", type=ALPHA, default=0.1, metavar="A", help="PCK's alpha, also of the strong loss"
+    )
     group.add_argument("--seed", type=SEED, default=0, metavar="N", help="seed of everything that is drawn")
     group.add_argument(
-        "--save-every", type=number(int, 0), default=0, metavar="STEPS", help="save the state within an epoch too"
+        "--save-every",
+        type=number(int, 0),
+        default=0,
+        metavar="STEPS",
+        help="save the state within an epoch too",
     )
     group.add_argument("--resume", type=Path, metavar="RUN_FOLDER", help="continue the run of this folder")
     add_benchmark(parser)
@@ -512,7 +549,9 @@ def test_parser(program: str) -> Parser:
     add_load(group)
     add_alphas(group)
     group.add_argument(
-        "--split", metavar="SPLIT", help="pairs to measure on: trn, val, ...; test if not given, all of own data"
+        "--split",
+        metavar="SPLIT",
+        help="pairs to measure on: trn, val, ...; test if not given, all of own data",
     )
     group.add_argument(
         "--from-predictions", type=predictions_file, metavar="FILE",
@@ -527,7 +566,12 @@ def test_parser(program: str) -> Parser:
         help="pairs of the report that get a page to explore them, a second each",
     )  # fmt: skip
     group.add_argument(
-        "--bsz", "--batch-size", type=number(int, 1), default=8, metavar="N", help="pairs compared at once on a GPU"
+        "--bsz",
+        "--batch-size",
+        type=number(int, 1),
+        default=8,
+        metavar="N",
+        help="pairs compared at once on a GPU",
     )
     group.add_argument(
         "--cache-gb", type=number(float, 0), default=0.5, metavar="GB",
@@ -553,7 +597,12 @@ def match_parser(program: str) -> Parser:
     group = parser.add_argument_group("images")
     group.add_argument("source", type=Path, nargs="?", metavar="SRC", help="image that has the points")
     group.add_argument(
-        "targets", type=Path, nargs="*", default=(), metavar="TRG", help="images, or folders of images, to match it with"
+        "targets",
+        type=Path,
+        nargs="*",
+        default=(),
+        metavar="TRG",
+        help="images, or folders of images, to match it with",
     )
     points = group.add_mutually_exclusive_group()
     points.add_argument(
@@ -565,26 +614,49 @@ def match_parser(program: str) -> Parser:
         help="a line x,y for each point, or JSON of labelme, COCO or VGG Image Annotator",
     )  # fmt: skip
     points.add_argument(
-        "--grid", type=number(int, 1, 100), metavar="N", help="N×N points spread over SRC; 6×6 if no points are given"
+        "--grid",
+        type=number(int, 1, 100),
+        metavar="N",
+        help="N×N points spread over SRC; 6×6 if no points are given",
     )
     add_load(group)
     group.add_argument(
-        "--min-confidence", type=number(float, 0, 1), default=0.0, metavar="C", help="leave out points that are less sure"
+        "--min-confidence",
+        type=number(float, 0, 1),
+        default=0.0,
+        metavar="C",
+        help="leave out points that are less sure",
     )
-    group.add_argument("--output", type=Path, default=Path("matches"), metavar="DIR", help="folder of what is written")
+    group.add_argument(
+        "--output", type=Path, default=Path("matches"), metavar="DIR", help="folder of what is written"
+    )
     group.add_argument("--no-warp", action="store_true", help="write no warped picture")
-    group.add_argument("--json", action="store_true", help="print what was found as JSON, a line for each target")
     group.add_argument(
-        "--explore", type=Path, metavar="FILE.html", help="write a page that predicts for any point of either image"
+        "--json", action="store_true", help="print what was found as JSON, a line for each target"
     )
     group.add_argument(
-        "--table-out", type=Path, metavar="FILE.csv", help="add the matches to this table of pairs, for --benchmark table"
+        "--explore",
+        type=Path,
+        metavar="FILE.html",
+        help="write a page that predicts for any point of either image",
     )
     group.add_argument(
-        "--max-pixels", type=number(int, 1), default=MAX_PIXELS, metavar="N", help="decode no image that has more"
+        "--table-out",
+        type=Path,
+        metavar="FILE.csv",
+        help="add the matches to this table of pairs, for --benchmark table",
+    )
+    group.add_argument(
+        "--max-pixels",
+        type=number(int, 1),
+        default=MAX_PIXELS,
+        metavar="N",
+        help="decode no image that has more",
     )
     group.add_argument("--pair", type=number(int, 0), metavar="N", help="pair of --benchmark, counted from 0")
-    group.add_argument("--split", metavar="SPLIT", help="pairs that --pair is of: trn, val, ...; as for test.py")
+    group.add_argument(
+        "--split", metavar="SPLIT", help="pairs that --pair is of: trn, val, ...; as for test.py"
+    )
     add_benchmark(parser, required=False)
     add_model(parser)
     add_ablation(parser)
@@ -602,19 +674,33 @@ def search_parser(program: str) -> Parser:
     group = parser.add_argument_group("searching")
     add_load(group)
     group.add_argument(
-        "--beam", type=number(int, 1), default=4, metavar="N", help="subsets of each size that get another layer"
+        "--beam",
+        type=number(int, 1),
+        default=4,
+        metavar="N",
+        help="subsets of each size that get another layer",
     )
     group.add_argument(
         "--max-layers", type=number(int, 1), default=8, metavar="N", help="layers of the largest subsets"
     )
     group.add_argument("--split", default="val", metavar="SPLIT", help="pairs to measure on: trn, val, ...")
     group.add_argument(
-        "--pairs", type=number(int, 1), default=200, metavar="N", help="pairs to measure on, drawn from --seed"
+        "--pairs",
+        type=number(int, 1),
+        default=200,
+        metavar="N",
+        help="pairs to measure on, drawn from --seed",
     )
     group.add_argument("--alpha", type=ALPHA, default=0.1, metavar="A", help="PCK's alpha")
-    group.add_argument("--bsz", type=number(int, 1), default=4, metavar="N", help="pairs compared at once on a GPU")
     group.add_argument(
-        "--cache-gb", type=number(float, 0), default=4.0, metavar="GB", help="memory for the features of images"
+        "--bsz", type=number(int, 1), default=4, metavar="N", help="pairs compared at once on a GPU"
+    )
+    group.add_argument(
+        "--cache-gb",
+        type=number(float, 0),
+        default=4.0,
+        metavar="GB",
+        help="memory for the features of images",
     )
     group.add_argument("--seed", type=SEED, default=0, metavar="N", help="draws the pairs")
     group.add_argument("--resume", type=Path, metavar="RUN_FOLDER", help="continue the search of this folder")
@@ -637,7 +723,9 @@ def compare_parser(program: str) -> Parser:
         help="run folders or files of predictions, at least two; the others are compared with the first",
     )  # fmt: skip
     add_alphas(group)
-    group.add_argument("--format", choices=TABLE_FORMATS, default="text", help="of the tables; html has pictures, too")
+    group.add_argument(
+        "--format", choices=TABLE_FORMATS, default="text", help="of the tables; html has pictures, too"
+    )
     group.add_argument("--out", type=Path, metavar="FILE", help="write there instead of printing")
     group.add_argument("--split", metavar="SPLIT", help="of other methods' predictions: trn, val, ...")
     group.add_argument(
@@ -658,7 +746,10 @@ def reproduce_parser(program: str) -> Parser:
     )
     group = parser.add_argument_group("tables")
     group.add_argument(
-        "--table", choices=("1", "2", "3", "mu"), required=True, help="number in the paper; mu: selection rates"
+        "--table",
+        choices=("1", "2", "3", "mu"),
+        required=True,
+        help="number in the paper; mu: selection rates",
     )
     group.add_argument(
         "--weights", type=Path, required=True, metavar="DIR", help="checkpoints, named as docs/tables.md says"
@@ -718,7 +809,9 @@ def check_match(options: Namespace) -> None:
     if options.pair is not None and (options.source or options.table_out):
         raise UserError("--pair: a pair of a benchmark has its images, give no others and no --table-out")
     if options.pair is not None and options.min_confidence and not options.own_points:
-        raise UserError("--min-confidence: all key-points of a pair are drawn, give it with --points or --grid")
+        raise UserError(
+            "--min-confidence: all key-points of a pair are drawn, give it with --points or --grid"
+        )
     if options.pair is None and not (options.source and options.targets):
         raise UserError("give SRC and TRG, or a pair of a benchmark with --benchmark and --pair")
     for path in filter(None, (options.source, *options.targets, options.points_file)):

@@ -25,7 +25,12 @@ PCK = tuple(f"PCK@{alpha}" for alpha in ALPHAS)
 # What the table decides of test.py's options, and what else may differ between a finished cell and now.
 CHOSEN = {"--load", "--benchmark", "--split", "--list", "--categories", "--backbone", "--alpha", "--thres"}
 CHOSEN |= {"--logpath", "--from-predictions", "--predictions-frame", "--resume", "--overwrite"}
-FREE = (FREE_IN["test"] - {"alpha", "datapath", "images", "backbone_weights"}) | {"load", "seed", "voting", "predictions_frame"}
+FREE = (FREE_IN["test"] - {"alpha", "datapath", "images", "backbone_weights"}) | {
+    "load",
+    "seed",
+    "voting",
+    "predictions_frame",
+}
 # Verified values with their sources: checkpoints' names without ending, benchmark, figure.
 PUBLISHED = json.loads((Path(__file__).parent / "published.json").read_text())
 
@@ -63,12 +68,14 @@ class Evaluation(NamedTuple):
     options: Namespace
 
 
-def evaluations(table: Table, weights: Path, out: Path, backbones: Sequence[str], given: list[str]) -> list[Evaluation]:
+def evaluations(
+    table: Table, weights: Path, out: Path, backbones: Sequence[str], given: list[str]
+) -> list[Evaluation]:
     """The evaluations of a table, with test.py's options `given`."""
     found = []
     for supervision, backbone in ((s, b) for s in ("strong", "weak") for b in backbones):
         for mu, benchmark in ((mu, b) for mu in table.mus for b in table.benchmarks):
-            checkpoint = weights / f"{table.trained}-{supervision}-{backbone.replace(":", "-")}-mu{mu:g}.pt"
+            checkpoint = weights / f"{table.trained}-{supervision}-{backbone.replace(':', '-')}-mu{mu:g}.pt"
             folder = out.resolve() / "cells" / f"{checkpoint.stem}-on-{benchmark}"
             chosen = ["--backbone", backbone, "--benchmark", benchmark, "--alpha", *ALPHAS, "--thres", "auto"]
             options = parse("test", [*given, *chosen, "--logpath", str(folder)])

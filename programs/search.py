@@ -75,7 +75,9 @@ def run(options: Namespace) -> None:
         }  # fmt: skip
         search(options, run, model, benchmark, pairs, scores, metadata)
         result = result_of(scores.means(), metadata)
-        run.log(f"{result['subsets']} subsets; the best, {as_text(result['layers'])}: --layers @{run.folder / LAYERS}")
+        run.log(
+            f"{result['subsets']} subsets; the best, {as_text(result['layers'])}: --layers @{run.folder / LAYERS}"
+        )
 
 
 def search(

@@ -39,7 +39,9 @@ def build_model(config: ModelConfig, weights: str | Path | None = None) -> DHPF:
     try:
         backbone = cls(state, config.blocks, config.input_size, config.reduced_channels)
     except MisfitError as error:
-        raise UserError(f"{source}: the file does not hold the weights of {config.backbone}: it {error}") from error
+        raise UserError(
+            f"{source}: the file does not hold the weights of {config.backbone}: it {error}"
+        ) from error
     if config.weights_hash not in ("", backbone.weights_hash):
         raise UserError(
             f"{source}: the model was trained on weights of {config.backbone} with the hash {config.weights_hash}, "
@@ -89,8 +91,12 @@ def checkpoint_config(path: Path, state: State, **required: Any) -> tuple[ModelC
         note = f"{path.name} does not name its backbone: by its layers it is {config.backbone}"
     elif not fits(config.backbone, state, config.blocks):
         if other := next((name for name in KNOWN_BACKBONES if fits(name, state)), None):
-            raise UserError(f"--backbone {config.backbone}: by its layers the checkpoint {path} belongs to {other}")
-        raise UserError(f"{path}: not a checkpoint of {config.backbone}: its layers have other names, numbers or shapes")
+            raise UserError(
+                f"--backbone {config.backbone}: by its layers the checkpoint {path} belongs to {other}"
+            )
+        raise UserError(
+            f"{path}: not a checkpoint of {config.backbone}: its layers have other names, numbers or shapes"
+        )
     return replace(config, reduced_channels=tuple(reduced for reduced, _ in layer_shapes(state))), note
 
 
@@ -101,7 +107,9 @@ def folder_metadata(path: Path) -> dict[str, str]:
         return {}
     try:
         options = dict(json.loads(options_path.read_text()))
-        return dict(options.get("about") or {k: str(options[k]) for k in ("backbone", "voting") if options.get(k)})
+        return dict(
+            options.get("about") or {k: str(options[k]) for k in ("backbone", "voting") if options.get(k)}
+        )
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{options_path}: cannot be read, it should say what {path.name} is") from error
 

@@ -19,7 +19,13 @@ from dhpf.common.errors import UserError
 from dhpf.common.files import describe_content, replace_file
 
 State = Mapping[str, Tensor]
-WRAPPERS = ("state_dict", "model", "teacher", "net", "model_state_dict")  # keys of what is kept beside other things
+WRAPPERS = (
+    "state_dict",
+    "model",
+    "teacher",
+    "net",
+    "model_state_dict",
+)  # keys of what is kept beside other things
 
 
 def read(path: Path) -> Any:
@@ -110,7 +116,9 @@ def read_metadata(path: Path) -> dict[str, str]:
     try:
         return {str(key): str(value) for key, value in json.loads(packed).items()}
     except (ValueError, AttributeError) as error:
-        raise UserError(f"{path}: its metadata 'dhpf' are damaged: save the model again, or use its .pt file") from error
+        raise UserError(
+            f"{path}: its metadata 'dhpf' are damaged: save the model again, or use its .pt file"
+        ) from error
 
 
 def write(path: Path, content: Any, metadata: Mapping[str, str] | None = None) -> None:

@@ -117,7 +117,13 @@ EFFICIENTNET_BLOCKS = (
         "bn2": "bn3",
     },
 )  # fmt: skip
-EFFICIENTNET_ENDS = {"conv_stem": "conv_stem", "bn0": "bn1", "conv_head": "conv_head", "bn1": "bn2", "fc": "classifier"}
+EFFICIENTNET_ENDS = {
+    "conv_stem": "conv_stem",
+    "bn0": "bn1",
+    "conv_head": "conv_head",
+    "bn1": "bn2",
+    "fc": "classifier",
+}
 
 
 def from_efficientnet_pytorch(state: State, own: State) -> State:
