@@ -36,7 +36,7 @@ class Stopped(BaseException):
 
 @contextmanager
 def well_ended(*, several_processes: bool = False) -> Iterator[None]:
-    """Within, a program runs: a user's mistake ends it with one sentence and exit code 2, a signal with 128 and its number.
+    """Within, a program runs. A user's mistake ends it with one sentence and exit code 2, a signal with 128 + its number.
 
     A user's mistake is a `UserError`, or what the system refuses about a named file. Anything else keeps its traceback;
     with DHPF_TRACEBACK=1 these do, too.
@@ -107,7 +107,7 @@ def prepare_process() -> None:
 
 
 def processor_quota(root: Path = Path("/")) -> float:
-    """Processors' worth of time that this process's control group (version 2) and those above it grant; infinite without."""
+    """Processors' worth of time that this process's control groups (version 2) grant; infinite without."""
     quota = math.inf
     with suppress(OSError, ValueError):
         line = (root / "proc/self/cgroup").read_text().splitlines()[-1]

@@ -27,9 +27,11 @@ from tensorboardX.summary import hparams
 from tqdm import tqdm
 
 from dhpf.common import __version__
-from dhpf.common.errors import UserError, refusal
+from dhpf.common.errors import UserError
 from dhpf.common.program import Stopped
 
+RESULTS, PREDICTIONS = "results.json", "predictions.csv.gz"
+BEST_MODEL, STATES = "best_model.pt", ("state.pt", "not_finite.pt")
 OPTIONS, LOG, HISTORY, EVENTS = "options.json", "log.txt", "history.csv", "events.out.tfevents"
 LOCK = ".lock"
 MINUTE = 60.0  # seconds between lines of progress
@@ -106,7 +108,7 @@ class Run:
             self.log(f"stopped by {stop.number.name}: continue with --resume {self.folder}")
             raise
         except Exception as error:
-            if words := str(error) if isinstance(error, UserError) else refusal(error):
+            if words := str(error) if isinstance(error, UserError) else "":
                 with suppress(UserError):  # the disk may be what is full
                     self.note(f"stopped: {words}")
             raise

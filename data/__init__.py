@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from dhpf.common.errors import UserError
 from dhpf.common.registry import Registry
 
+MAX_PIXELS = 200_000_000  # of an image that is decoded: more than any camera has
+
 if TYPE_CHECKING:
     from dhpf.data.benchmark import Benchmark
 

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from dhpf.common.errors import UserError
-from dhpf.data.options import MAX_PIXELS
+from dhpf.data import MAX_PIXELS
 
 FORMATS = (
     "JPEG",

@@ -1,4 +1,4 @@
-"""Dynamic Hyperpixel Flow: `Matcher`, `evaluate` and `open_benchmark`; its packages are `dhpf.model`, `dhpf.data` and others.
+"""Dynamic Hyperpixel Flow: `Matcher`, `evaluate`, `open_benchmark`, and packages such as `dhpf.model`.
 
 In a clone the packages lie beside this folder, which has links to them.
 """

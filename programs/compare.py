@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from dhpf.common.errors import UserError
-from dhpf.common.program import echo
 from dhpf.common.files import MIB, PREDICTIONS, is_file, read_json, replace_file
+from dhpf.common.program import echo
 from dhpf.data.benchmark import Benchmark
 from dhpf.evaluation.comparison import compare
 from dhpf.evaluation.external_predictions import external_rows, is_table, read_external

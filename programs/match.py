@@ -24,13 +24,12 @@ from dhpf.common.processes import choose_device
 from dhpf.common.program import echo
 from dhpf.common.run import versions
 from dhpf.data import MAX_PIXELS
-from dhpf.data.annotated_points import points_in_line, read_points
-from dhpf.data.images import HEIF_SUFFIXES, image_formats
+from dhpf.data.annotated_points import of_line, read_points
+from dhpf.data.images import HEIF, formats
 from dhpf.data.lists import read_table
 from dhpf.data.pair_table import COLUMNS
 from dhpf.evaluation.metrics import keypoint_errors
 from dhpf.matching.matcher import Found, Matcher, Reals, as_rgb, checked_points, grid_points, layer_ranges
-from dhpf.model.compiled import CompiledDHPF
 from dhpf.programs import run_program
 from dhpf.programs.opening import ablate, layer_count, open_benchmark, open_model, requested_ablation
 from dhpf.report import pictures
@@ -110,10 +109,8 @@ def match_pair(options: Namespace) -> None:
     source, target = map(benchmark.picture, keys)
     src_kps, trg_kps = sample["src_kps"][:, : sample["n_pts"]], sample["trg_kps"][:, : sample["n_trg_pts"]]
     scales = [np.array(image.size) / benchmark.img_side for image in (source, target)]
-    if options.own_points:
-        points = requested_points(options, source.size)
-    else:
-        points = src_kps.double().numpy().T * scales[0]
+    own_points = options.own_points
+    points = requested_points(options, source.size) if own_points else src_kps.double().numpy().T * scales[0]
     inside = np.logical_and(points >= 0, points <= source.size).all(axis=1)
     if not inside.any():
         raise UserError(f"--pair {number}: it has no key-point in the image, give --points")
@@ -121,7 +118,7 @@ def match_pair(options: Namespace) -> None:
     found = matcher.match(source, target, points[inside]).at_least(options.min_confidence)
     name = f"{benchmark.name} {benchmark.split}, pair {number}, {pictures.short(sample['category'])}"
     drawn: dict[str, Any] = {"title": name}
-    if not options.own_points:
+    if not own_points:
         drawn["trg_kps"] = trg_kps.double().numpy() * scales[1][:, None]
         if not inside.all():
             echo(f"{(~inside).sum()} of {len(points)} key-points are outside the image and left out")
@@ -153,7 +150,7 @@ def open_matcher(options: Namespace) -> Matcher:
     origin = f"{model.backbone.name} with {options.load}" if options.load else model.backbone.name
     name = "; ".join([origin, *opened.notes])
     if options.compile:
-        model = CompiledDHPF(model, options.img_side, lambda text: echo(text, stream=sys.stderr))
+        model.compile_pairs(options.img_side, lambda text: echo(text, stream=sys.stderr))
     matcher = Matcher(model, name, options.img_side)
     if not options.json:
         echo(str(matcher))
@@ -165,8 +162,8 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
 
     Raises: UserError: a folder without an image.
     """
-    readable = image_formats()
-    suffixes = {*HEIF_SUFFIXES, *(suffix for suffix, name in Image.EXTENSION.items() if name in readable)}
+    readable = formats()
+    suffixes = {*HEIF, *(suffix for suffix, name in Image.EXTENSION.items() if name in readable)}
     files: list[Path] = []
     for path in paths:
         inside = sorted(p for p in path.glob("[!.]*") if p.suffix.lower() in suffixes and p.is_file())
@@ -186,7 +183,7 @@ def requested_points(options: Namespace, size: tuple[int, int]) -> Reals:
     if file is None and text != "-":
         with error_context("--points"):
             fields = re.sub(r"\s*,\s*", ",", text or "").split()
-            return checked_points([point for field in fields for point in points_in_line(field)], size)
+            return checked_points([point for field in fields for point in of_line(field)], size)
     with error_context(str(file or "standard input")):
         content = read_text(file, MAX_POINTS_FILE_BYTES) if file else standard_input()
         return checked_points(read_points(content, options.source or Path()), size)

@@ -72,6 +72,12 @@ EXAMPLES = {
         "--table mu --weights weights --backbones resnet101 --datapath ../Datasets_DHPF",
     ),
 }
+# What is typed behind a program's name.
+USAGE = {
+    "match": "SRC TRG [TRG ...] [options]",
+    "compare": "RUN RUN [RUN ...] [options]",
+    "reproduce": "--table TABLE --weights DIR [options]",
+}
 
 
 def parse(program: str, arguments: Sequence[str] | None = None) -> Namespace:
@@ -124,7 +130,11 @@ def as_json(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def to_save(options: Namespace) -> dict[str, Any]:
     """The options as a run folder keeps them."""
-    return {name: value for name, value in vars(options).items() if name not in ("program", "test_arguments")}
+    return {
+        name: value
+        for name, value in vars(options).items()
+        if name not in ("program", "test_arguments", "own_data", "own_points")
+    }
 
 
 def flag(name: str) -> str:
@@ -161,6 +171,7 @@ class Parser(argparse.ArgumentParser):
         self.command = name if name == f"dhpf-{program}" else f"python {program}.py"
         super().__init__(
             prog=self.command.removeprefix("python "),
+            usage=f"%(prog)s {USAGE.get(program, '[options]')}",
             description=description,
             epilog="\n  ".join(
                 ["examples:", *(f"{self.command} {example}" for example in EXAMPLES[program])]
@@ -386,7 +397,8 @@ def add_loading(parser: Parser) -> None:
     )
 
 
-def add_model(parser: Parser, *, train: bool = False) -> None:
+def add_model(parser: Parser, *, train: bool = False) -> Any:
+    """The group of options of a model, which programs add to."""
     group = parser.add_argument_group("model")
     default_backbone = DEFAULT_BACKBONE if train else None
     group.add_argument(
@@ -425,44 +437,45 @@ def add_model(parser: Parser, *, train: bool = False) -> None:
     group.add_argument(
         "--precision", choices=("fp32", "bf16"), default="fp32", help="of the backbone and the transformation"
     )
+    return group
 
 
-def add_width(parser: Parser) -> None:
-    parser.add_argument(
+def add_width(group: Any) -> None:
+    group.add_argument(
         "--width", type=reduced_channels, metavar="N",
         help=f"channels of every layer after the transformation, at most; {ONE_EIGHTH}: of its own, which is the "
         "paper's and the default of the ResNets (64 elsewhere)",
     )  # fmt: skip
 
 
-def add_layers(parser: Parser) -> None:
-    parser.add_argument(
+def add_layers(group: Any) -> None:
+    group.add_argument(
         "--layers", type=layer_numbers, metavar="L,L,...",
         help="all pairs use these hyperpixel layers, counted from 0, or those of a search, @layers.json; no gates",
     )  # fmt: skip
 
 
-def add_ablation(parser: Parser) -> None:
-    parser.add_argument(
+def add_ablation(group: Any) -> None:
+    group.add_argument(
         "--untrained", action="store_true",
         help="without --load: gates and transformation drawn from a seed, instead of the backbone's raw features",
     )  # fmt: skip
-    add_layers(parser)
-    parser.add_argument("--raw", action="store_true", help="the backbone's own features, not transformed")
-    parser.add_argument(
+    add_layers(group)
+    group.add_argument("--raw", action="store_true", help="the backbone's own features, not transformed")
+    group.add_argument(
         "--soft-gates", action="store_true", help="weigh layers by their probability instead of 0 or 1"
     )
 
 
-def add_load(parser: Parser) -> None:
-    parser.add_argument(
+def add_load(group: Any) -> None:
+    group.add_argument(
         "--load", type=checkpoint, metavar="CKPT",
         help="trained model: a file, a run folder, or a released one such as dhpf:spair-strong-resnet101",
     )  # fmt: skip
 
 
-def add_compile(parser: Parser) -> None:
-    parser.add_argument(
+def add_compile(group: Any) -> None:
+    group.add_argument(
         "--compile", action="store_true",
         help="on a CUDA GPU: compile CUDA graphs first, which takes minutes; was never run on a GPU",
     )  # fmt: skip
@@ -479,14 +492,14 @@ def add_output(parser: Parser) -> None:
     group.add_argument("--quiet", action="store_true", help="print only errors, no progress and no log")
 
 
-def add_alphas(parser: Parser) -> None:
-    parser.add_argument(
+def add_alphas(group: Any) -> None:
+    group.add_argument(
         "--alpha", type=ALPHA, nargs="+", default=(0.1,), metavar="A", help="PCK's alpha, one or several"
     )
 
 
-def add_predictions_frame(parser: Parser) -> None:
-    parser.add_argument(
+def add_predictions_frame(group: Any) -> None:
+    group.add_argument(
         "--predictions-frame", choices=("image", "240"), default="image",
         help="other methods' x and y are pixels of the stored image, or of 240x240",
     )  # fmt: skip
@@ -536,9 +549,9 @@ def train_parser(program: str) -> Parser:
     group.add_argument("--resume", type=Path, metavar="RUN_FOLDER", help="continue the run of this folder")
     add_benchmark(parser)
     add_loading(parser)
-    add_model(parser, train=True)
-    add_width(parser)
-    add_layers(parser)
+    model = add_model(parser, train=True)
+    add_width(model)
+    add_layers(model)
     add_output(parser)
     return parser
 
@@ -555,7 +568,7 @@ def test_parser(program: str) -> Parser:
     )
     group.add_argument(
         "--from-predictions", type=predictions_file, metavar="FILE",
-        help="no model: score predictions of an earlier test (file or run folder) or of another method (CSV, JSON lines)",
+        help="no model: score predictions of an earlier test (file, run folder) or of another method (CSV, JSON lines)",
     )  # fmt: skip
     add_predictions_frame(group)
     group.add_argument("--resume", type=Path, metavar="RUN_FOLDER", help="continue the test of this folder")
@@ -580,10 +593,10 @@ def test_parser(program: str) -> Parser:
     group.add_argument("--seed", type=SEED, default=0, metavar="N", help="draws the untrained model")
     add_benchmark(parser)
     add_loading(parser)
-    add_model(parser)
-    add_width(parser)
-    add_ablation(parser)
-    add_compile(parser)
+    model = add_model(parser)
+    add_width(model)
+    add_ablation(model)
+    add_compile(model)
     add_output(parser)
     return parser
 
@@ -658,9 +671,9 @@ def match_parser(program: str) -> Parser:
         "--split", metavar="SPLIT", help="pairs that --pair is of: trn, val, ...; as for test.py"
     )
     add_benchmark(parser, required=False)
-    add_model(parser)
-    add_ablation(parser)
-    add_compile(parser)
+    model = add_model(parser)
+    add_ablation(model)
+    add_compile(model)
     return parser
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 from dhpf.common.errors import UserError
 from dhpf.common.files import replace_file, sha256
 from dhpf.common.program import echo
-from dhpf.common.run import OPTIONS, RESULTS, lock_folder
+from dhpf.common.run import OPTIONS, RESULTS, hold
 from dhpf.data.spair import SPair
 from dhpf.programs import run_program
 from dhpf.programs.options import FREE_IN, as_json, flag, parse, to_save
@@ -58,7 +58,7 @@ TABLES = {
 
 
 class Evaluation(NamedTuple):
-    """A checkpoint on a benchmark: a checkpoint, what it is, the benchmark, the run folder and the options of test.py."""
+    """A checkpoint, what it is, the benchmark, the run folder and the options of test.py."""
 
     checkpoint: Path
     model: str
@@ -176,7 +176,7 @@ def run(options: Namespace) -> None:
     if refused := CHOSEN & {argument.partition("=")[0] for argument in given}:
         raise UserError(f"{', '.join(sorted(refused))}: the table decides this")
     table = TABLES[options.table]
-    todo = cells(table, options.weights, options.out, options.backbones, given)
+    todo = evaluations(table, options.weights, options.out, options.backbones, given)
     missing = [c.checkpoint.name for c in todo if not (c.checkpoint.is_file() or finished(c))]
     if len(missing) == len(todo):
         raise UserError(
@@ -184,7 +184,7 @@ def run(options: Namespace) -> None:
             "docs/tables.md says how they are named"
         )
     options.out.mkdir(parents=True, exist_ok=True)
-    lock = lock_folder(options.out)
+    lock = hold(options.out)
     try:
         for cell in todo:
             finished(cell)  # contradictions come to light before hours are spent

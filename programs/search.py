@@ -31,12 +31,71 @@ SAVE_INTERVAL_S = 10.0
 MAX_STATE_BYTES = 512 * MIB
 
 
+class SubsetScores:
+    """What is known of subsets: for every pair of the search, in its order, the PCK in percent.
+
+    A pair without PCK, since it has no key-points or cannot be read, has None and is in no mean. Saved, it goes on as
+    if the search had not been stopped.
+    """
+
+    def __init__(self, fingerprint: Mapping[str, Any], pairs: int) -> None:
+        self.fingerprint = dict(fingerprint)
+        self.pairs = pairs
+        self.values: dict[Subset, list[float | None]] = {}
+        self.saved = time.monotonic()
+
+    def done(self, subsets: Candidates) -> int:
+        """How many pairs these subsets were measured on, all of them."""
+        return min(len(self.values.get(subset, ())) for subset in subsets)
+
+    def add(self, subsets: Candidates, pairs: list[int], measured: Shares) -> None:
+        """Take in what the subsets got of the next pairs; those that could not be read are missing."""
+        for number, subset in enumerate(subsets):
+            values = [measured[pair][number] if pair in measured else math.nan for pair in pairs]
+            self.values.setdefault(subset, []).extend(None if math.isnan(v) else v for v in values)
+
+    def means(self, subsets: Iterable[Subset] | None = None) -> dict[Subset, float]:
+        """PCK of subsets, of all that were measured whole if none are named.
+
+        Raises: UserError: no pair has one.
+        """
+        whole = [subset for subset, values in self.values.items() if len(values) == self.pairs]
+        means = {}
+        for subset in whole if subsets is None else subsets:
+            known = [value for value in self.values[subset] if value is not None]
+            if not known and subsets is None:
+                raise UserError("there is nothing to search by: no pair that could be read has key-points")
+            means[subset] = float(np.mean(known)) if known else 0.0
+        return means
+
+    def save(self, run: Run) -> None:
+        content = {"material": self.fingerprint, "files": run.sizes()}
+        pck = {",".join(map(str, subset)): values for subset, values in self.values.items()}
+        replace_file(run.folder / STATE, (json.dumps(content | {"pck": pck}) + "\n").encode())
+        self.saved = time.monotonic()
+
+    def restore(self, folder: Path) -> dict[str, int]:
+        """Take over what `save` wrote; returns the sizes that the log's files had. Raises: UserError."""
+        path = folder / STATE
+        content = read_json(path, MAX_STATE_BYTES)
+        try:
+            for name, value in self.fingerprint.items():
+                if content["material"][name] != value:
+                    raise UserError(f"--resume {folder}: the search began with other {name}")
+            for text, values in content["pck"].items():
+                subset = tuple(int(layer) for layer in text.split(","))
+                self.values[subset] = [None if value is None else float(value) for value in values]
+            return {str(name): int(size) for name, size in content["files"].items()}
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"{path}: not the state of a search ({error!r})") from error
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     run_program("search", arguments)
 
 
 def run(options: Namespace) -> None:
-    """Beam search over the layers that all pairs use, into a run folder, from where its state says. Raises: UserError."""
+    """Search into a run folder, from where its state says. Raises: UserError."""
     benchmark = open_benchmark(options)
     if benchmark.metric != "pck":
         raise UserError(f"--benchmark {benchmark.name}: it has no PCK to search by")
@@ -158,62 +217,3 @@ def candidates(found: Mapping[Subset, float], size: int, beam: int, layers: int)
 def best(subsets: Iterable[Subset], found: Mapping[Subset, float]) -> list[Subset]:
     """Subsets from the best to the worst; of equal ones the smaller first."""
     return sorted(subsets, key=lambda subset: (-found[subset], len(subset), subset))
-
-
-class SubsetScores:
-    """What is known of subsets: for every pair of the search, in its order, the PCK in percent.
-
-    A pair without PCK, since it has no key-points or cannot be read, has None and is in no mean. Saved, it goes on as
-    if the search had not been stopped.
-    """
-
-    def __init__(self, fingerprint: Mapping[str, Any], pairs: int) -> None:
-        self.fingerprint = dict(fingerprint)
-        self.pairs = pairs
-        self.values: dict[Subset, list[float | None]] = {}
-        self.saved = time.monotonic()
-
-    def done(self, subsets: Candidates) -> int:
-        """How many pairs these subsets were measured on, all of them."""
-        return min(len(self.values.get(subset, ())) for subset in subsets)
-
-    def add(self, subsets: Candidates, pairs: list[int], measured: Shares) -> None:
-        """Take in what the subsets got of the next pairs; those that could not be read are missing."""
-        for number, subset in enumerate(subsets):
-            values = [measured[pair][number] if pair in measured else math.nan for pair in pairs]
-            self.values.setdefault(subset, []).extend(None if math.isnan(v) else v for v in values)
-
-    def means(self, subsets: Iterable[Subset] | None = None) -> dict[Subset, float]:
-        """PCK of subsets, of all that were measured whole if none are named.
-
-        Raises: UserError: no pair has one.
-        """
-        whole = [subset for subset, values in self.values.items() if len(values) == self.pairs]
-        means = {}
-        for subset in whole if subsets is None else subsets:
-            known = [value for value in self.values[subset] if value is not None]
-            if not known and subsets is None:
-                raise UserError("there is nothing to search by: no pair that could be read has key-points")
-            means[subset] = float(np.mean(known)) if known else 0.0
-        return means
-
-    def save(self, run: Run) -> None:
-        content = {"material": self.fingerprint, "files": run.sizes()}
-        pck = {",".join(map(str, subset)): values for subset, values in self.values.items()}
-        replace_file(run.folder / STATE, (json.dumps(content | {"pck": pck}) + "\n").encode())
-        self.saved = time.monotonic()
-
-    def restore(self, folder: Path) -> dict[str, int]:
-        """Take over what `save` wrote; returns the sizes that the log's files had. Raises: UserError."""
-        path = folder / STATE
-        content = read_json(path, MAX_STATE_BYTES)
-        try:
-            for name, value in self.fingerprint.items():
-                if content["material"][name] != value:
-                    raise UserError(f"--resume {folder}: the search began with other {name}")
-            for text, values in content["pck"].items():
-                subset = tuple(int(layer) for layer in text.split(","))
-                self.values[subset] = [None if value is None else float(value) for value in values]
-            return {str(name): int(size) for name, size in content["files"].items()}
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"{path}: not the state of a search ({error!r})") from error

@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from dhpf.common.options import FORMATS
 from dhpf.report.page import Section, rendered, text_of
 
-ENDINGS = dict(zip(FORMATS, ("txt", "md", "tex", "csv", "html"), strict=True))
+FORMATS = ("text", "markdown", "latex", "csv", "html")
+SUFFIXES = dict(zip(FORMATS, ("txt", "md", "tex", "csv", "html"), strict=True))
 MOST = 60  # characters of a cell
 LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",

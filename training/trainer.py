@@ -3,8 +3,8 @@
 import math
 import signal
 import time
+from argparse import Namespace
 from contextlib import ExitStack
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,20 +14,19 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from dhpf.common.errors import UserError
-from dhpf.common.processes import gather, peak_memory, start, synchronise, total
-from dhpf.common.program import STOPS
-from dhpf.common.run import HISTORY, Run, progress, versions
+from dhpf.common.processes import gather, peak_memory, start_processes, synchronise, total
+from dhpf.common.program import STOP_SIGNALS as STOPS
+from dhpf.common.run import BEST_MODEL as BEST
+from dhpf.common.run import HISTORY, STATES, Run, progress, versions
 from dhpf.data import open_benchmark
 from dhpf.data.benchmark import Benchmark, write_trained
 from dhpf.data.loading import Loader, skip_or_raise
-from dhpf.model.ablation import Ablation
-from dhpf.model.options import BEST, STATES
 from dhpf.training import SUPERVISIONS
 from dhpf.training.examples import example, selected
-from dhpf.training.options import TrainOptions
 from dhpf.training.supervision import Batch, StepResult, epoch_batches, gate_noise, to_device
 from dhpf.weights import files as weights
 from dhpf.weights.checkpoint import build_model, load_learner
+from dhpf.weights.config import ModelConfig
 
 STATE, NOT_FINITE = STATES
 BEST_TWIN = "best_model.safetensors"
@@ -42,14 +41,14 @@ class Trainer:
     the state of all generators.
     """
 
-    def __init__(self, options: TrainOptions) -> None:
+    def __init__(self, options: Namespace) -> None:
         """Opens data and model.
 
         Raises:
             UserError: they cannot be used.
         """
         self.options = options
-        self.processes, self.device = start(options.device)
+        self.processes, self.device = start_processes(options.device)
         count = self.processes.num_processes
         if options.bsz < 2 * count:
             raise UserError(
@@ -65,7 +64,7 @@ class Trainer:
                 options.thres,
                 options.img_side,
                 not options.no_download,
-                own=options.own,
+                own=options.own_data,
                 pair_list=pair_list,
                 only=options.categories,
             )
@@ -74,9 +73,15 @@ class Trainer:
         if len(self.sets["trn"]) < 2 * count:
             raise UserError(f"{self.sets['trn'].list_path}: one pair makes no training batch, two are needed")
         torch.manual_seed(options.seed)
-        form = {"layers": options.backbone_layers, "side": options.backbone_side, "width": options.width}
-        self.model = build_model(options.backbone, options.backbone_weights, options.voting, **form)
-        self.model.ablate(Ablation(layers=options.layers))
+        config = ModelConfig(
+            options.backbone,
+            options.backbone_layers,
+            options.backbone_side,
+            options.width,
+            options.voting,
+            options.layers,
+        )
+        self.model = build_model(config, options.backbone_weights)
         for data in self.sets.values():
             data.picture_side = self.model.picture_side(options.img_side)
         self.model.bf16 = options.precision == "bf16"
@@ -125,7 +130,7 @@ class Trainer:
             )
             if self.run:
                 final = {"final/val_pck": self.best if self.best >= 0 else math.nan}
-                self.run.conclude(asdict(self.options), final)
+                self.run.conclude(vars(self.options), final)
                 self.run.log(f"{best}: {self.run.folder / BEST}")
 
     @property
@@ -157,7 +162,7 @@ class Trainer:
             stack.enter_context(self.run.ending())
         if not self.options.resume:
             if main:
-                about = asdict(self.options) | {"about": self.about, "versions": versions()}
+                about = vars(self.options) | {"about": self.about, "versions": versions()}
                 numbered = not self.options.logpath
                 self.run = Run.create(folder, about, numbered=numbered, quiet=self.options.quiet)
                 stack.enter_context(self.run.ending())
@@ -221,7 +226,7 @@ class Trainer:
                         f"--resume {path.parent}: the run began with other data or weights, "
                         f"{name}: {state['material'][name]:g} then, {now:g} now"
                     )
-            load_learner(self.model, path, weights.checked(path, state["learner"]))
+            load_learner(self.model, path, weights.check_tensors(path, state["learner"]))
             self.optimizer.load_state_dict(state["optimizer"])
             self.epoch, self.step, self.best = (state[k] for k in ("epoch", "step", "best"))
             sums, self.skipped = state["sums"][rank], state["skipped"][rank]
@@ -403,9 +408,7 @@ class Trainer:
     @property
     def about(self) -> dict[str, str]:
         """What state and checkpoints say of themselves."""
-        layers = self.model.ablation.layers
-        fixed = {"layers": ",".join(map(str, layers))} if layers else {}
-        return {**self.model.backbone.about, **fixed, "voting": self.model.voting}
+        return ModelConfig.of_model(self.model).to_metadata()
 
     def _check_finite(self, bad: list[str]) -> None:
         """Stop all processes, with the state saved beside the run's, if any names pairs."""

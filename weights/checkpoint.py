@@ -16,7 +16,7 @@ from dhpf.weights import RANDOM
 from dhpf.weights.config import KEYS, ModelConfig, as_text
 from dhpf.weights.files import State, read_metadata, read_tensors, read_wrapped
 from dhpf.weights.imagenet import pretrained
-from dhpf.weights.pretrained import MisfitError
+from dhpf.weights.key_names import MisfitError
 
 # What a checkpoint without any description may belong to.
 KNOWN_BACKBONES = ("resnet50", "resnet101", "efficientnet_lite0")
@@ -135,7 +135,7 @@ def fitting_backbone(path: Path, state: State) -> str:
             return name
     counts = ", ".join(f"{name} has {len(BACKBONES[name].channels)}" for name in KNOWN_BACKBONES)
     raise UserError(
-        f"{path}: not a DHPF checkpoint of a known backbone: {len(layer_shapes(state))} hyperpixel layers, where {counts}; "
+        f"{path}: not a DHPF checkpoint of a known backbone: {len(layer_shapes(state))} layers, where {counts}; "
         "if it belongs to another, name it as --backbone"
     )
 

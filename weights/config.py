@@ -1,4 +1,4 @@
-"""What a model is, in one frozen record: options make it, `build_model` takes it, checkpoints and run folders hold it."""
+"""What a model is: options make a `ModelConfig`, `build_model` takes it, checkpoints and run folders hold it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -29,8 +29,8 @@ class ModelConfig:
         backbone: a key of `BACKBONES`.
         blocks: which blocks of the backbone are hyperpixel layers, ascending; None: all.
         input_size: size of the images that the backbone is given, pixels; None: that of the frame.
-        reduced_channels: of every layer after the transformation: `ONE_EIGHTH` of its own, a number that is the most, or one for each
-            layer; None: the backbone's default.
+        reduced_channels: of every layer after the transformation: `ONE_EIGHTH` of its own, a number that is the
+            most, or one for each layer; None: the backbone's default.
         voting: a key of `VOTINGS`.
         fixed_layers: the hyperpixel layers that all pairs use, ascending; None: the gates choose.
         weights_hash: of the backbone's weights; empty where it is not known.
@@ -50,9 +50,9 @@ class ModelConfig:
         backbone = model.backbone
         return cls(
             backbone.name,
-            backbone.blocks,
-            backbone.input_size,
-            backbone.reduction if isinstance(backbone.reduction, str) else max(backbone.reduced_channels),
+            backbone.layers,
+            backbone.side,
+            backbone.width if isinstance(backbone.width, str) else max(backbone.widths),
             model.voting,
             model.ablation.layers,
             backbone.weights_hash,

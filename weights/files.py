@@ -50,8 +50,8 @@ def read(path: Path) -> Any:
             else None
         ):
             raise UserError(
-                f"{path}: not a file of tensors alone, it names {found[1]}, and loading that could run code in it: save the "
-                "state dict, torch.save(model.state_dict(), FILE), where you trust the file"
+                f"{path}: not a file of tensors alone, it names {found[1]}, and loading that could run code: save "
+                "the state dict, torch.save(model.state_dict(), FILE), where you trust it"
             ) from error
         raise UserError(
             f"{path}: the file is damaged or no file of weights ({type(error).__name__}): replace it"
@@ -59,7 +59,7 @@ def read(path: Path) -> Any:
 
 
 def is_safetensors(path: Path) -> bool:
-    """Whether a file is of safetensors, whatever its name says: the length of a header and the header, which is JSON."""
+    """Whether a file is of safetensors, whatever its name says: its header, JSON, follows the header's length."""
     with path.open("rb") as file:
         return file.read(9)[8:] == b"{"
 

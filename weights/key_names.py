@@ -127,7 +127,7 @@ EFFICIENTNET_ENDS = {
 
 
 def from_efficientnet_pytorch(state: State, own: State) -> State:
-    """The tensors of an EfficientNet of the library efficientnet_pytorch under timm's names; blocks in timm's stages."""
+    """The tensors of an EfficientNet of the library efficientnet_pytorch under timm's names."""
     blocks = list(dict.fromkeys(".".join(name.split(".")[:3]) for name in own if name.startswith("blocks.")))
     named: dict[str, Tensor] = {}
     for name, tensor in state.items():
