@@ -112,10 +112,10 @@ def run(options: Namespace) -> None:
         "learner": sha256(opened.checkpoint) if opened.checkpoint else "",
     }
     scores = SubsetScores(fingerprint, len(pairs))
-    folder = options.resume or run_folder(options)
     if options.resume:
-        run = Run(folder, options.quiet)
+        run = Run(options.resume, options.quiet)
     else:
+        folder = run_folder(options)
         dated = dated_folder("search", options.benchmark, model.backbone.name)
         saved = to_save(options) | {"versions": versions()}
         run = Run.create(folder or dated, saved, numbered=not folder, quiet=options.quiet)
