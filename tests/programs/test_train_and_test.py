@@ -5,6 +5,7 @@ import json
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -12,7 +13,9 @@ import torch
 from filelock import FileLock
 
 from dhpf.common import __version__
+from dhpf.evaluation.predictions import read_predictions
 from dhpf.model import BACKBONES
+from dhpf.model.dhpf import DHPF
 from dhpf.model.gating import DynamicGating
 from tests.helpers import tiny
 from tests.helpers.commands import CLOSED, TINY, Command, refused, run, succeed
@@ -153,6 +156,21 @@ def test_results_do_not_depend_on_the_console(data: Path, home: Path, console: P
         Command(home, f"test.py {TEST.format(data=data)} --logpath {name}", console=console).end().code == 0
     )
     assert contents(home / "logs" / name, *RESULTS) == contents(home / "logs" / "tested", *RESULTS)
+
+
+def test_images_of_several_pairs_are_encoded_once(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes, encode = [], DHPF.encode
+
+    def counted(model: DHPF, images: torch.Tensor) -> Any:
+        sizes.append(len(images))
+        return encode(model, images)
+
+    monkeypatch.setattr(DHPF, "encode", counted)
+    succeed(tmp_path, f"test.py {on(data)} --raw --logpath run")
+    table = read_predictions(tmp_path / "logs" / "run" / "predictions.csv.gz")
+    assert sum(sizes) - len({*table.source, *table.target}) in (0, 1)  # one is tried to see what the network costs
 
 
 # Data that cannot be used
