@@ -17,7 +17,7 @@ OPTIONS = (
 )
 needs_chromium = pytest.mark.skipif(not PROGRAM, reason="no Chromium here: `apt install chromium`")
 needs_axe = pytest.mark.skipif(
-    not (PROGRAM and AXE.exists()), reason="no Chromium or no axe-core here: `.ci/run` shows how they come"
+    not (PROGRAM and AXE.exists()), reason="no Chromium or no axe-core here: CONTRIBUTING.md says how they come"
 )
 # One page a frame; each tells what axe found, and what its own errors were, when it has been looked at.
 OUTER = """<!DOCTYPE html><title>frames</title><body><script>

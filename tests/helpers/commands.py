@@ -94,9 +94,14 @@ class Command:
         return Outcome(self.process.exitcode, *(stream.read_text() for stream in self.streams))
 
 
-def run(folder: Path, arguments: str, environment: Mapping[str, str] = NO_GPU) -> Outcome:
+def run(
+    folder: Path, arguments: str, environment: Mapping[str, str] = NO_GPU, *, reports: bool = False
+) -> Outcome:
     """`python PROGRAM ARGUMENTS` or `python -m MODULE ARGUMENTS` in this process: what a command would do, without
-    what a process costs. An error that would be a traceback is raised."""
+    what a process costs. An error that would be a traceback is raised.
+
+    Args: reports: whether a run ends with its report, which takes longer than all the rest.
+    """
     program, *rest = shlex.split(arguments)
     module = rest.pop(0) if program == "-m" else f"dhpf.programs.{program.removesuffix('.py')}"
     if "/" in program:  # a benchmark
@@ -106,7 +111,8 @@ def run(folder: Path, arguments: str, environment: Mapping[str, str] = NO_GPU) -
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(streams[0]), redirect_stderr(streams[1]):
         patch.chdir(folder)
         patch.setattr(sys, "argv", [program, *rest])
-        skip_reports(patch)
+        if not reports:
+            skip_reports(patch)
         for name, value in {"TORCH_HOME": str(folder), **NO_GPU, **environment}.items():
             patch.setenv(name, value)
         threads = torch.get_num_threads()
@@ -129,8 +135,10 @@ def run_processes(folder: Path, arguments: str, count: int) -> list[Command]:
     return [Command(folder, arguments, rank) for rank in ranks]
 
 
-def succeed(folder: Path, arguments: str, environment: Mapping[str, str] = NO_GPU) -> Outcome:
-    outcome = run(folder, arguments, environment)
+def succeed(
+    folder: Path, arguments: str, environment: Mapping[str, str] = NO_GPU, *, reports: bool = False
+) -> Outcome:
+    outcome = run(folder, arguments, environment, reports=reports)
     assert outcome.code == 0, (arguments, outcome)
     return outcome
 
@@ -148,10 +156,7 @@ def refused(folder: Path, arguments: str, *named: str) -> str:
 
 
 def skip_reports(patch: pytest.MonkeyPatch) -> None:
-    """A run ends without its report, which takes longer than all the rest and has tests of its own.
-
-    The functions' code is replaced, since programs have imported the functions.
-    """
+    """A run ends without its report. The functions' code is replaced, since programs have imported the functions."""
     for function in (runs.report_training, runs.report_test):
         patch.setattr(function, "__code__", (lambda *_, **__: None).__code__)
 
