@@ -54,9 +54,10 @@ def test_features_of_different_models_sides_or_kinds_are_not_matched(
     other = load()
     with pytest.raises(UserError):
         other.match(encoded, encoded, points)
+    raw = other.encode(photo)
     other.model.ablate(Ablation())
     with pytest.raises(UserError):
-        other.match(load().encode(photo), encoded, points)
+        other.match(raw, other.encode(photo), points)
 
 
 def test_backbone_weights_are_a_path_or_its_name(tmp_path: Path) -> None:
