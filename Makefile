@@ -20,6 +20,10 @@ demo: .venv/run
 test: .venv/dev
 	$(BIN)/python -m pytest
 
+# With the slow ones.
+test-all: .venv/dev
+	$(BIN)/python -m pytest -m ""
+
 lint: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -39,4 +43,4 @@ lint: .venv/dev
 	$(COMPILE)
 	touch .venv/run $@
 
-.PHONY: demo test lint
+.PHONY: demo test test-all lint
