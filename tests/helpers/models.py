@@ -1,14 +1,13 @@
 """Models and weights for tests: drawn, never fetched."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dhpf.model import BACKBONES
 from dhpf.model.dhpf import DHPF
-from dhpf.model.gating import DynamicGating
 from dhpf.weights.checkpoint import build_model
 
 
@@ -33,13 +32,13 @@ def scrambled(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def draw_learner(backbone: str) -> dict[str, Tensor]:
-    """What is trained on a backbone, as a published checkpoint has it, before any training."""
-    torch.manual_seed(0)
-    cls = BACKBONES[backbone]
-    return DynamicGating(cls.channels, cls.widths).state_dict()
-
-
 def build(backbone: str, weights: str | Path | None = "random", **config: Any) -> DHPF:
     """An untrained model; `weights` of its backbone: a file, drawn ones, or None: those that come with a package."""
     return build_model(backbone, weights, **config)
+
+
+@cache
+def draw_learner(backbone: str) -> dict[str, Tensor]:
+    """What is trained on a backbone, as a published checkpoint has it, before any training."""
+    torch.manual_seed(0)
+    return build(backbone).learner.state_dict()

@@ -14,11 +14,10 @@ from filelock import FileLock
 
 from dhpf.common import __version__
 from dhpf.evaluation.predictions import read_predictions
-from dhpf.model import BACKBONES
 from dhpf.model.dhpf import DHPF
-from dhpf.model.gating import DynamicGating
 from tests.helpers import tiny
 from tests.helpers.commands import CLOSED, TINY, Command, refused, run, succeed
+from tests.helpers.models import draw_learner
 
 RESULTS = ("results.json", "predictions.csv.gz")
 DAMAGED = "2008_000001_cat.jpg"  # in the data `broken`
@@ -55,8 +54,7 @@ def test_a_training_leaves_its_history_options_and_the_published_form_of_its_mod
     options = json.loads((folder / "options.json").read_text())
     assert (options["niter"], options["versions"]["dhpf"]) == (2, __version__)
 
-    backbone = BACKBONES["efficientnet_lite0"]
-    expected = DynamicGating(backbone.channels, backbone.widths).state_dict()
+    expected = draw_learner("efficientnet_lite0")
     saved = torch.load(folder / "best_model.pt", weights_only=True)
     twin = safetensors.torch.load_file(folder / "best_model.safetensors")
     assert list(saved) == list(expected)
@@ -170,7 +168,10 @@ def test_images_of_several_pairs_are_encoded_once(
     monkeypatch.setattr(DHPF, "encode", counted)
     succeed(tmp_path, f"test.py {on(data)} --raw --logpath run")
     table = read_predictions(tmp_path / "logs" / "run" / "predictions.csv.gz")
-    assert sum(sizes) - len({*table.source, *table.target}) in (0, 1)  # one is tried to see what the network costs
+    assert sum(sizes) - len({*table.source, *table.target}) in (
+        0,
+        1,
+    )  # one is tried to see what the network costs
 
 
 # Data that cannot be used

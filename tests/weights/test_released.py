@@ -10,6 +10,7 @@ from dhpf.common.errors import UserError
 from dhpf.model import BACKBONES
 from dhpf.weights import released
 from tests.helpers.archive_server import Page, archive_server
+from tests.helpers.models import draw_learner
 
 
 @pytest.fixture
@@ -19,10 +20,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def save_model(path: Path, backbone: str) -> bytes:
-    """As much of a checkpoint as tells its backbone."""
-    cls = BACKBONES[backbone]
-    sizes = enumerate(zip(cls.widths, cls.channels, strict=True))
-    torch.save({f"reduction_ffns.{k}.0.weight": torch.zeros(w, c, 1, 1) for k, (w, c) in sizes}, path)
+    torch.save(draw_learner(backbone), path)
     return path.read_bytes()
 
 
