@@ -22,7 +22,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from dhpf.report import runs
 from tests.helpers.places import ROOT
 
 TINY = "--img-side 64 --bsz 4 --workers 0 --device cpu --no-download"
@@ -33,9 +32,7 @@ CLOSED = Path("closed")
 # One thread a process, before the server imports torch: tests run side by side.
 os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(
-    ["dhpf.training.trainer", "dhpf.matching.matcher", "dhpf.report.runs", "tensorboardX"]
-)
+SERVER.set_forkserver_preload(["dhpf.programs.train", "dhpf.programs.test", "dhpf.programs.reproduce"])
 
 
 @dataclass(frozen=True)
@@ -156,9 +153,9 @@ def refused(folder: Path, arguments: str, *named: str) -> str:
 
 
 def skip_reports(patch: pytest.MonkeyPatch) -> None:
-    """A run ends without its report. The functions' code is replaced, since programs have imported the functions."""
-    for function in (runs.report_training, runs.report_test):
-        patch.setattr(function, "__code__", (lambda *_, **__: None).__code__)
+    """Runs end without their reports."""
+    for name in ("train.report_training", "test.report_test"):
+        patch.setattr(f"dhpf.programs.{name}", lambda *_, **__: None)
 
 
 def _run(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from dhpf.model.dhpf import DHPF
 from dhpf.weights.checkpoint import build_model
+from dhpf.weights.config import ModelConfig
 
 
 class Bank(nn.Module):
@@ -33,8 +34,8 @@ def scrambled(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def build(backbone: str, weights: str | Path | None = "random", **config: Any) -> DHPF:
-    """An untrained model; `weights` of its backbone: a file, drawn ones, or None: those that come with a package."""
-    return build_model(backbone, weights, **config)
+    """An untrained model of a config; `weights` of its backbone: a file, drawn ones, or None: a package's."""
+    return build_model(ModelConfig(backbone, **config), weights)
 
 
 @cache

@@ -11,7 +11,7 @@ import torch
 
 from dhpf.evaluation.figures import measure
 from dhpf.evaluation.predictions import read_predictions
-from dhpf.programs.searching import best, candidates
+from dhpf.programs.search import best, candidates
 from tests.helpers import tiny
 from tests.helpers.commands import refused, run, succeed
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from dhpf.common.errors import UserError
 from dhpf.matching.matcher import Matcher
 from dhpf.model import BACKBONES
-from dhpf.weights.pretrained import MisfitError, fitting
+from dhpf.weights.key_names import MisfitError, fitting
 from tests.helpers import tiny
 from tests.helpers.commands import TINY, refused, succeed
 from tests.helpers.models import build, draw_learner, scrambled
