@@ -144,7 +144,7 @@ def search(options: SearchOptions, folder: Path) -> dict[str, Any]:
     else:
         given = asdict(options) | {"versions": versions()}
         run = Run.create(folder, given, numbered=not options.logpath, quiet=options.quiet)
-    with run.ending():
+    with run:
         if options.resume:  # without a state it was killed before it began
             run.rewind(memory.restore(run.folder) if (run.folder / STATE).exists() else {})
         if not run.sizes():

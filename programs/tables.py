@@ -11,7 +11,7 @@ import pandas as pd
 
 from dhpf.common.errors import UserError
 from dhpf.common.files import replace_file, sha256
-from dhpf.common.run import OPTIONS, hold
+from dhpf.common.run import OPTIONS, lock_folder
 from dhpf.data.spair import SPair
 from dhpf.evaluation.results import RESULTS
 from dhpf.model import file_name
@@ -174,7 +174,7 @@ def reproduce(options: ReproduceOptions, given: list[str]) -> None:
             "docs/tables.md says how they are named"
         )
     options.out.mkdir(parents=True, exist_ok=True)
-    lock = hold(options.out)
+    lock = lock_folder(options.out)
     try:
         for cell in todo:
             finished(cell)  # contradictions come to light before hours are spent

@@ -75,7 +75,7 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
         lines = [words, note, net.note, net.cost(options.img_side), *benchmark.notes]
         run = begun(options, folder, f"{options.benchmark}-{file_name(net.name)}", lines)
     place = Path(gather([str(run.folder) if run else ""])[0])
-    with run.ending() if run else nullcontext():
+    with run or nullcontext():
         kept = PartialPredictions(place, identity(benchmark, checkpoint), rank)
         todo = [i for i in in_order(benchmark) if i not in kept.rows]
         if run and kept.rows:
@@ -140,7 +140,7 @@ def measure_predictions(options: TestOptions, path: Path) -> None:
     run = begun(options, folder, f"{options.benchmark}-predictions", [words, *benchmark.notes])
     decisive = {} if own else {"predictions_frame": options.predictions_frame}
     used = resources(time.monotonic() - begin, len(benchmark), torch.device("cpu"))
-    with run.ending():
+    with run:
         finished(run, options, benchmark, table, unread, words, decisive, used, predictions=path)
 
 

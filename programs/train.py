@@ -3,11 +3,16 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from dhpf.common.errors import UserError
 from dhpf.common.options import Parser
 from dhpf.common.program import program
 from dhpf.model import file_name
 from dhpf.training.options import TrainOptions
+
+if TYPE_CHECKING:
+    from dhpf.training.trainer import Trainer
 
 # What may differ when a run is resumed: it does not change what the run computes.
 FREE = {"resume", "logpath", "datapath", "device", "workers", "save_every", "no_download", "niter"}
@@ -29,15 +34,51 @@ def read_options(arguments: Sequence[str] | None) -> TrainOptions:
     return options
 
 
+def open_trainer(options: TrainOptions) -> "Trainer":
+    """The trainer that the options ask for. Raises: UserError: data or model cannot be used."""
+    import torch  # not needed to refuse an option
+
+    from dhpf.common.processes import start
+    from dhpf.data import open_benchmark
+    from dhpf.model.ablation import Ablation
+    from dhpf.training.trainer import Trainer
+    from dhpf.weights.checkpoint import build_model
+
+    if len(options.list) not in (0, 2):
+        raise UserError("--list: give two lists, of training and of validation pairs")
+    processes, device = start(options.device)
+    sets = {
+        split: open_benchmark(
+            options.benchmark,
+            options.datapath,
+            split,
+            options.thres,
+            options.img_side,
+            not options.no_download,
+            own=options.own,
+            pair_list=pair_list,
+            only=options.categories,
+        )
+        for split, pair_list in zip(("trn", "val"), options.list or (None, None), strict=True)
+    }
+    torch.manual_seed(options.seed)
+    form = {"layers": options.backbone_layers, "side": options.backbone_side, "width": options.width}
+    model = build_model(options.backbone, options.backbone_weights, options.voting, **form)
+    model.ablate(Ablation(layers=options.layers))
+    model.bf16 = options.precision == "bf16"
+    for pairs in sets.values():
+        pairs.picture_side = model.picture_side(options.img_side)
+    return Trainer(options, processes, device, sets, model)
+
+
 @program(processes=True)
 def main(arguments: Sequence[str] | None = None) -> None:
     options = read_options(arguments)
     name = f"{options.benchmark}-{options.supervision}-{file_name(options.backbone)}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = options.resume or options.run_folder or Path("logs") / name
     from dhpf.report.runs import report_training  # torch: not needed to refuse an option
-    from dhpf.training.trainer import Trainer
 
-    trainer = Trainer(options)
+    trainer = open_trainer(options)
     trainer.train(folder)
     if trainer.run:
         report_training(trainer.run.folder)

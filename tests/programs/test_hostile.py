@@ -21,7 +21,7 @@ from dhpf.common import processes
 from dhpf.common.console import Console
 from dhpf.common.errors import UserError, refusal
 from dhpf.common.program import LAUNCHER, check_launcher_env, program
-from dhpf.common.run import Run, hold
+from dhpf.common.run import Run, lock_folder
 from dhpf.data import loading, open_benchmark
 from dhpf.data.loading import Loader
 from dhpf.weights import files as weights
@@ -353,16 +353,16 @@ def test_a_run_belongs_to_one_process_at_a_time(data: Path, tmp_path: Path) -> N
 def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
     read, write = os.pipe()
     if not (child := os.fork()):
-        lock = hold(tmp_path)
+        lock = lock_folder(tmp_path)
         os.write(write, b"1")
         time.sleep(60 if lock else 0)
         os._exit(0)
     os.read(read, 1)
     with pytest.raises(UserError, match="another process"):
-        hold(tmp_path)
+        lock_folder(tmp_path)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    hold(tmp_path).release()
+    lock_folder(tmp_path).release()
 
 
 # Broken weights, no home
