@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,13 +35,20 @@ def read_options(arguments: Sequence[str] | None) -> TrainOptions:
     return options
 
 
-def open_trainer(options: TrainOptions) -> "Trainer":
-    """The trainer that the options ask for. Raises: UserError: data or model cannot be used."""
+@program(processes=True)
+def main(arguments: Sequence[str] | None = None) -> None:
+    train(read_options(arguments))
+
+
+def train(options: TrainOptions) -> "Trainer":
+    """Train as the options say. Raises: UserError: data or model cannot be used; as `Trainer.train`."""
     import torch  # not needed to refuse an option
 
     from dhpf.common.processes import start
+    from dhpf.common.run import Run, versions
     from dhpf.data import open_benchmark
     from dhpf.model.ablation import Ablation
+    from dhpf.report.runs import report_training
     from dhpf.training.trainer import Trainer
     from dhpf.weights.checkpoint import build_model
 
@@ -68,17 +76,18 @@ def open_trainer(options: TrainOptions) -> "Trainer":
     model.bf16 = options.precision == "bf16"
     for pairs in sets.values():
         pairs.picture_side = model.picture_side(options.img_side)
-    return Trainer(options, processes, device, sets, model)
-
-
-@program(processes=True)
-def main(arguments: Sequence[str] | None = None) -> None:
-    options = read_options(arguments)
-    name = f"{options.benchmark}-{options.supervision}-{file_name(options.backbone)}-{time.strftime('%Y%m%d-%H%M%S')}"
-    folder = options.resume or options.run_folder or Path("logs") / name
-    from dhpf.report.runs import report_training  # torch: not needed to refuse an option
-
-    trainer = open_trainer(options)
-    trainer.train(folder)
-    if trainer.run:
-        report_training(trainer.run.folder)
+    trainer = Trainer(options, processes, device, sets, model)
+    run = None
+    if processes.is_main_process and options.resume:
+        run = Run(options.resume, options.quiet)
+    elif processes.is_main_process:
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        name = f"{options.benchmark}-{options.supervision}-{file_name(options.backbone)}-{stamp}"
+        content = vars(options) | {"about": trainer.metadata, "versions": versions()}
+        folder = options.run_folder or Path("logs") / name
+        run = Run.create(folder, content, numbered=not options.logpath, quiet=options.quiet)
+    with run or nullcontext():
+        trainer.train(run)
+    if run:
+        report_training(run.folder)
+    return trainer

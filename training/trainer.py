@@ -9,7 +9,7 @@ import signal
 import time
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
@@ -61,7 +61,6 @@ class Trainer:
         model: DHPF,
     ) -> None:
         self.options, self.device, self.sets, self.model = options, device, sets, model
-        self.is_main = processes.is_main_process
         self.rank, self.process_count = processes.process_index, processes.num_processes
         if options.bsz < 2 * self.process_count:
             raise UserError(
@@ -90,29 +89,21 @@ class Trainer:
         self.signals: set[int] = set()  # that came and are not answered
         self.waiting = False  # for a batch
 
-    def train(self, folder: Path) -> None:
-        """Train into a run folder, from where its state says. A folder named by the time may get a number, too.
+    def train(self, run: Run | None) -> None:
+        """Train into a run folder from where its state says. Only the main process has the folder.
 
         Raises:
             UserError: a pair cannot be read, the loss is not finite, a file cannot be written.
             Stopped: a signal asked to stop; the state is saved.
         """
-        options = self.options
-        with ExitStack() as stack:
-            stack.enter_context(self._noted_signals())
-            if self.is_main and options.resume:
-                self.run = stack.enter_context(Run(folder, options.quiet))
-            elif self.is_main:
-                content = vars(options) | {"about": self.metadata, "versions": versions()}
-                numbered = not options.logpath
-                run = Run.create(folder, content, numbered=numbered, quiet=options.quiet)
-                self.run = stack.enter_context(run)
-            if options.resume and any((folder / name).exists() for name in (files.STATE, files.HISTORY)):
-                self._load_state(folder / files.STATE)
+        self.run, resume = run, self.options.resume
+        with self._noted_signals():
+            if resume and any((resume / name).exists() for name in (files.STATE, files.HISTORY)):
+                self._load_state(resume / files.STATE)
             else:  # a new run, or one that was killed before it began
-                self._log_what_is_read()
+                self._begin()
                 self._save_state()
-            while self.epoch < options.niter:
+            while self.epoch < self.options.niter:
                 start = time.monotonic()
                 if self.device.type == "cuda":
                     torch.cuda.reset_peak_memory_stats(self.device)
@@ -120,12 +111,12 @@ class Trainer:
                 self._finish_epoch(*self._validate(), start)
                 self._save_state()
                 self._answer_signals()
-            if self.run:
-                final = {"final/val_pck": self.best if self.best >= 0 else math.nan}
-                self.run.add_hyperparameters(vars(options), final)
-                best = "no PCK: the last epoch's model"
-                best = f"best validation PCK {percent(self.best)}" if self.best >= 0 else best
-                self.run.log(f"{best}: {self.run.folder / files.BEST_MODEL}")
+            if run:
+                final = self.best if self.best >= 0 else math.nan
+                run.add_hyperparameters(vars(self.options), {"final/val_pck": final})
+                best = f"best validation PCK {percent(final)}"
+                best = "no PCK: the last epoch's model" if math.isnan(final) else best
+                run.log(f"{best}: {run.folder / files.BEST_MODEL}")
 
     def _save_state(self, name: str = files.STATE) -> None:
         """Save the state of the run. All processes take part; a list has an entry for each of them."""
@@ -174,7 +165,8 @@ class Trainer:
         if (count := torch.get_num_threads()) != threads:
             self._log(f"resumed with the run's {count} threads, where this machine has {threads}")
 
-    def _log_what_is_read(self) -> None:
+    def _begin(self) -> None:
+        """Write the first lines of the log, and which images are trained on."""
         if self.run:
             self.run.rewind({})
             write_trained(self.run.folder, self.sets["trn"])
@@ -205,14 +197,13 @@ class Trainer:
             for indices in batches:
                 step = self._training_step(self._next_batch(loaded, self.skipped))
                 if step and self.run:
-                    values = (
-                        step.matching_loss.detach(),
-                        step.selection_loss.detach(),
-                        step.selection.sum(1).mean(),
+                    values = torch.stack(
+                        [step.matching_loss, step.selection_loss, step.selection.sum(1).mean()]
                     )
                     names = "step/matching_loss", "step/selection_loss", "step/layers_selected"
-                    figures = dict(zip(names, torch.stack(values).tolist(), strict=True))
-                    figures["step/learning_rate"] = options.lr
+                    figures = dict(zip(names, values.tolist(), strict=True)) | {
+                        "step/learning_rate": options.lr
+                    }
                     self.run.add_events(first_event + self.step, figures)
                 self.step += 1
                 if options.save_every and self.step % options.save_every == 0:
@@ -250,7 +241,7 @@ class Trainer:
     def _validate(self) -> tuple[Totals, Tensor, list[str]]:
         """Totals over this process's validation pairs, PCK and number of each category's, and the unreadable ones."""
         options, pairs = self.options, self.sets["val"]
-        totals, unreadable, not_finite = self.no_totals, [], []
+        totals, unreadable, not_finite = self.no_totals, list[str](), list[str]()
         by_category = torch.zeros(len(pairs.categories), 2, dtype=torch.float64)
         examples: dict[str, Image] = {}
         items = [("val", i) for i in range(len(pairs))]
@@ -285,14 +276,12 @@ class Trainer:
         figures = {f"trn_{name}": value for name, value in training.means().items()}
         figures |= {f"val_{name}": value for name, value in validation.means().items()}
         better = figures["val_pck"] > self.best
-        kept = better or (
-            self.best < 0 and math.isnan(figures["val_pck"])
-        )  # without any PCK the last epoch's
+        no_pck_yet = self.best < 0 and math.isnan(figures["val_pck"])  # then the last epoch's model is kept
         self.best = figures["val_pck"] if better else self.best
         self.epoch, self.step, self.totals, self.skipped = self.epoch + 1, 0, self.no_totals, []
         if not self.run:
             return
-        if kept:
+        if better or no_pck_yet:
             learner = {k: v.cpu() for k, v in self.model.learner.state_dict().items()}
             for name in (files.BEST_MODEL, files.BEST_MODEL_SAFETENSORS):
                 weights.write(self.run.folder / name, learner, self.metadata)
@@ -359,7 +348,8 @@ class Trainer:
 
         Answers signals. One that stops is answered without the batch: the worker that loads it may hang.
         """
-        batch, errors = None, []
+        batch: Batch | None = None
+        errors: list[str] = []
         try:
             self.waiting = True
             if self.signals.isdisjoint(STOPS):
