@@ -73,7 +73,7 @@ class Run:
         """Make a run folder.
 
         Args: numbered: a number is added to its name where there is such a folder.
-        Raises: UserError: it exists already, or cannot be made.
+        Raises: UserError: it exists already. OSError: it cannot be made.
         """
         names = (f"{folder.name}-{number}" if number > 1 else folder.name for number in count(1))
         for name in names if numbered else [folder.name]:
@@ -81,8 +81,6 @@ class Run:
                 folder.with_name(name).mkdir(parents=True)
             except FileExistsError:
                 continue
-            except OSError as error:
-                raise UserError(f"{folder}: the run folder cannot be made ({error.strerror})") from error
             break
         else:
             raise UserError(
