@@ -36,7 +36,7 @@ class Stopped(BaseException):
 
 @contextmanager
 def well_ended(*, several_processes: bool = False) -> Iterator[None]:
-    """Within, a program runs. A user's mistake ends it with one sentence and exit code 2, a signal with 128 + its number.
+    """Within, a program runs. A user's mistake ends it with one sentence and exit code 2, a signal with 128 + number.
 
     A user's mistake is a `UserError`, or what the system refuses about a named file. Anything else keeps its traceback;
     with DHPF_TRACEBACK=1 these do, too.

@@ -107,6 +107,7 @@ class Loader:
                 batch_sampler=self._batches,  # type: ignore[arg-type]
                 num_workers=workers,
                 persistent_workers=workers > 0,
+                timeout=600 if workers else 0,  # seconds: a worker that hangs is not waited for without end
                 collate_fn=_collate,
                 worker_init_fn=_obey_parent_alone,
                 pin_memory=pin,

@@ -12,7 +12,7 @@ import pandas as pd
 from dhpf.common.errors import UserError
 from dhpf.common.files import replace_file, sha256
 from dhpf.common.program import echo
-from dhpf.common.run import OPTIONS, RESULTS, hold
+from dhpf.common.run import OPTIONS, RESULTS, lock_folder
 from dhpf.data.spair import SPair
 from dhpf.programs import run_program
 from dhpf.programs.options import FREE_IN, as_json, flag, parse, to_save
@@ -184,7 +184,7 @@ def run(options: Namespace) -> None:
             "docs/tables.md says how they are named"
         )
     options.out.mkdir(parents=True, exist_ok=True)
-    lock = hold(options.out)
+    lock = lock_folder(options.out)
     try:
         for cell in todo:
             finished(cell)  # contradictions come to light before hours are spent

@@ -15,7 +15,7 @@ import torch
 from dhpf.common.errors import UserError
 from dhpf.common.files import MIB, read_json, replace_file, sha256
 from dhpf.common.processes import choose_device
-from dhpf.common.run import Run, progress, versions
+from dhpf.common.run import LAYERS, SEARCH_STATE, Run, progress, versions
 from dhpf.data.benchmark import Benchmark
 from dhpf.matching.layer_subsets import Candidates, Shares, Subset, shares
 from dhpf.matching.predict import encoded
@@ -26,7 +26,6 @@ from dhpf.programs.opening import open_benchmark, open_model
 from dhpf.programs.options import dated_folder, run_folder, to_save
 from dhpf.weights.config import ModelConfig, as_text
 
-STATE, LAYERS = "search.json", "layers.json"  # of the run folder
 SAVE_INTERVAL_S = 10.0
 MAX_STATE_BYTES = 512 * MIB
 
@@ -71,12 +70,12 @@ class SubsetScores:
     def save(self, run: Run) -> None:
         content = {"material": self.fingerprint, "files": run.sizes()}
         pck = {",".join(map(str, subset)): values for subset, values in self.values.items()}
-        replace_file(run.folder / STATE, (json.dumps(content | {"pck": pck}) + "\n").encode())
+        replace_file(run.folder / SEARCH_STATE, (json.dumps(content | {"pck": pck}) + "\n").encode())
         self.saved = time.monotonic()
 
     def restore(self, folder: Path) -> dict[str, int]:
         """Take over what `save` wrote; returns the sizes that the log's files had. Raises: UserError."""
-        path = folder / STATE
+        path = folder / SEARCH_STATE
         content = read_json(path, MAX_STATE_BYTES)
         try:
             for name, value in self.fingerprint.items():
@@ -119,9 +118,9 @@ def run(options: Namespace) -> None:
         dated = dated_folder("search", options.benchmark, model.backbone.name)
         saved = to_save(options) | {"versions": versions()}
         run = Run.create(folder or dated, saved, numbered=not folder, quiet=options.quiet)
-    with run.ending():
+    with run:
         if options.resume:  # without a state it was killed before it began
-            run.rewind(scores.restore(run.folder) if (run.folder / STATE).exists() else {})
+            run.rewind(scores.restore(run.folder) if (run.folder / SEARCH_STATE).exists() else {})
         if not run.sizes():
             title = f"{model.backbone.name}, {features} features, voting {model.voting}"
             chosen = f"{len(pairs)} of {len(benchmark)} pairs, drawn from seed {options.seed}"

@@ -92,7 +92,7 @@ def evaluate(options: Namespace) -> dict[str, Any]:
         run = start_run(options, f"{options.benchmark}-{config.backbone}", notes)
     # The list of what is to do is the main process's.
     folder = Path(gather([str(run.folder) if run else ""])[0])
-    with run.ending() if run else nullcontext():
+    with run or nullcontext():
         earlier = PartialPredictions(folder, identity(benchmark, opened.checkpoint), processes.process_index)
         pairs = gather([[i for i in in_order(benchmark) if i not in earlier.rows]])[0]
         if run and earlier.rows:
@@ -164,7 +164,7 @@ def measure_predictions(options: Namespace) -> None:
     run = start_run(options, f"{options.benchmark}-predictions", [title, *benchmark.notes])
     config = {} if own else {"predictions_frame": options.predictions_frame}
     used = resources(time.monotonic() - begin, len(benchmark), torch.device("cpu"))
-    with run.ending():
+    with run:
         predicted = Predicted(table, unread, title, config, used, predictions=path)
         finish_run(run, options, benchmark, predicted)
 

@@ -2,11 +2,20 @@
 
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import nullcontext
+from itertools import repeat
 
+import torch
+
+from dhpf.common.processes import start_processes
+from dhpf.common.run import Run, versions
 from dhpf.programs import run_program
-from dhpf.programs.options import dated_folder, own_data_options, run_folder
+from dhpf.programs.opening import check_layer_numbers, check_searched_layers, layer_count, open_benchmark
+from dhpf.programs.options import dated_folder, run_folder, to_save
 from dhpf.report.runs import report_training
 from dhpf.training.trainer import Trainer
+from dhpf.weights.checkpoint import build_model
+from dhpf.weights.config import ModelConfig
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -14,10 +23,38 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(options: Namespace) -> None:
-    named = options.resume or run_folder(options)
-    folder = named or dated_folder(options.benchmark, options.supervision, options.backbone)
-    options.own_data = own_data_options(options)
-    trainer = Trainer(options)
-    trainer.train(folder)
-    if trainer.run:
-        report_training(trainer.run.folder)
+    """Train as the options say. Raises: UserError: data or model cannot be used; as `Trainer.train`."""
+    check_layer_numbers(options.layers, layer_count(options))
+    processes, device = start_processes(options.device)
+    lists = options.list or repeat(None)
+    splits = {
+        split: open_benchmark(options, split, path)
+        for split, path in zip(("trn", "val"), lists, strict=False)
+    }
+    torch.manual_seed(options.seed)
+    config = ModelConfig(
+        options.backbone,
+        options.backbone_layers,
+        options.backbone_side,
+        options.width,
+        options.voting,
+        options.layers,
+    )
+    check_searched_layers(options.layers, config)
+    model = build_model(config, options.backbone_weights)
+    model.bf16 = options.precision == "bf16"
+    for benchmark in splits.values():
+        benchmark.picture_side = model.picture_side(options.img_side)
+    trainer = Trainer(options, processes, device, splits, model)
+    run = None
+    if processes.is_main_process and options.resume:
+        run = Run(options.resume, options.quiet)
+    elif processes.is_main_process:
+        folder = run_folder(options)
+        dated = dated_folder(options.benchmark, options.supervision, options.backbone)
+        saved = to_save(options) | {"about": trainer.metadata, "versions": versions()}
+        run = Run.create(folder or dated, saved, numbered=not folder, quiet=options.quiet)
+    with run or nullcontext():
+        trainer.train(run)
+    if run:
+        report_training(run.folder)

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from dhpf.common.errors import UserError
-from dhpf.common.run import Run
+from dhpf.common.run import RESOURCES, Run
 from dhpf.data import BENCHMARKS
 from dhpf.evaluation.figures import score
 from dhpf.evaluation.predictions import columns
@@ -237,7 +237,7 @@ def test_pages_are_accessible_on_screen_and_paper_and_hostile_names_stay_in_thei
     run = Run.create(tmp_path / "run", {"benchmark": long, "supervision": "strong"})
     for epoch in range(1, 4):
         run.record(epoch, dict.fromkeys(HISTORY, 1.5 * epoch))
-        run.record_resources(epoch, {"seconds": 60 * epoch, "memory": 2.5})
+        run.record(epoch, {"seconds": 60 * epoch, "memory": 2.5}, RESOURCES)
     run.close()
     report_training(tmp_path / "run")
     training = (tmp_path / "run" / "report.html").read_text()
