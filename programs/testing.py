@@ -29,7 +29,7 @@ from dhpf.programs.compare import CompareOptions
 from dhpf.programs.match import MatchOptions
 from dhpf.programs.search import SearchOptions
 from dhpf.programs.test import TestOptions
-from dhpf.report.runs import report_test, resources
+from dhpf.report.test_report import report_test, resources
 from dhpf.weights.checkpoint import build_model, load_model
 from dhpf.weights.released import resolve
 

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = read_options(arguments)
     name = f"{options.benchmark}-{options.supervision}-{file_name(options.backbone)}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = options.resume or options.run_folder or Path("logs") / name
-    from dhpf.report.runs import report_training  # torch: not needed to refuse an option
+    from dhpf.report.training_report import report_training  # torch: not needed to refuse an option
     from dhpf.training.trainer import Trainer
 
     trainer = Trainer(options)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 from PIL import Image
@@ -18,6 +19,7 @@ from PIL import Image
 from dhpf.common.files import replace_file
 from dhpf.report import pictures
 
+REPORT = "report.html"  # of a run folder
 SHOWN = 25  # rows of a long table at a time, as in page.js
 DPI = 160  # sharp on most screens; more costs seconds and megabytes, and shows no more of 240 pixels
 
@@ -86,6 +88,11 @@ def picture(drawn: Figure, what: str, caption: str, form: str = "png", link: str
         "caption": caption,
         "link": link,
     }
+
+
+def rounded_rows(table: pd.DataFrame) -> list[list[Any]]:
+    """The rows of a table, numbers rounded; None stands for what is not defined."""
+    return table.round(4).astype(object).where(table.notna(), None).to_numpy().tolist()
 
 
 def _kind(column: Sequence[str]) -> str:

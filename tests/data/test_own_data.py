@@ -391,7 +391,7 @@ RUN = "--img-side 64 --workers 0 --device cpu"
 def test_training_and_then_testing_says_which_images_were_trained_on(
     tmp_path, supervision, capsys, monkeypatch
 ):
-    monkeypatch.setattr("dhpf.report.runs.report_training", lambda *_: None)
+    monkeypatch.setattr("dhpf.report.training_report.report_training", lambda *_: None)
     monkeypatch.setattr("dhpf.programs.testing.report_test", lambda *_: None)
     path = (
         tiny_own.make_coco(tmp_path) if supervision == "strong" else tiny_own.make_table(tmp_path, pairs=24)

@@ -24,7 +24,7 @@ import torch
 
 from dhpf.common.program import STOPS
 from dhpf.programs import testing
-from dhpf.report import runs
+from dhpf.report import training_report
 from tests.helpers.places import ROOT
 
 LIBRARIES = ["dhpf.training.trainer", "dhpf.programs.testing", "dhpf.programs.tables", "tensorboardX"]
@@ -82,7 +82,7 @@ def run(folder: Path, arguments: str, environment: Mapping[str, str] = NO_GPU) -
         patch.chdir(folder)
         patch.setattr(sys, "argv", [program, *rest])
         # Reports take longer than all the rest and have tests of their own.
-        patch.setattr(runs, "report_training", lambda *_: None)
+        patch.setattr(training_report, "report_training", lambda *_: None)
         patch.setattr(testing, "report_test", lambda *_: None)
         for name, value in {"TORCH_HOME": str(folder), **NO_GPU, **environment}.items():
             patch.setenv(name, value)
@@ -132,7 +132,7 @@ def _run(folder: Path, arguments: list[str], streams: list[Path], environment: M
     os.chdir(folder)
     multiprocessing.set_start_method("fork", force=True)
     os.environ |= {"TORCH_HOME": str(folder), **environment}
-    runs.report_training = testing.report_test = lambda *_: None
+    training_report.report_training = testing.report_test = lambda *_: None
     if arguments[0] == "-m":
         sys.argv = arguments[1:]
         runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)

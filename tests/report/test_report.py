@@ -19,7 +19,8 @@ from dhpf.evaluation.figures import score
 from dhpf.evaluation.predictions import columns
 from dhpf.report import pictures
 from dhpf.report.page import Section, picture, write_report
-from dhpf.report.runs import evaluation, report_training
+from dhpf.report.test_report import evaluation
+from dhpf.report.training_report import report_training
 from tests.helpers import chromium
 
 pytestmark = pytest.mark.filterwarnings("error", "ignore::DeprecationWarning")
