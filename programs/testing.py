@@ -1,6 +1,7 @@
 """Evaluating a model on a benchmark into a run folder."""
 
 import shlex
+import sys
 import time
 from contextlib import nullcontext
 from dataclasses import asdict, fields, replace
@@ -29,7 +30,7 @@ from dhpf.programs.compare import CompareOptions
 from dhpf.programs.match import MatchOptions
 from dhpf.programs.search import SearchOptions
 from dhpf.programs.test import TestOptions
-from dhpf.report.test_report import report_test, resources
+from dhpf.report.test_report import TestRun, report_test, resources
 from dhpf.weights.checkpoint import build_model, load_model
 from dhpf.weights.released import resolve
 
@@ -217,7 +218,23 @@ def finished(
     spent = ", ".join(filter(None, [used["time"].partition(",")[0], used.get("loading")]))
     run.log(f"{len(benchmark)} pairs in {spent}; results: {run.folder}")
     delete(run.folder)
-    report_test(run.folder, words, benchmark, table, results, asdict(options), used, matcher, command)
+    typed = shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
+    defaults = asdict(TestOptions())
+    report_test(
+        TestRun(
+            run.folder,
+            words,
+            benchmark,
+            table,
+            results,
+            asdict(options),
+            used,
+            defaults,
+            typed,
+            command,
+            matcher,
+        )
+    )
     return results
 
 
