@@ -20,9 +20,9 @@ from dhpf.evaluation.intervals import mcnemar
 from dhpf.report import comparison
 from dhpf.report.formats import WRITERS
 from dhpf.report.page import Section
-from tests.evaluation.test_evaluation import random_pairs, table_of
 from tests.helpers.commands import Outcome, run, succeed
 from tests.helpers.places import ROOT
+from tests.helpers.tables import random_pairs, table_of
 from tests.report.test_report import HOSTILE, Page
 
 ON = "--img-side 64 --workers 0 --no-download"

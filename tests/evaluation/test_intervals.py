@@ -12,7 +12,7 @@ from benchmarks.coverage import covered
 from dhpf.evaluation import intervals
 from dhpf.evaluation.figures import measure, score
 from dhpf.evaluation.intervals import Means, by_images, by_pairs, mcnemar, resampled
-from tests.evaluation.test_evaluation import make_pair, random_pairs, table_of
+from tests.helpers.tables import make_pair, random_pairs, table_of
 
 
 @pytest.fixture(scope="module")

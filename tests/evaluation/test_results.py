@@ -21,7 +21,7 @@ from dhpf.evaluation.figures import score
 from dhpf.evaluation.predictions import PairRows, read_predictions, write_predictions
 from dhpf.evaluation.predictions import table_of as join
 from dhpf.evaluation.results import describe, rescore, save_results
-from tests.evaluation.test_evaluation import Toy, make_pair, random_pairs, rows_of, table_of
+from tests.helpers.tables import Toy, make_pair, random_pairs, rows_of, table_of
 
 ONE_FOLDER = settings(
     deadline=None,
