@@ -3,10 +3,11 @@
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from dhpf.data.benchmark import Benchmark
 from dhpf.evaluation.comparison import Comparison
-from dhpf.evaluation.intervals import WORDS, written
+from dhpf.evaluation.intervals import DESCRIPTION, format_interval
 from dhpf.report import pictures
 from dhpf.report.formats import cell
 from dhpf.report.page import Section, picture
@@ -26,38 +27,49 @@ def number(value: float | None, unit: str, sign: str = "") -> str:
 def sections(found: Comparison, benchmark: Benchmark | None = None) -> list[Section]:
     """All of a comparison; with a benchmark, also the pictures of the pairs that changed most."""
     first, *others = found.runs
-    unit = found.headline["unit"]
+    unit = found.main_figure["unit"]
     rows = []
-    for row in found.figures:
-        between = [written(row[kind], row["unit"]) for kind in ("interval", "interval_by_image")]
+    for row in found.figures.to_dict("records"):
+        between = [format_interval(row[kind], row["unit"]) for kind in ("interval", "interval_by_image")]
         line = [row["run"], row["name"], row["average"], number(row["value"], row["unit"]), *between]
-        if "difference" in row:
+        if row["run"] != first:
             kinds = ("difference_interval", "difference_interval_by_image")
             line += [
                 number(row["difference"], row["unit"], "+"),
-                *(written(row[k], row["unit"]) for k in kinds),
+                *(format_interval(row[k], row["unit"]) for k in kinds),
             ]
         else:
             line += ["", "", ""]
         rows.append(
-            [*line, *((row["only_first"], row["only_here"], f"{row['p']:.3g}") if "p" in row else ("",) * 3)]
+            [
+                *line,
+                *(
+                    (int(row["only_first"]), int(row["only_here"]), f"{row['p']:.3g}")
+                    if pd.notna(row.get("p"))
+                    else ("",) * 3
+                ),
+            ]
         )
     header = [
         "Run", "Figure", "mean over", f"value {unit}".strip(), "by pairs", "by images", f"− {first}", "by pairs",
         "by images", "only there", "only here", "p",
     ]  # fmt: skip
-    parts = [*(Section(text=line) for line in found.about)]
-    parts.append(Section("Figures", header, rows, text=f"{found.headline['basis']}. {WORDS}. {MCNEMAR}."))
-    for label in dict.fromkeys(group["by"] for group in found.groups):
+    parts = [*(Section(text=line) for line in found.notes)]
+    parts.append(
+        Section("Figures", header, rows, text=f"{found.main_figure['basis']}. {DESCRIPTION}. {MCNEMAR}.")
+    )
+    for label, by_label in found.groups.groupby("by", sort=False):
         header = [label, "Pairs", *found.runs]
         header += [text for name in others for text in (f"{name} − {first}", "by pairs")]
         rows = []
-        for group in found.groups:
-            if group["by"] == label:
-                rows.append([group["group"], group["n_pairs"], *(number(v, unit) for v in group["values"])])
-                for value, interval in zip(group["differences"], group["intervals"], strict=True):
-                    rows[-1] += [number(value, unit, "+"), written(interval, unit)]
-        parts.append(Section(f"{found.headline['name']} by {label}", header, rows))
+        for group, runs in by_label.groupby("group", sort=False):
+            rows.append([group, runs.n_pairs.iloc[0], *(number(value, unit) for value in runs.value)])
+            for run in runs.iloc[1:].itertuples():
+                rows[-1] += [
+                    number(run.difference, unit, "+"),
+                    format_interval(run.difference_interval, unit),
+                ]
+        parts.append(Section(f"{found.main_figure['name']} by {label}", header, rows))
     if found.layers:
         names, K = list(found.layers), max(map(len, found.layers.values()))
         rates = [[f"{x:.3f}" for x in rate] + [""] * (K - len(rate)) for rate in found.layers.values()]
@@ -66,7 +78,7 @@ def sections(found: Comparison, benchmark: Benchmark | None = None) -> list[Sect
     header = ["Pair", "Category", "Source", "Target", first, "here", "change"]
     for name in others:
         rows, drawn = [], []
-        for pair in found.changed[name]:
+        for pair in found.changed[name].to_dict("records"):
             values = [number(pair[k], unit, "+" * (k == "change")) for k in ("first", "here", "change")]
             rows.append([pair["pair"], pair["category"], pair["source"], pair["target"], *values])
             if benchmark is not None:
@@ -94,4 +106,4 @@ def drawing(found: Comparison, run: str, pair: int, benchmark: Benchmark) -> dic
 
 
 def title_of(found: Comparison) -> str:
-    return f"{', '.join(cell(name) for name in found.runs)}: {found.pairs}"
+    return f"{', '.join(cell(name) for name in found.runs)}: {found.pairs_note}"

@@ -19,8 +19,9 @@ from dhpf.common.processes import peak_memory
 from dhpf.common.run import HISTORY, OPTIONS, RESOURCES, progress
 from dhpf.data.benchmark import Benchmark
 from dhpf.evaluation.figures import averages, main_figures, measure
-from dhpf.evaluation.intervals import written
+from dhpf.evaluation.intervals import format_interval
 from dhpf.evaluation.metrics import Measure
+from dhpf.evaluation.predictions import pair_columns
 from dhpf.matching.matcher import Matcher
 from dhpf.report import pictures, statistics
 from dhpf.report.explorer import explorer
@@ -72,7 +73,7 @@ def report_test(
     figures, alphas = results["figures"], results["options"]["alpha"]
     measures = measure(table, sorted({*alphas, *CURVE}), results["options"]["thres"])
     curves: dict[str, dict[float, Any]] = {}
-    for f in averages(table, measures)(table.drop_duplicates("pair").n_pts >= 0):
+    for f in averages(table, measures, [pair_columns(table).n_pts >= 0])[0]:
         if "alpha" in f:
             curves.setdefault(f"mean over {f['average']}, {f['frame']}", {})[f["alpha"]] = f["value"]
     reported = [(what, values) for what, values in measures if what.get("alpha", alphas[0]) in alphas]
@@ -188,7 +189,7 @@ def evaluation(
         charts.append(picture(bars, "Bar chart", f"{name} of each category, mean over pairs, the best first"))
     for i, f in (*enumerate(totals), *enumerate(figures.get("without_leaked", ()))):
         if i in main:
-            between = f"; 95 %: {written(f['interval'], f['unit'])}" if "interval" in f else ""
+            between = f"; 95 %: {format_interval(f['interval'], f['unit'])}" if "interval" in f else ""
             tiles.append((f["name"], _value(f), f"mean over pairs, {f['basis']}{between}"))
         definition = f"{f['definition']}; {f['basis']}{' (the paper’s definition)' if f['paper'] else ''}"
         rows.append([f["name"], _value(f), *_counts(f), definition])

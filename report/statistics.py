@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dhpf.evaluation.intervals import written
+from dhpf.evaluation.intervals import format_interval
 from dhpf.report.page import Section
 
 
@@ -14,7 +14,7 @@ def intervals(figures: Mapping[str, Any]) -> Section:
     """The intervals of all totals."""
     rows = []
     for figure in (*figures["totals"], *figures.get("without_leaked", ())):
-        kinds = (written(figure[kind], figure["unit"]) for kind in ("interval", "interval_by_image"))
+        kinds = (format_interval(figure[kind], figure["unit"]) for kind in ("interval", "interval_by_image"))
         rows.append([figure["name"], *kinds, f"mean over {figure['average']}, {figure['basis']}"])
     header = ["Figure", "resampling pairs", "resampling images", "of"]
     return Section("How certain", header, rows, text=figures["intervals"])
