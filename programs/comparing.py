@@ -14,7 +14,7 @@ from dhpf.evaluation.predictions import read_predictions, table_of
 from dhpf.evaluation.results import RESULTS
 from dhpf.programs.compare import CompareOptions
 from dhpf.programs.testing import opened
-from dhpf.report.comparison import sections, title_of
+from dhpf.report.comparison import sections, title
 from dhpf.report.formats import WRITERS
 from dhpf.report.page import Section
 
@@ -35,7 +35,7 @@ def compare_runs(options: CompareOptions) -> None:
             parts = sections(found, opened_like(options, like))
         except UserError as error:
             parts.append(Section(text=f"No pictures: {error}."))
-    text = WRITERS[options.format](title_of(found), parts)
+    text = WRITERS[options.format](title(found), parts)
     if options.out:
         replace_file(options.out, text.encode())
         print(f"written: {options.out}")

@@ -18,7 +18,7 @@ from dhpf.model import file_name
 from dhpf.programs.reproduce import ReproduceOptions
 from dhpf.programs.test import TestOptions, parser
 from dhpf.programs.testing import evaluate
-from dhpf.report.formats import ENDINGS, WRITERS
+from dhpf.report.formats import SUFFIXES, WRITERS
 from dhpf.report.page import Section
 
 ALPHAS = ("0.05", "0.1", "0.15")
@@ -157,7 +157,7 @@ def write(name: str, out: Path, found: list[dict[str, Any]], notes: list[str]) -
     written = {form: writer(title, sections) for form, writer in WRITERS.items()}
     written["csv"] = pd.DataFrame(found).to_csv(index=False)
     for form, text in written.items():
-        replace_file(out / f"table-{name}.{ENDINGS[form]}", text.encode())
+        replace_file(out / f"table-{name}.{SUFFIXES[form]}", text.encode())
     return written
 
 

@@ -18,7 +18,7 @@ from dhpf.data import open_benchmark
 from dhpf.data.benchmark import Benchmark, read_trained
 from dhpf.data.own_data import OwnData
 from dhpf.evaluation.external_predictions import external_rows, is_table, read_external
-from dhpf.evaluation.partial_predictions import PartialPredictions, delete, identity
+from dhpf.evaluation.partial_predictions import PartialPredictions, fingerprint
 from dhpf.evaluation.predictions import read_predictions, table_of
 from dhpf.evaluation.results import RESULTS, describe, rescore, save_results
 from dhpf.matching.matcher import Matcher
@@ -77,10 +77,10 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
         run = begun(options, folder, f"{options.benchmark}-{file_name(net.name)}", lines)
     place = Path(gather([str(run.folder) if run else ""])[0])
     with run.ending() if run else nullcontext():
-        kept = PartialPredictions(place, identity(benchmark, checkpoint), rank)
-        todo = [i for i in in_order(benchmark) if i not in kept.rows]
-        if run and kept.rows:
-            run.log(f"resumed with {len(kept.rows)} of {len(benchmark)} pairs")
+        partial = PartialPredictions(place, fingerprint(benchmark, checkpoint), rank)
+        todo = [i for i in in_order(benchmark) if i not in partial.rows]
+        if run and partial.rows:
+            run.log(f"resumed with {len(partial.rows)} of {len(benchmark)} pairs")
         share = todo[len(todo) * rank // count : len(todo) * (rank + 1) // count]
         if options.compile:
             model.compile_pairs(options.img_side, run.log if run else str)
@@ -95,10 +95,10 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
                 options.cache_gb * 1e9,
                 options.on_bad_pair,
                 advance,
-                kept,
+                partial.append,
             )
         seconds = time.monotonic() - begin
-        every, unread = gather([kept.rows | rows]), gather(unread)
+        every, unread = gather([partial.rows | rows]), gather(unread)
         if not run:
             return {}
         table = table_of({pair: row for part in every for pair, row in part.items()}, list(benchmark.labels))
@@ -109,9 +109,11 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
         used = resources(seconds, len(benchmark), device)
         used["loading"] = f"{100 * waited / seconds:.0f} % of the time waiting for images"
         matcher = Matcher(model, words, options.img_side)
-        return finished(
+        results = finished(
             run, options, benchmark, table, unread, words, decisive, used, checkpoint, None, matcher, command
         )
+        partial.delete()
+        return results
 
 
 def measure_predictions(options: TestOptions, path: Path) -> None:
@@ -217,7 +219,6 @@ def finished(
     run.log(describe(results["figures"]))
     spent = ", ".join(filter(None, [used["time"].partition(",")[0], used.get("loading")]))
     run.log(f"{len(benchmark)} pairs in {spent}; results: {run.folder}")
-    delete(run.folder)
     typed = shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
     defaults = asdict(TestOptions())
     report_test(

@@ -17,8 +17,9 @@ from dhpf.common.processes import peak_memory
 from dhpf.common.run import progress
 from dhpf.data.benchmark import Benchmark
 from dhpf.evaluation.figures import averages, main_figures, measure
-from dhpf.evaluation.intervals import written
+from dhpf.evaluation.intervals import format_interval
 from dhpf.evaluation.metrics import Figure, Measure
+from dhpf.evaluation.predictions import pair_columns
 from dhpf.matching.matcher import Matcher
 from dhpf.report import pictures
 from dhpf.report.explorer import explorer
@@ -109,7 +110,7 @@ def pair_values(table: pd.DataFrame, measures: Sequence[Measure]) -> pd.DataFram
     definitions = [definition for definition, _ in measures]
     main = main_figures(definitions)
     values = pd.DataFrame({definitions[i]["name"]: measures[i][1].groupby(level=0).mean() for i in main})
-    pairs = table.drop_duplicates("pair").set_index("pair")[["category", "source", "target", "n_pts"]]
+    pairs = pair_columns(table)[["category", "source", "target", "n_pts"]]
     name, unit = definitions[main[0]]["name"], definitions[main[0]]["unit"]
     texts = values[name].map(lambda value: f"{value:.1f} {unit}" if unit else f"{value:.3f}")
     pairs["title"] = [
@@ -154,7 +155,7 @@ def write_explorers(run: TestRun, pairs: pd.DataFrame, chosen: Sequence[int]) ->
 
 def pck_curves(table: pd.DataFrame, measures: Sequence[Measure]) -> pd.DataFrame:
     """PCK in percent by α, a column for each frame and average; empty where the metric has no α."""
-    figures = averages(table, measures)(table.drop_duplicates("pair").n_pts >= 0)
+    figures = averages(table, measures, [pair_columns(table).n_pts >= 0])[0]
     long = pd.DataFrame([figure for figure in figures if "alpha" in figure])
     if long.empty:
         return long
@@ -199,7 +200,9 @@ def summary(title: str, figures: Mapping[str, Any]) -> list[Section]:
     tiles = []
     for figure in chain(*([group[i] for i in main] for group in (totals, without_leaked(figures)) if group)):
         interval = (
-            f"; 95 % interval {written(figure['interval'], figure['unit'])}" if figure.get("interval") else ""
+            f"; 95 % interval {format_interval(figure['interval'], figure['unit'])}"
+            if figure.get("interval")
+            else ""
         )
         paper = ", the paper's definition" if figure["paper"] else ""
         note = f"mean over {figure['average']}, {figure['basis']}{paper}{interval}"
@@ -268,7 +271,9 @@ def details(figures: Mapping[str, Any]) -> list[Section]:
 
     rows = []
     for figure in (*totals, *without_leaked(figures)):
-        kinds = (written(figure.get(kind), figure["unit"]) for kind in ("interval", "interval_by_image"))
+        kinds = (
+            format_interval(figure.get(kind), figure["unit"]) for kind in ("interval", "interval_by_image")
+        )
         definition = (
             f"{figure['definition']}; {figure['basis']}" + " (the paper's definition)" * figure["paper"]
         )
