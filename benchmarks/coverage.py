@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from dhpf.evaluation.intervals import LEVEL, Means, bounds, by_images, by_pairs, resampled
+from dhpf.evaluation.intervals import (
+    LEVEL,
+    PairSums,
+    draw_counts,
+    image_weights,
+    percentile_interval,
+    resample,
+)
 
 PAIRS, IMAGES = 300, 80  # of a list
 WORLDS = ("independent", "shared images")
@@ -37,11 +44,13 @@ def covered(draws: int, world: str = "independent") -> tuple[float, float]:
     rng, counts = np.random.default_rng(1), np.zeros(2)
     for _ in range(draws):
         values, source, target = drawn_list(world, rng)
-        means = Means(
+        sums = PairSums(
             values[:, None], np.ones((PAIRS, 1)), np.zeros(1, dtype=bool), np.zeros(PAIRS, dtype=np.int64)
         )
-        for k, weights in enumerate((by_pairs(PAIRS), by_images(source.astype(str), target.astype(str)))):
-            found = bounds(resampled(means, weights, [np.arange(PAIRS)])[0][:, 0])
+        for k, weights in enumerate(
+            (draw_counts(PAIRS, PAIRS), image_weights(source.astype(str), target.astype(str)))
+        ):
+            found = percentile_interval(resample(sums, weights, [np.arange(PAIRS)])[0][:, 0])
             assert found is not None
             counts[k] += found[0] <= 60 <= found[1]
     by_pair, by_image = counts / draws

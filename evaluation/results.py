@@ -13,7 +13,7 @@ import pandas as pd
 from dhpf.common.files import PREDICTIONS, replace_file, sha256
 from dhpf.common.run import versions
 from dhpf.evaluation.figures import score
-from dhpf.evaluation.intervals import LEVEL, RESAMPLES, written
+from dhpf.evaluation.intervals import LEVEL, RESAMPLES, format_interval
 from dhpf.evaluation.predictions import read_predictions, write_predictions
 
 RESULTS = "results.json"
@@ -66,7 +66,7 @@ def describe(figures: Mapping[str, Any]) -> str:
         average = figure["average"]
         number = figure["n_points" if average == "key-points" else f"n_{average}"]
         paper = " (the paper's definition)" if figure["paper"] else ""
-        between = written(figure["interval"], figure["unit"])
+        between = format_interval(figure["interval"], figure["unit"])
         lines.append(
             f"  {figure['name']:8} {value:>9} {figure['unit']:1} {between:16}  mean over {number:>6} "
             f"{average + ',':11} {figure['basis']}{paper}"
@@ -74,7 +74,7 @@ def describe(figures: Mapping[str, Any]) -> str:
     first = figures["totals"][0]
     lines.append(
         f"  in brackets: {LEVEL * 100:g} % intervals, of {RESAMPLES} resamples of the pairs; of resamples of the "
-        f"images, which pairs share, the first figure's is {written(first['interval_by_image'], first['unit'])}"
+        f"images, which pairs share, the first figure's is {format_interval(first['interval_by_image'], first['unit'])}"
     )
     return "\n".join(lines + matrix(figures["totals"]))
 

@@ -17,7 +17,7 @@ from dhpf.evaluation.predictions import read_predictions, table_of
 from dhpf.evaluation.results import RESULTS
 from dhpf.programs import run_program
 from dhpf.programs.opening import open_benchmark
-from dhpf.report.comparison import sections, title_of
+from dhpf.report.comparison import sections, title
 from dhpf.report.formats import WRITERS
 from dhpf.report.page import Section
 
@@ -46,7 +46,7 @@ def run(options: Namespace) -> None:
             parts = sections(found, open_benchmark_of(options, like))
         except UserError as error:
             parts.append(Section(text=f"No pictures: {error}."))
-    text = WRITERS[options.format](title_of(found), parts)
+    text = WRITERS[options.format](title(found), parts)
     if options.out:
         replace_file(options.out, text.encode())
         echo(f"written: {options.out}")

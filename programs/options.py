@@ -128,6 +128,12 @@ def as_json(options: Mapping[str, Any]) -> dict[str, Any]:
     return dict(json.loads(json.dumps(dict(options), default=str)))
 
 
+def typed_command(program: str) -> list[str]:
+    """What is typed to run a program: as in a clone, or `dhpf-train` where that is what was run."""
+    installed = Path(sys.argv[0]).name.startswith("dhpf-")
+    return [f"dhpf-{program}"] if installed else ["python", f"{program}.py"]
+
+
 def to_save(options: Namespace) -> dict[str, Any]:
     """The options as a run folder keeps them."""
     return {
@@ -166,9 +172,7 @@ class Parser(argparse.ArgumentParser):
     """A parser that answers a wrong option with one sentence and exit code 2, and shows defaults that say something."""
 
     def __init__(self, program: str, description: str) -> None:
-        # `python train.py`, or `dhpf-train` where it is installed.
-        name = Path(sys.argv[0]).name
-        self.command = name if name == f"dhpf-{program}" else f"python {program}.py"
+        self.command = " ".join(typed_command(program))
         super().__init__(
             prog=self.command.removeprefix("python "),
             usage=f"%(prog)s {USAGE.get(program, '[options]')}",

@@ -1,6 +1,7 @@
 """Measure DHPF on a benchmark; see `python test.py --help` and the README."""
 
 import shlex
+import sys
 import time
 from argparse import Namespace
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from dhpf.common.run import RESULTS, Run, progress, replace_run, versions
 from dhpf.data.benchmark import Benchmark, read_trained
 from dhpf.data.own_data import OwnData
 from dhpf.evaluation.external_predictions import external_rows, is_table, read_external
-from dhpf.evaluation.partial_predictions import PartialPredictions, delete, identity
+from dhpf.evaluation.partial_predictions import PartialPredictions, fingerprint
 from dhpf.evaluation.predictions import PairRows, read_predictions, table_of
 from dhpf.evaluation.results import describe, rescore, save_results
 from dhpf.matching.matcher import Matcher
@@ -35,7 +36,7 @@ from dhpf.programs.opening import (
     requested_ablation,
 )
 from dhpf.programs.options import dated_folder, flag, own_data_options, run_folder, to_save
-from dhpf.report.runs import report_test, resources
+from dhpf.report.test_report import TestRun, report_test, resources
 from dhpf.weights.config import ModelConfig
 
 
@@ -93,10 +94,10 @@ def evaluate(options: Namespace) -> dict[str, Any]:
     # The list of what is to do is the main process's.
     folder = Path(gather([str(run.folder) if run else ""])[0])
     with run or nullcontext():
-        earlier = PartialPredictions(folder, identity(benchmark, opened.checkpoint), processes.process_index)
-        pairs = gather([[i for i in in_order(benchmark) if i not in earlier.rows]])[0]
-        if run and earlier.rows:
-            run.log(f"resumed with {len(earlier.rows)} of {len(benchmark)} pairs")
+        partial = PartialPredictions(folder, fingerprint(benchmark, opened.checkpoint), processes.process_index)
+        pairs = gather([[i for i in in_order(benchmark) if i not in partial.rows]])[0]
+        if run and partial.rows:
+            run.log(f"resumed with {len(partial.rows)} of {len(benchmark)} pairs")
         if options.compile:
             model.compile_pairs(options.img_side, run.log if run else str)
         rank, count = processes.process_index, processes.num_processes
@@ -105,10 +106,10 @@ def evaluate(options: Namespace) -> dict[str, Any]:
         with progress("testing", len(share), run is not None and not options.quiet) as advance:
             rows, unread, waited = predict(
                 model, benchmark, share, options.bsz, options.workers, options.cache_gb * 1e9, options.on_bad_pair,
-                advance, earlier,
+                advance, partial.append,
             )  # fmt: skip
         seconds = time.monotonic() - begin
-        parts, unread = gather([earlier.rows | rows]), gather(unread)
+        parts, unread = gather([partial.rows | rows]), gather(unread)
         if not run:
             return {}
         every: PairRows = {pair: row for part in parts for pair, row in part.items()}
@@ -118,7 +119,9 @@ def evaluate(options: Namespace) -> dict[str, Any]:
             table_of(every, list(benchmark.labels)), unread, title, eval_config(options, opened), used,
             opened.checkpoint, matcher=Matcher(model, title, options.img_side),
         )  # fmt: skip
-        return finish_run(run, options, benchmark, predicted, draw_command(options, config))
+        results = finish_run(run, options, benchmark, predicted, draw_command(options, config))
+        partial.delete()
+        return results
 
 
 def eval_config(options: Namespace, opened: OpenedModel) -> dict[str, Any]:
@@ -227,12 +230,14 @@ def finish_run(
     used = predicted.resources
     spent = ", ".join(filter(None, [used["time"].partition(",")[0], used.get("loading")]))
     run.log(f"{len(benchmark)} pairs in {spent}; results: {run.folder}")
-    delete(run.folder)
     if not options.no_report:
-        report_test(
-            run.folder, predicted.title, benchmark, predicted.table, results, to_save(options), used,
-            predicted.matcher, draw_command,
+        typed = shlex.join([*options_of.typed_command(options.program), *sys.argv[1:]])
+        defaults = vars(options_of.test_parser("test").parse_args([]))
+        tested = TestRun(
+            run.folder, predicted.title, benchmark, predicted.table, results, to_save(options), used, defaults, typed,
+            draw_command, predicted.matcher,
         )  # fmt: skip
+        report_test(tested, options.explore_pairs)
     return results
 
 
@@ -249,7 +254,7 @@ def draw_command(options: Namespace, config: ModelConfig) -> str:
         "datapath": Path(options.datapath).resolve(),
     }
     values |= {"backbone_layers": config.blocks, "backbone_side": config.input_size}
-    words = parser.command.split()
+    words = options_of.typed_command("match")
     for name, value in values.items():
         if value is True:
             words.append(flag(name))

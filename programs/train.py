@@ -12,7 +12,7 @@ from dhpf.common.run import Run, versions
 from dhpf.programs import run_program
 from dhpf.programs.opening import check_layer_numbers, check_searched_layers, layer_count, open_benchmark
 from dhpf.programs.options import dated_folder, run_folder, to_save
-from dhpf.report.runs import report_training
+from dhpf.report.training_report import report_training
 from dhpf.training.trainer import Trainer
 from dhpf.weights.checkpoint import build_model
 from dhpf.weights.config import ModelConfig

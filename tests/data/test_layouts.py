@@ -409,9 +409,9 @@ def test_figures_of_the_paper_need_the_published_test_pairs(
 @pytest.mark.parametrize(
     ("split", "list_there", "words"),
     [
-        ("test", True, "leak: 0 of 4 pairs are training pairs"),
-        ("test", False, "leak: unknown, the training list is missing"),
-        ("trn", True, "leak: training split"),
+        ("test", True, "train/test overlap: 0 of 4 pairs are training pairs"),
+        ("test", False, "train/test overlap: unknown, the training list is missing"),
+        ("trn", True, "train/test overlap: this is the training split"),
     ],
 )
 def test_the_leak_is_said(own: Path, tmp_path: Path, split: str, list_there: bool, words: str) -> None:

@@ -391,7 +391,7 @@ RUN = "--img-side 64 --workers 0 --device cpu"
 def test_training_and_then_testing_says_which_images_were_trained_on(
     tmp_path, supervision, capsys, monkeypatch
 ):
-    monkeypatch.setattr("dhpf.report.runs.report_training", lambda *_: None)
+    monkeypatch.setattr("dhpf.report.training_report.report_training", lambda *_: None)
     monkeypatch.setattr("dhpf.programs.testing.report_test", lambda *_: None)
     path = (
         tiny_own.make_coco(tmp_path) if supervision == "strong" else tiny_own.make_table(tmp_path, pairs=24)
@@ -421,7 +421,7 @@ def test_training_and_then_testing_says_which_images_were_trained_on(
 
     (tmp_path / "run" / "training_images.txt").unlink()
     test.main(f"{data} {load} --on-bad-pair skip --logpath {tmp_path / 'unknown'}".split())
-    assert "leak: unknown, there is no record of the images" in capsys.readouterr().out
+    assert "train/test overlap: unknown, there is no record of the images" in capsys.readouterr().out
     assert "without_leaked" not in json.loads((tmp_path / "unknown" / "results.json").read_text())["figures"]
 
 

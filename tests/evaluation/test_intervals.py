@@ -11,8 +11,8 @@ from scipy.stats import bootstrap
 from benchmarks.coverage import covered
 from dhpf.evaluation import intervals
 from dhpf.evaluation.figures import measure, score
-from dhpf.evaluation.intervals import Means, by_images, by_pairs, mcnemar, resampled
-from tests.evaluation.test_evaluation import make_pair, random_pairs, table_of
+from dhpf.evaluation.intervals import PairSums, draw_counts, image_weights, mcnemar, resample
+from tests.helpers.tables import make_pair, random_pairs, table_of
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_groups_have_intervals_of_their_own(table: pd.DataFrame) -> None:
 
 def test_blocks_change_nothing(table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
     before = score(table, (0.1,))
-    monkeypatch.setattr(intervals, "BLOCK", 500)
+    monkeypatch.setattr(intervals, "MAX_WEIGHTS", 500)
     assert score(table, (0.1,)) == before
 
 
@@ -121,14 +121,14 @@ def test_the_headlines_interval_covers_the_truth() -> None:
 
 def test_few_images_of_many_pairs_take_no_more_memory() -> None:
     names = np.tile(list("abcdefgh"), 1000)
-    assert max(block.size for block in by_images(names, names[::-1])) <= intervals.BLOCK
+    assert max(block.size for block in image_weights(names, names[::-1])) <= intervals.MAX_WEIGHTS
 
 
 def test_weights_are_counts() -> None:
-    assert {float(w.sum()) for block in by_pairs(7) for w in block} == {7}
-    weights = np.concatenate(list(by_images(list("aab"), list("bcc"))))
-    means = Means(np.eye(3), np.ones((3, 3)), np.zeros(3, dtype=bool), np.zeros(3, dtype=np.int64))
-    (shares,) = resampled(means, iter([weights]), [np.arange(3)])
+    assert {float(w.sum()) for block in draw_counts(7, 7) for w in block} == {7}
+    weights = np.concatenate(list(image_weights(list("aab"), list("bcc"))))
+    sums = PairSums(np.eye(3), np.ones((3, 3)), np.zeros(3, dtype=bool), np.zeros(3, dtype=np.int64))
+    (shares,) = resample(sums, iter([weights]), [np.arange(3)])
     total = weights.sum(1)
     assert np.isnan(shares[total == 0]).all()
     assert shares[total > 0] == pytest.approx(weights[total > 0] / total[total > 0, None])

@@ -19,7 +19,8 @@ from dhpf.evaluation.figures import score
 from dhpf.evaluation.predictions import columns
 from dhpf.report import pictures
 from dhpf.report.page import Section, picture, write_report
-from dhpf.report.runs import evaluation, report_training
+from dhpf.report.test_report import evaluation
+from dhpf.report.training_report import report_training
 from tests.helpers import chromium
 
 pytestmark = pytest.mark.filterwarnings("error", "ignore::DeprecationWarning")
@@ -142,7 +143,7 @@ def test_every_total_is_there_with_value_counts_and_definition(tmp_path, undrawn
     assert page.text("p")[:3] == figures["about"] == [
         "pfpascal test, categories cat, dog: 6 pairs, of which 1 without key-points are in no figure",
         "list: 6 pairs where the published test list has 299: no figure on it is the paper's",
-        "leak: 3 of 6 pairs are training pairs",
+        "train/test overlap: 3 of 6 pairs are training pairs",
     ]  # fmt: skip
     point = figures["points"]["values"]["cat 3"]
     at = cells.index("cat 3")
