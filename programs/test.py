@@ -94,7 +94,9 @@ def evaluate(options: Namespace) -> dict[str, Any]:
     # The list of what is to do is the main process's.
     folder = Path(gather([str(run.folder) if run else ""])[0])
     with run or nullcontext():
-        partial = PartialPredictions(folder, fingerprint(benchmark, opened.checkpoint), processes.process_index)
+        partial = PartialPredictions(
+            folder, fingerprint(benchmark, opened.checkpoint), processes.process_index
+        )
         pairs = gather([[i for i in in_order(benchmark) if i not in partial.rows]])[0]
         if run and partial.rows:
             run.log(f"resumed with {len(partial.rows)} of {len(benchmark)} pairs")
