@@ -207,10 +207,11 @@ def point_figures(table: pd.DataFrame, measures: Sequence[Measure]) -> dict[str,
         definition["name"]: share.set_axis(rows.index)
         for definition, share in measures
         if definition["average"] == "key-points" and definition["frame"] == frame
-    })  # fmt: skip
-    if labels.empty or values.empty:
+    }, rows.index)  # fmt: skip
+    values = values.loc[labels.index].dropna()  # without those whose threshold is zero
+    if values.empty:
         return {}
-    groups = values.loc[labels.index].groupby(labels)
+    groups = values.groupby(labels)
     points = groups.mean().assign(n_points=groups.size())
     order = sorted(points.index, key=lambda label: (label.rstrip("0123456789"), len(label), label))
     return {

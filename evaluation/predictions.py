@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from dhpf.common.errors import UserError
-from dhpf.common.files import MIB, replace_file
+from dhpf.common.files import replace_file
 from dhpf.data import BENCHMARKS
 from dhpf.data.benchmark import Benchmark
 
@@ -33,7 +33,6 @@ SELECTION = "layer_sel"  # the pair's selection of each layer, separated by spac
 ENDS = ("source_x", "source_y", "target_x", "target_y", "predicted_x", "predicted_y")
 NAME = "point_name"
 POINT_COLUMNS = {SELECTION: "str", "point": "int64", **dict.fromkeys(ENDS, "float32"), NAME: "str"}
-MAX_BYTES = 256 * MIB  # of an unpacked table: SPair-71k's whole test split takes a tenth of it
 MAX_SIDE = 4096  # pixels of the frame
 
 
@@ -124,20 +123,18 @@ def layer_selection(pairs: pd.DataFrame) -> pd.DataFrame | None:
 def write_predictions(path: Path, table: pd.DataFrame) -> None:
     """A table as gzipped CSV, from which `read_predictions` makes the same table to the last bit."""
     text = table.to_csv(index=False, float_format="%.9g", lineterminator="\n")
-    replace_file(path, gzip.compress(text.encode(), mtime=0))
+    replace_file(path, gzip.compress(text.encode(errors="surrogateescape"), mtime=0))
 
 
 def read_unpacked(path: Path) -> bytes:
-    """What a file of predictions holds, gzipped or plain. Raises: UserError: it is missing, too large or cut off."""
+    """What a file of predictions holds, gzipped or plain. Raises: UserError: it is missing or cut off."""
     try:
         with path.open("rb") as file:
             packed = file.read(2) == b"\x1f\x8b"
             file.seek(0)
-            content = (gzip.GzipFile(fileobj=file) if packed else file).read(MAX_BYTES + 1)
+            content = (gzip.GzipFile(fileobj=file) if packed else file).read()
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: the table of predictions cannot be read ({error})") from error
-    if len(content) > MAX_BYTES:
-        raise UserError(f"{path}: no table of predictions is larger than {MAX_BYTES // MIB} MiB")
     return content
 
 
@@ -149,7 +146,7 @@ def column_names(content: bytes) -> list[str]:
 def read_predictions(path: Path) -> pd.DataFrame:
     """The table of a predictions file, gzipped or plain CSV, checked.
 
-    Raises: UserError: the file is missing, too large, cut off, something else, or contradicts itself.
+    Raises: UserError: the file is missing, cut off, something else, or contradicts itself.
     """
     content = read_unpacked(path)
     names = column_names(content)
@@ -165,7 +162,13 @@ def read_predictions(path: Path) -> pd.DataFrame:
     empty = {name: [""] for name, dtype in types.items() if dtype == "float32"}
     try:
         with np.errstate(over="ignore", invalid="ignore"):  # what does not fit becomes infinite or negative
-            table = pd.read_csv(io.BytesIO(content), dtype=types, keep_default_na=False, na_values=empty)
+            table = pd.read_csv(
+                io.BytesIO(content),
+                dtype=types,
+                keep_default_na=False,
+                na_values=empty,
+                encoding_errors="surrogateescape",
+            )
         table = table.assign(**{NAME: ""}) if NAME not in table else table
         selection = layer_selection(pair_columns(table))
     except (ValueError, OverflowError) as error:

@@ -13,13 +13,13 @@ import pytest
 from torch.utils.data import default_collate
 
 from dhpf.common.errors import UserError
+from dhpf.common.run import PREDICTIONS, RESULTS
 from dhpf.data import BENCHMARKS, open_benchmark
 from dhpf.data.benchmark import Benchmark
 from dhpf.data.pfpascal import PFPascal
 from dhpf.data.published_lists import Published, digest
 from dhpf.evaluation.figures import score
 from dhpf.evaluation.predictions import rows_of, table_of
-from dhpf.evaluation.results import PREDICTIONS, RESULTS
 from tests.helpers import tiny
 from tests.helpers.commands import TINY, refused, succeed
 from tests.helpers.places import SHARED

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from scipy.stats import bootstrap
 
+from benchmarks.coverage import coverage
 from dhpf.evaluation import intervals
 from dhpf.evaluation.figures import measure, score
 from dhpf.evaluation.intervals import draw_counts, mcnemar
