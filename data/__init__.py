@@ -14,6 +14,8 @@ from dhpf.common.registry import Registry
 if TYPE_CHECKING:
     from dhpf.data.benchmark import Benchmark
 
+MAX_PIXELS = 200_000_000  # of an image that is decoded: as many as the largest photographs of a telephone
+
 BENCHMARKS: "Registry[type[Benchmark]]" = Registry(
     "benchmark",
     {

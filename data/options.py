@@ -7,7 +7,6 @@ from typing import Any
 from dhpf.common.options import names, number, option
 from dhpf.data import BENCHMARKS
 
-MAX_PIXELS = 200_000_000  # of an image that is decoded: more than any camera has
 THRESHOLDS = """what PCK is relative to. img: the side of the frame; bbox: the larger side of the target's
 box, on PF-WILLOW the published max(x, y) + 1 over its key-points; bbox-kp: the true extent of the target's
 key-points; auto: the benchmark's own, img on PF-PASCAL, bbox elsewhere; Caltech-101 needs none"""

@@ -25,8 +25,8 @@ from torch.nn.functional import grid_sample
 
 from dhpf.common.errors import UserError, error_context
 from dhpf.common.processes import choose_device
+from dhpf.data import MAX_PIXELS
 from dhpf.data.images import normalised, on_white, opened_image, shrunk, upright
-from dhpf.data.options import MAX_PIXELS
 from dhpf.model import BACKBONES
 from dhpf.model.ablation import Ablation
 from dhpf.model.dhpf import DHPF, Matches

@@ -7,8 +7,8 @@ from pathlib import Path
 from dhpf.common.errors import UserError
 from dhpf.common.options import Parser, number, option
 from dhpf.common.program import program
-from dhpf.data import BENCHMARKS
-from dhpf.data.options import MAX_PIXELS, BenchmarkOptions
+from dhpf.data import BENCHMARKS, MAX_PIXELS
+from dhpf.data.options import BenchmarkOptions
 from dhpf.model.options import AblationOptions, InferenceOptions, LoadOptions, ModelOptions
 
 EXAMPLES = (

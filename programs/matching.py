@@ -21,6 +21,7 @@ from dhpf.common.errors import UserError, error_context
 from dhpf.common.files import is_file, read_text, replace_file
 from dhpf.common.processes import choose_device
 from dhpf.common.run import versions
+from dhpf.data import MAX_PIXELS
 from dhpf.data.annotated_points import of_line, read_points
 from dhpf.data.images import HEIF, formats
 from dhpf.data.lists import read_table
@@ -48,6 +49,7 @@ def match(options: MatchOptions) -> None:
         SystemExit: 1, some targets cannot be read.
     """
     assert options.source
+    Image.MAX_IMAGE_PIXELS = max(MAX_PIXELS, options.max_pixels)  # Pillow's own limit is lower
     targets, unread = image_files(options.targets), []
     if options.explore and len(targets) > 1:
         raise UserError(f"--explore {options.explore}: a page shows one pair, give one TRG")
