@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
@@ -12,7 +13,6 @@ from dhpf.common.errors import UserError
 from dhpf.common.files import MIB, is_file, read_bytes
 from dhpf.data.benchmark import NO_POINTS, UNKNOWN, Array, Benchmark, Pair
 from dhpf.data.lists import at_line, path_parts, points, read_pair_table, read_table
-from dhpf.data.matlab import read_arrays
 from dhpf.data.published_lists import Published
 
 COLUMNS = ("source_image", "target_image", "class")
@@ -140,10 +140,13 @@ def flip_of(text: str | None) -> int:
 
 def read_annotation(path: Path) -> tuple[Array, Array]:
     """Key-points [2, n] of one image, NaN where absent, and its box [4], in pixels of the stored image."""
+    from scipy.io import loadmat  # slow to import, and only .mat files need it
+
+    content = BytesIO(read_bytes(path, 16 * MIB))
     try:
-        arrays = read_arrays(read_bytes(path, 16 * MIB))
-        kps, bbox = arrays["kps"], arrays["bbox"]
-    except (ValueError, KeyError) as error:
+        arrays = loadmat(content, variable_names=("kps", "bbox"))
+        kps, bbox = (np.asarray(arrays[name], np.float64) for name in ("kps", "bbox"))
+    except Exception as error:  # SciPy raises almost anything on damaged files
         raise UserError(f"{path}: not an annotation with kps and bbox ({error!r})") from error
     if kps.ndim != 2 or kps.shape[1] != 2 or len(kps) > 1000 or bbox.size != 4:
         raise UserError(f"{path}: kps is {kps.shape} and bbox {bbox.shape}, not (n, 2) and (1, 4)")

@@ -5,17 +5,15 @@ import re
 import shutil
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.io import loadmat, savemat
 
 from dhpf.common.errors import UserError
-from dhpf.data.images import opened_image
 from dhpf.data.lists import path_parts
 from dhpf.data.published_lists import Published, digest
 from dhpf.data.verify import main, verify
@@ -216,13 +214,6 @@ def test_missing_folder_says_which_and_how_to_get_it(tmp_path, name, capsys):
     assert re.search(message, capsys.readouterr().err)
 
 
-def test_images_of_too_many_pixels_are_not_decoded(datapath, monkeypatch):
-    monkeypatch.setattr("dhpf.data.benchmark.opened_image", partial(opened_image, max_pixels=1000))
-    dataset = BENCHMARKS["pfwillow"](datapath, "test")
-    with pytest.raises(UserError, match=r"2008_000000.png: .* pixels are more than the 1000"):
-        dataset.image("car(G)/2008_000000.png")
-
-
 @given(st.text(max_size=30), st.sampled_from([1, 2]))
 def test_no_path_of_a_list_leaves_the_folder(name, count):
     try:
@@ -231,27 +222,6 @@ def test_no_path_of_a_list_leaves_the_folder(name, count):
         return
     root = Path("/data/folder")
     assert root in (root / "/".join(parts)).resolve().parents
-
-
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_random_damage_is_either_harmless_or_named(datapath, data):
-    """Bytes of any small file replaced at random: a sample, or a UserError, nothing else."""
-    name = data.draw(st.sampled_from(sorted(BENCHMARKS)))
-    folder = datapath / BENCHMARKS[name].folder
-    path = data.draw(st.sampled_from(sorted(path for path in folder.rglob("*") if path.is_file())))
-    content = path.read_bytes()
-    start = data.draw(st.integers(0, len(content) - 1))
-    path.write_bytes(content[:start] + data.draw(st.binary(max_size=8)) + content[start + 4 :])
-    message = None
-    try:
-        for split in BENCHMARKS[name].splits:
-            list(BENCHMARKS[name](datapath, split))
-    except UserError as error:
-        message = str(error)
-    finally:
-        path.write_bytes(content)
-    assert message is None or str(folder) in message
 
 
 @pytest.fixture
