@@ -164,7 +164,7 @@ class Synthetic(Benchmark):
         return self.img_side, self.img_side
 
     @contextmanager
-    def opened(self, key: str) -> Iterator[Image.Image]:
+    def open_image(self, key: str) -> Iterator[Image.Image]:
         _, index, end = key.split("/")
         yield self._scene(int(index)).images[end == "target"]
 

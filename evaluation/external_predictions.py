@@ -294,7 +294,7 @@ def evaluate(
     """
 
     def image(key: str) -> Any:
-        picture = benchmark.picture(key)
+        picture = benchmark.pil_image(key)
         return encode(picture) if encode else picture
 
     kept = lru_cache(maxsize=CODES if encode else 2)(image)

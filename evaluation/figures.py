@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from dhpf.data import BENCHMARKS
-from dhpf.data.published_lists import compare
+from dhpf.data.published_lists import compare_with_published
 from dhpf.evaluation import METRICS
 from dhpf.evaluation.error_breakdown import error_breakdown
 from dhpf.evaluation.intervals import WORDS, add_intervals
@@ -35,10 +35,10 @@ def measure(table: pd.DataFrame, alphas: Sequence[float], thres: str = "auto") -
 
 
 def published(table: pd.DataFrame) -> tuple[bool, str]:
-    """Whether a table has the benchmark's published pairs, and that in words (`data.published.compare`)."""
+    """Whether a table has the benchmark's published pairs, and that in words (`compare_with_published`)."""
     about = table.iloc[0]
     pairs = table.drop_duplicates("pair")[["category", "source", "target"]].itertuples(index=False)
-    return compare(BENCHMARKS[about.benchmark].published, about.split, pairs)
+    return compare_with_published(BENCHMARKS[about.benchmark].published, about.split, pairs)
 
 
 def averages(table: pd.DataFrame, measures: Sequence[Measure]) -> Callable[[pd.Series], list[Figure]]:
@@ -118,7 +118,7 @@ def score(table: pd.DataFrame, alphas: Sequence[float], thres: str = "auto") -> 
     if LEAKED in labels and about.split != "trn":
         result["without_leaked"] = figures(pairs[LEAKED] == 0)
         for figure in result["without_leaked"]:
-            figure |= {"basis": f"{figure['basis']}, without those that {benchmark.leak}", "paper": False}
+            figure |= {"basis": f"{figure['basis']}, without those that {benchmark.overlap}", "paper": False}
     categories = {name: pairs.category == name for name in sorted(pairs.category.unique())}
     result["categories"] = {name: figures(chosen) for name, chosen in categories.items()}
     for label, names in labels.items():
@@ -162,8 +162,8 @@ def sentences(table: pd.DataFrame) -> list[str]:
         lines.append("leak: training split")
     elif LEAKED in pairs:
         unknown = (pairs[LEAKED] < 0).all()
-        many = f"{(pairs[LEAKED] > 0).sum()} of {len(pairs)} pairs {benchmark.leak}"
-        lines.append(f"leak: {f'unknown, {benchmark.unknown_leak}' if unknown else many}")
+        many = f"{(pairs[LEAKED] > 0).sum()} of {len(pairs)} pairs {benchmark.overlap}"
+        lines.append(f"leak: {f'unknown, {benchmark.overlap_unknown}' if unknown else many}")
     if missing := unpredicted(table):
         lines.append(f"predictions: {missing} of {pairs.n_pts.sum()} key-points have none and count as wrong")
     return lines

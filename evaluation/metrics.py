@@ -57,7 +57,7 @@ def limits(table: pd.DataFrame, benchmark: type[Benchmark], thres: str) -> tuple
     by_pair = table[["target_x", "target_y"]].groupby(level=0)
     rectangles = {
         "img": ("larger side of the target image", np.full_like(target, side)),
-        "bbox": (benchmark.bbox_words, table[["bbox_width", "bbox_height"]].to_numpy()),
+        "bbox": (benchmark.bbox_definition, table[["bbox_width", "bbox_height"]].to_numpy()),
         "bbox-kp": (
             "larger side of the target key-points' extent",
             (by_pair.transform("max") - by_pair.transform("min")).to_numpy(),

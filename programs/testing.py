@@ -14,12 +14,13 @@ from dhpf.common.errors import UserError
 from dhpf.common.processes import gather, start
 from dhpf.common.run import Run, progress, replace_run, versions
 from dhpf.data import open_benchmark
-from dhpf.data.benchmark import Benchmark, read_trained
+from dhpf.data.benchmark import Benchmark
 from dhpf.data.own_data import OwnData
 from dhpf.evaluation.external_predictions import external_rows, is_table, read_external
 from dhpf.evaluation.partial_predictions import PartialPredictions, delete, identity
 from dhpf.evaluation.predictions import read_predictions, table_of
 from dhpf.evaluation.results import RESULTS, describe, rescore, save_results
+from dhpf.evaluation.train_test_overlap import load_training_images
 from dhpf.matching.matcher import Matcher
 from dhpf.matching.predict import in_order, predict
 from dhpf.model import file_name
@@ -57,7 +58,7 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
         )
         note = known.note
         if isinstance(benchmark, OwnData):
-            benchmark.mark(read_trained(checkpoint.parent))
+            benchmark.label_overlap(load_training_images(checkpoint.parent))
     else:
         model = build_model(backbone, options.backbone_weights, voting, width=options.width, **form)
     command, net = drawing(options), model.backbone

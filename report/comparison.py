@@ -85,7 +85,7 @@ def drawing(found: Comparison, run: str, pair: int, benchmark: Benchmark) -> dic
     )
     asked = np.isfinite(source[0])
     source_image, target_image = (
-        benchmark.picture(rows[end].iloc[0]).resize((benchmark.img_side,) * 2) for end in ("source", "target")
+        benchmark.pil_image(rows[end].iloc[0]).resize((benchmark.img_side,) * 2) for end in ("source", "target")
     )
     hits = correct.loc[[pair]].to_numpy() if len(correct) else None
     there = target[:, np.isfinite(target[0])]

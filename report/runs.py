@@ -113,7 +113,7 @@ def report_test(
             for pair, arguments in drawn_pairs.items():
                 pages[pair] = f"{EXPLORERS}/{pair}.html"
                 keys = [benchmark.pairs[pair].src_key, benchmark.pairs[pair].trg_key]
-                ends = [matcher.encode(benchmark.picture(key)) for key in keys]
+                ends = [matcher.encode(benchmark.pil_image(key)) for key in keys]
                 files = [benchmark.root / key for key in keys]
                 if all(map(is_file, files)):  # else it was drawn, and has its key alone
                     keys = [os.path.relpath(file, folder / EXPLORERS) for file in files]
@@ -326,7 +326,7 @@ def resources(seconds: float, pairs: int, device: torch.device) -> dict[str, str
 
 def _photograph(benchmark: Benchmark, key: str) -> NDArray[np.uint8]:
     """An image of the benchmark in its frame, [img_side, img_side, 3]."""
-    return np.asarray(benchmark.picture(key).resize((benchmark.img_side,) * 2, Image.Resampling.BILINEAR))
+    return np.asarray(benchmark.pil_image(key).resize((benchmark.img_side,) * 2, Image.Resampling.BILINEAR))
 
 
 def _value(figure: Mapping[str, Any]) -> str:

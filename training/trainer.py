@@ -18,8 +18,9 @@ from dhpf.common.processes import gather, peak_memory, start, synchronise, total
 from dhpf.common.program import STOPS
 from dhpf.common.run import HISTORY, Run, progress, versions
 from dhpf.data import open_benchmark
-from dhpf.data.benchmark import Benchmark, write_trained
+from dhpf.data.benchmark import Benchmark
 from dhpf.data.loading import Loader, skip_or_raise
+from dhpf.evaluation.train_test_overlap import save_training_images
 from dhpf.model.ablation import Ablation
 from dhpf.model.options import BEST, STATES
 from dhpf.training import SUPERVISIONS
@@ -78,7 +79,7 @@ class Trainer:
         self.model = build_model(options.backbone, options.backbone_weights, options.voting, **form)
         self.model.ablate(Ablation(layers=options.layers))
         for data in self.sets.values():
-            data.picture_side = self.model.picture_side(options.img_side)
+            data.input_size = self.model.picture_side(options.img_side)
         self.model.bf16 = options.precision == "bf16"
         if count > 1 and self.device.type == "cuda":
             self.model.learner = nn.SyncBatchNorm.convert_sync_batchnorm(self.model.learner)
@@ -140,7 +141,7 @@ class Trainer:
     def _tell(self) -> None:
         """What was read, as the log begins, and which images are trained on."""
         if self.run:
-            write_trained(self.run.folder, self.sets["trn"])
+            save_training_images(self.run.folder, self.sets["trn"])
         notes = [note for data in self.sets.values() for note in data.notes]
         net = self.model.backbone
         self.log("\n".join(filter(None, [net.note, net.cost(self.options.img_side), *notes])))

@@ -16,8 +16,7 @@ from PIL import Image
 from dhpf.common.errors import UserError
 from dhpf.data import open_benchmark, verify
 from dhpf.data.benchmark import Benchmark
-from dhpf.data.coco import SHARED as SHARED_POINTS
-from dhpf.data.coco import draw
+from dhpf.data.coco import MIN_SHARED_KEYPOINTS, draw_pairs
 from dhpf.programs import match, test, train
 from tests.helpers import tiny, tiny_own
 from tests.helpers.places import SHARED
@@ -90,11 +89,11 @@ def test_pairs_are_drawn_by_category_always_the_same(own):
 def test_drawn_pairs_are_valid_distinct_and_spread(n, monkeypatch):
     rng = np.random.default_rng(1)
     shown, where = rng.random((n, 17)) < 0.5, rng.integers(n // 2, size=n)
-    codes = draw(shown, where, 2000, 0)
+    codes = draw_pairs(shown, where, 2000, 0)
     source, target = np.divmod(codes, n)
     assert len(np.unique(codes)) == 2000
     assert (where[source] != where[target]).all()
-    assert ((shown[source] & shown[target]).sum(1) >= SHARED_POINTS).all()
+    assert ((shown[source] & shown[target]).sum(1) >= MIN_SHARED_KEYPOINTS).all()
     assert np.histogram(source, 4, (0, n))[0].min() > 400
 
 
