@@ -29,6 +29,7 @@ MAX_ENUMERATED = (
     2000  # objects of a category whose pairs are all looked at; of more, pairs are drawn and looked at
 )
 DRAWS_PER_PAIR = 50  # at most
+MAX_NAMES = 9  # of categories in a note
 ADVICE = "correct it, or leave it out"
 Mask = NDArray[np.bool_]
 
@@ -79,7 +80,11 @@ class Coco(OwnData):
             ends = self._draw(category, objects) if len(objects) > 1 else ()
             self._objects += [(objects[s], objects[t]) for s, t in ends]
             ids += [number] * len(ends)
-        self._note_categories(groups, set(ids))
+        if self.per_category:
+            self.notes.append(f"at most {self.per_category} pairs drawn of each category")
+        if without := [name for number, name in enumerate(groups) if number not in set(ids)]:
+            more = f" and {len(without) - MAX_NAMES} more categories" if len(without) > MAX_NAMES else ""
+            self.notes.append(f"no pair of {', '.join(without[:MAX_NAMES])}{more}")
         if not ids:
             raise UserError(
                 f"{path}: there is no pair in split {self.split}, that is two objects of a category in different "
@@ -93,21 +98,6 @@ class Coco(OwnData):
             Pair(n, keys[source.image], keys[target.image], category, labels=UNKNOWN_OVERLAP)
             for n, ((source, target), category) in enumerate(zip(self._objects, ids, strict=True))
         ]
-
-    def _note_categories(self, groups: dict[str, list[Object]], with_pairs: set[int]) -> None:
-        """Adds to `notes` how many pairs are drawn, and which categories have none."""
-        if self.per_category:
-            self.notes.append(f"at most {self.per_category} pairs drawn of each category")
-        without = [
-            f"{category} ({len(objects)} object{'s' * (len(objects) > 1)})"
-            for number, (category, objects) in enumerate(groups.items())
-            if objects and number not in with_pairs
-        ]
-        if empty := [category for category, objects in groups.items() if not objects]:
-            named = ", ".join(empty) if len(empty) < 9 else f"{len(empty)} more categories"
-            without.append(f"{named} (no object)")
-        if without:
-            self.notes.append(f"no pair of {', '.join(without)}")
 
     def complete(self, pair: Pair) -> Pair:
         """The pair with the key-points that both objects have, and their boxes if those are used."""
