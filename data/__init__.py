@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from dhpf.common.errors import UserError
 from dhpf.common.registry import Registry
 
-MAX_PIXELS = 200_000_000  # of an image that is decoded: more than any camera has
-
 if TYPE_CHECKING:
     from dhpf.data.benchmark import Benchmark
+
+MAX_PIXELS = 200_000_000  # of an image that is decoded: as many as the largest photographs of a telephone
 
 BENCHMARKS: "Registry[type[Benchmark]]" = Registry(
     "benchmark",
@@ -54,16 +54,15 @@ def open_benchmark(
     if benchmark.archive:
         from dhpf.data.download import ensure  # not above: `python -m` runs it after this package
 
-        known = benchmark.folder_in(datapath) or benchmark.folder_deeper(datapath)
-        if known in (None, datapath / benchmark.folder):
+        folder = benchmark.find_folder(datapath) or benchmark.find_datapath_below(datapath)
+        if folder in (None, datapath / benchmark.folder):
             ensure(benchmark, datapath, download)
-    own = checked(benchmark, own)
+    check_options(benchmark, own)
     return benchmark(datapath, split or benchmark.test_split, thres, img_side, **restrictions, **own)
 
 
-def checked(benchmark: "type[Benchmark]", own: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Options that only some benchmarks understand, if this one does."""
+def check_options(benchmark: "type[Benchmark]", own: Mapping[str, Any]) -> None:
+    """Raises: UserError: one of the options, which only some benchmarks understand, is none of this one."""
     for option in own:
         if option not in benchmark.options:
             raise UserError(f"--{option.replace('_', '-')}: benchmark {benchmark.name} has no use for it")
-    return own

@@ -28,31 +28,39 @@ def ensure(benchmark: type[Benchmark], datapath: str | Path, download: bool = Tr
     Raises:
         UserError: it is missing and cannot be had; says which address to save as which file.
     """
-    home = Path(datapath) / benchmark.folder
-    work = home.with_name(f".{benchmark.folder}.download")
-    by_hand = home.with_name(f"{benchmark.folder}.tar.gz")
-    advice = f"download {' or '.join(benchmark.archive)} by hand, save it as {by_hand} and run again"
-    if not home.is_dir():
-        if home.exists() or home.is_symlink():
-            raise UserError(f"{home} is not a folder: move it away and run again")
-        if not download and not by_hand.exists():
+    folder = Path(datapath) / benchmark.folder
+    work = folder.with_name(f".{folder.name}.download")
+    if not folder.is_dir():
+        if folder.exists() or folder.is_symlink():
+            raise UserError(f"{folder} is not a folder: move it away and run again")
+        local_archive = folder.with_name(f"{folder.name}.tar.gz")
+        advice = (
+            f"download {' or '.join(benchmark.archive)} by hand, save it as {local_archive} and run again"
+        )
+        if not download and not local_archive.exists():
             raise UserError(
-                f"{home} is missing and downloads are off: run without --no-download, or {advice}"
+                f"{folder} is missing and downloads are off: run without --no-download, or {advice}"
             )
-        with storage_errors(home), exclusive(home):
-            if not home.is_dir():
-                _install(benchmark, home, work, by_hand, advice)
+        with storage_errors(folder), exclusive(folder):
+            if not folder.is_dir():
+                try:
+                    _install(benchmark, folder, work, local_archive)
+                except UserError as error:
+                    raise UserError(f"{folder} is missing ({error}): {advice}") from error
     if work.exists():  # of this run, or of one that was killed as it ended
-        with suppress(OSError), exclusive(home):
+        with suppress(OSError), exclusive(folder):
             shutil.rmtree(work, ignore_errors=True)
-    return home
+    return folder
 
 
-def _install(benchmark: type[Benchmark], home: Path, work: Path, by_hand: Path, advice: str) -> None:
-    """Unpack the archive saved by hand, else that of the first source that gives a good one."""
+def _install(benchmark: type[Benchmark], folder: Path, work: Path, local_archive: Path) -> None:
+    """Unpack the archive saved by hand, else that of the first address that gives a good one.
+
+    Raises: UserError: there is none; says what was wrong with each.
+    """
     archives = {url: work / f"{number}.tar.gz" for number, url in enumerate(benchmark.archive)}
-    if by_hand.exists():
-        archives = {str(by_hand): by_hand}
+    if local_archive.exists():
+        archives = {str(local_archive): local_archive}
     unpacked, lists = work / "unpacked", [name.format(split="test") for name in benchmark.lists]
     reasons = []
     work.mkdir(exist_ok=True)
@@ -61,22 +69,22 @@ def _install(benchmark: type[Benchmark], home: Path, work: Path, by_hand: Path, 
             try:
                 if not archive.exists():
                     transfer(origin, archive)
-                shutil.rmtree(unpacked, ignore_errors=True)  # of a killed run, or of another source
-                unpack(archive, benchmark.folder, unpacked)
-                if not any((unpacked / benchmark.folder / name).exists() for name in lists):
-                    raise UserError(f"holds no list of test pairs in {benchmark.folder} ({', '.join(lists)})")
+                shutil.rmtree(unpacked, ignore_errors=True)  # of a killed run, or of another address
+                unpack(archive, folder.name, unpacked)
+                if not any((unpacked / folder.name / name).exists() for name in lists):
+                    raise UserError(f"holds no list of test pairs in {folder.name} ({', '.join(lists)})")
             except UserError as error:
                 reasons.append(f"{origin} {error}")
-                if archive != by_hand:
+                if archive != local_archive:
                     archive.unlink(missing_ok=True)
             else:
-                (unpacked / benchmark.folder).rename(home)
+                (unpacked / folder.name).rename(folder)
                 return
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)
         if not any(work.iterdir()):
             work.rmdir()
-    raise UserError(f"{home} is missing ({'; '.join(reasons)}): {advice}")
+    raise UserError("; ".join(reasons))
 
 
 def main() -> int:

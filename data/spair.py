@@ -36,7 +36,7 @@ class SPair(Benchmark):
 
     name = "spair"
     folder = "SPair-71k"
-    inside = ("PairAnnotation", "JPEGImages", "Layout")
+    subfolders = ("PairAnnotation", "JPEGImages", "Layout")
     archive: tuple[str, ...] = (
         DRIVE + "1KSvB0k2zXA06ojWNvFjBv0Ake426Y76k",
         "https://cvlab.postech.ac.kr/research/SPair-71k/data/SPair-71k.tar.gz",

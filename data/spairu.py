@@ -7,7 +7,7 @@ from typing import Any
 from dhpf.common.errors import UserError, error_context
 from dhpf.common.files import MIB, read_json
 from dhpf.data.benchmark import Pair
-from dhpf.data.lists import path_parts
+from dhpf.data.names import path_parts
 from dhpf.data.published_lists import Published
 from dhpf.data.spair import SPair
 
@@ -20,7 +20,7 @@ class SPairU(SPair):
     name = "spairu"
     folder = "SPair-U"
     archive = ()
-    source = "unpack its archive there, and SPair-71k beside it"
+    how_to_get = "unpack its archive there, and SPair-71k beside it"
     published = MappingProxyType[str, Published]({})
     paper = MappingProxyType[str, Any]({})
 
@@ -41,5 +41,5 @@ class SPairU(SPair):
             if not isinstance(fields, dict) or not all(isinstance(fields.get(name), str) for name in IMAGES):
                 raise UserError(f"it does not name its images, {' and '.join(IMAGES)}")
             folder = f"JPEGImages/{self.categories[pair.category_id]}"
-            src_key, trg_key = (f"{folder}/{path_parts(fields[name], 1)[0]}" for name in IMAGES)
+            src_key, trg_key = (f"{folder}/{path_parts(fields[name])[-1]}" for name in IMAGES)
         return replace(pair, src_key=src_key, trg_key=trg_key)

@@ -290,7 +290,7 @@ def evaluate(
 
     @lru_cache(maxsize=MAX_ENCODED if encode else 2)
     def image(key: str) -> Any:
-        picture = benchmark.picture(key)
+        picture = benchmark.pil_image(key)
         return encode(picture) if encode else picture
 
     rows: PairRows = {}

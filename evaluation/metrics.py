@@ -70,7 +70,7 @@ def threshold_extents(
     by_pair = target.groupby(level=0)
     extents = {
         "img": ("larger side of the target image", np.full(target.shape, side, np.float32)),
-        "bbox": (benchmark.bbox_words, table[["bbox_width", "bbox_height"]].to_numpy()),
+        "bbox": (benchmark.bbox_definition, table[["bbox_width", "bbox_height"]].to_numpy()),
         "bbox-kp": (
             "larger side of the target key-points' extent",
             (by_pair.transform("max") - by_pair.transform("min")).to_numpy(),

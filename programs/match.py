@@ -106,7 +106,7 @@ def match_pair(options: Namespace) -> None:
         )
     sample = benchmark.annotation(number)
     keys = sample["src_key"], sample["trg_key"]
-    source, target = map(benchmark.picture, keys)
+    source, target = map(benchmark.pil_image, keys)
     src_kps, trg_kps = sample["src_kps"][:, : sample["n_pts"]], sample["trg_kps"][:, : sample["n_trg_pts"]]
     scales = [np.array(image.size) / benchmark.img_side for image in (source, target)]
     own_points = options.own_points

@@ -17,12 +17,13 @@ from dhpf.common.errors import UserError
 from dhpf.common.processes import gather, start_processes
 from dhpf.common.program import echo
 from dhpf.common.run import RESULTS, Run, progress, replace_run, versions
-from dhpf.data.benchmark import Benchmark, read_trained
+from dhpf.data.benchmark import Benchmark
 from dhpf.data.own_data import OwnData
 from dhpf.evaluation.external_predictions import external_rows, is_table, read_external
 from dhpf.evaluation.partial_predictions import PartialPredictions, fingerprint
 from dhpf.evaluation.predictions import PairRows, read_predictions, table_of
 from dhpf.evaluation.results import describe, rescore, save_results
+from dhpf.evaluation.train_test_overlap import load_training_images
 from dhpf.matching.matcher import Matcher
 from dhpf.matching.predict import in_order, predict
 from dhpf.programs import options as options_of
@@ -83,7 +84,7 @@ def evaluate(options: Namespace) -> dict[str, Any]:
     ablate(options, opened.model)
     model = opened.model.to(device)
     if opened.checkpoint and isinstance(benchmark, OwnData):
-        benchmark.mark(read_trained(opened.checkpoint.parent))
+        benchmark.label_overlap(load_training_images(opened.checkpoint.parent))
     config = ModelConfig.of_model(model)
     title = title_of(options, opened)
 

