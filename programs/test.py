@@ -235,7 +235,7 @@ def finish_run(
     run.log(f"{len(benchmark)} pairs in {spent}; results: {run.folder}")
     if not options.no_report:
         typed = shlex.join([*options_of.typed_command(options.program), *sys.argv[1:]])
-        defaults = vars(options_of.test_parser("test").parse_args([]))
+        defaults = vars(options_of.Parser("test").parse_args([]))
         tested = TestRun(
             run.folder, predicted.title, benchmark, predicted.table, results, to_save(options), used, defaults, typed,
             draw_command, predicted.matcher,
@@ -248,7 +248,7 @@ def draw_command(options: Namespace, config: ModelConfig) -> str:
     """The command that draws a pair of a test, whose number is to follow; none for a model that no file holds."""
     if options.untrained and not options.load:
         return ""
-    parser = options_of.match_parser("match")
+    parser = options_of.Parser("match")
     defaults = vars(parser.parse_args([]))
     values = {name: value for name, value in vars(options).items() if name in defaults}
     values |= {
