@@ -29,9 +29,8 @@ class AP10K(Benchmark):
 
     name = "ap10k"
     folder = "ap-10k"
-    inside = ("PairAnnotation", "ImageAnnotation")
+    inside = ("ImageAnnotation/*/*/", "PairAnnotation/*_cross_*")
     lists = ("PairAnnotation/{split}",)
-    source = "prepare it as GeoAware-SC does and place it there"
     categories: tuple[str, ...] = ()
     splits = (
         "trn", "val", "test",

@@ -88,8 +88,13 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
     name: str
     folder: str  # inside --datapath
     folders: tuple[str, ...] = ()  # other names of it
-    inside: tuple[str, ...] = ()  # folders in it, of which one at least is there
-    archive: tuple[str, ...] = ()  # addresses of a .tar.gz with that one folder, in the order tried
+    inside: tuple[str, ...] = ()  # patterns of folders in it, of which one at least is there
+    of_others: tuple[
+        str, ...
+    ] = ()  # patterns of what is never in it, but in other data sets with such folders
+    archive: tuple[
+        str, ...
+    ] = ()  # a user's benchmark: addresses of an archive of the folder, in the order tried
     # Names of the pair list in the folder, those that win first; '{split}' stands for the split.
     lists: tuple[str, ...] = ()
     published: Mapping[str, Published] = MappingProxyType({})  # by split
@@ -149,7 +154,8 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
     @classmethod
     def folder_in(cls, datapath: Path) -> Path | None:
         """The benchmark's folder, if it is there."""
-        return layout.folder_of(datapath, (cls.folder, *cls.folders), cls.inside) if cls.folder else datapath
+        names = (cls.folder, *cls.folders)
+        return layout.folder_of(datapath, names, cls.inside, cls.of_others) if cls.folder else datapath
 
     @classmethod
     def require_folder(cls, datapath: Path) -> Path:

@@ -8,16 +8,21 @@ from pathlib import Path
 from dhpf.common.files import is_file
 
 
-def folder_of(datapath: Path, names: Sequence[str], inside: Sequence[str]) -> Path | None:
+def folder_of(
+    datapath: Path, names: Sequence[str], inside: Sequence[str], of_others: Sequence[str] = ()
+) -> Path | None:
     """A benchmark's folder: below datapath by one of its names, once more in that one, or datapath itself.
 
     Args:
         names: the first is preferred; upper and lower case, '-' and '_' do not matter.
-        inside: folders of which it holds at least one.
+        inside: patterns of folders of which it holds at least one.
+        of_others: patterns of what only other data sets' folders hold, for datapath itself.
     """
     called = list(_called(datapath, names))
     nested = (deeper for folder in called for deeper in _called(folder, names))
-    whole = (f for f in (*called, *nested, datapath) if any((f / part).is_dir() for part in inside))
+    own_name = is_called(datapath, names)
+    itself = [datapath] if own_name or not any(map(any, map(datapath.glob, of_others))) else []
+    whole = (f for f in (*called, *nested, *itself) if any(map(any, map(f.glob, inside))))
     return next(whole, called[0] if called else None)
 
 
@@ -55,8 +60,13 @@ def folders(place: Path) -> list[Path]:
 def _called(place: Path, names: Sequence[str]) -> Iterator[Path]:
     """Folders of a place by the names, those of the first name first."""
     known = [_plain(name) for name in names]
-    there = [folder for folder in folders(place) if _plain(folder.name) in known]
+    there = [folder for folder in folders(place) if is_called(folder, names)]
     yield from sorted(there, key=lambda f: (f.name not in names, known.index(_plain(f.name))))
+
+
+def is_called(folder: Path, names: Sequence[str]) -> bool:
+    """Whether a folder has one of the names."""
+    return _plain(folder.name or folder.absolute().name) in map(_plain, names)
 
 
 def _plain(name: str) -> str:

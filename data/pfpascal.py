@@ -7,7 +7,6 @@ from types import MappingProxyType
 
 import numpy as np
 
-from dhpf.common.download import DRIVE
 from dhpf.common.errors import UserError
 from dhpf.common.files import MIB, is_file, read_bytes
 from dhpf.data.benchmark import NO_POINTS, UNKNOWN, Array, Benchmark, Pair
@@ -33,7 +32,7 @@ class PFPascal(Benchmark):
     folder = "PF-PASCAL"
     folders = ("PF-dataset-PASCAL",)
     inside = ("JPEGImages",)
-    archive = (DRIVE + "1OOwpGzJnTsFXYh-YffMQ9XKM_Kl_zdzg",)
+    of_others = ("PairAnnotation", "ImageSets")
     lists = ("bbox_{split}_pairs_pf_pascal.csv", "{split}_pairs_pf_pascal.csv", "{split}_pairs.csv")
     published = MappingProxyType(
         {

@@ -5,7 +5,6 @@ from types import MappingProxyType
 
 import numpy as np
 
-from dhpf.common.download import DRIVE
 from dhpf.data.benchmark import Array, Benchmark, Pair, padded
 from dhpf.data.lists import path_parts, points, read_pair_table
 from dhpf.data.published_lists import Published
@@ -29,7 +28,6 @@ class PFWillow(Benchmark):
     folder = "PF-WILLOW"
     folders = ("PF-dataset",)
     inside = categories = tuple(CATEGORIES.split())
-    archive = (DRIVE + "1tDP0y8RO5s45L-vqnortRaieiWENQco_",)
     lists = ("bbox_{split}_pairs_pf.csv", "{split}_pairs_pf.csv", "{split}_pairs.csv")
     published = MappingProxyType({"test": Published(900, "0680b285e2f7f08f")})
     splits = ("test",)

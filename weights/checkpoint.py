@@ -8,12 +8,12 @@ from typing import Any
 import torch
 
 from dhpf.common.errors import UserError
-from dhpf.common.files import describe_content
 from dhpf.model import BACKBONES, VOTINGS
 from dhpf.model.ablation import Ablation
 from dhpf.model.dhpf import DHPF
 from dhpf.model.options import RANDOM
 from dhpf.weights.files import State, metadata, read_tensors, read_wrapped
+from dhpf.weights.imagenet import pretrained
 from dhpf.weights.pretrained import MisfitError
 
 OPTIONS = "options.json"  # of the run folder that a checkpoint lies in
@@ -146,21 +146,14 @@ def build_model(
     else:
         place = f"the weights of {backbone}"
         try:
-            state = cls.pretrained()
+            state = pretrained(backbone)
         except UserError:
             raise
-        except Exception as error:  # no network, or torch on a damaged file that was fetched before
+        except Exception as error:  # no network
             reason = str(error).partition("\n")[0][:200]
-            cached = Path(torch.hub.get_dir()) / "checkpoints" / cls.fetch.rpartition("/")[2]
-            if cached.is_file():
-                what = describe_content(cached) or "damaged or cut off"
-                raise UserError(
-                    f"{cached}: the ImageNet weights of {backbone} there are {what}: remove the file, "
-                    "it is fetched anew"
-                ) from error
             raise UserError(
-                f"the ImageNet weights of {backbone} cannot be had ({reason}): get {cls.fetch} and give the file as "
-                f"--backbone-weights FILE, or put it into {torch.hub.get_dir()}/checkpoints"
+                f"the weights of {backbone} cannot be had ({reason}): get {cls.fetch} and give the file as "
+                "--backbone-weights FILE"
             ) from error
     try:
         net = cls(state, **form)

@@ -392,8 +392,9 @@ def test_what_a_file_of_weights_is_instead_is_told(tmp_path: Path, content: byte
             weights.read_tensors(path)
     outcome = run(tmp_path, f"test.py --backbone resnet101 {TINY}")
     assert outcome.code == 2
-    assert f"{cached}: the ImageNet weights of resnet101 there are {words}" in outcome.err
-    assert "remove the file, it is fetched anew" in outcome.err
+    assert str(cached) in outcome.err
+    assert words in outcome.err
+    assert "fetched anew" in outcome.err
 
 
 def test_without_a_home_the_variable_that_helps_is_named(
