@@ -111,8 +111,8 @@ class Installation:
                     else:
                         self.obtain(part, partial(self.place, part))
                 except UserError as error:
-                    if part in needed and (self.download or not part.split):
-                        raise  # else a list may be named by --list
+                    if part in needed:
+                        raise
                     print(f"warning: {error}", file=sys.stderr)
             merge(self.staged, self.home)
         finally:
@@ -138,8 +138,8 @@ class Installation:
             reasons.append("downloads are off (--no-download)")
         urls = " or ".join(source.url for source in part.sources)
         raise UserError(
-            f"{self.home}: {part.title} missing ({'; '.join(reasons)}): download {urls} by hand, save it in "
-            f"{self.datapath} under any name and run again"
+            f"{self.home}: it has no {part.title} ({'; '.join(reasons)}): download {urls} by hand, save it in "
+            f"{self.datapath} under any name and run again{', or name a list with --list' if part.split else ''}"
         )
 
     def candidates(self, part: Part) -> Iterator[tuple[str, Callable[[], Path]]]:

@@ -60,7 +60,7 @@ class Part:
 
 def pair_list(split: str, *sources: Source) -> Part:
     """The part that is a split's list of pairs."""
-    return Part(f"{split} list", sources, split=split)
+    return Part(f"list of {split} pairs", sources, split=split)
 
 
 PFPASCAL = Source(DRIVE + "1OOwpGzJnTsFXYh-YffMQ9XKM_Kl_zdzg", "PF-PASCAL.tar.gz")
@@ -80,7 +80,7 @@ AP10K_CROWDS = Part(
 PARTS: dict[str, tuple[Part, ...]] = {
     "pfpascal": (
         Part(
-            "images, annotations",
+            "images and annotations",
             (Source(WILLOW + "proposalflow/dataset/PF-dataset-PASCAL.zip"), PFPASCAL),
             r"(^|/)Annotations/[^/]+/[^/]+\.mat$",
             ("JPEGImages", "Annotations"),
@@ -140,7 +140,7 @@ PARTS: dict[str, tuple[Part, ...]] = {
     ),
     "spair": (
         Part(
-            "all",
+            "images and pairs",
             (
                 Source(
                     f"https://web.archive.org/web/20250701134122id_/{SPAIR}",
@@ -156,16 +156,16 @@ PARTS: dict[str, tuple[Part, ...]] = {
     ),
     "spairu": (
         Part(
-            "annotations",
+            "pairs",
             (Source("https://groups.inf.ed.ac.uk/hbilen-data/data/JamaisVuData/SPair-U.zip"),),
             r"(^|/)spair-?u/.*PairAnnotation/",
             ("PairAnnotation",),
         ),
-        Part("images, lists", folders=("JPEGImages", "Layout"), link_to="spair"),
+        Part("images and lists", folders=("JPEGImages", "Layout"), link_to="spair"),
     ),
     "ap10k": (
         Part(
-            "all",
+            "images and pairs",
             (Source(DRIVE + "1-FNNGcdtAQRehYYkGY1y4wzFNg4iWNad", "ap-10k.zip"),),
             r"(^|/)(annotations/ap10k-train-split1\.json$|PairAnnotation/test_cross_family/)",
             ("PairAnnotation", "ImageAnnotation", "JPEGImages"),
@@ -180,4 +180,4 @@ def parts_of(benchmark: "type[Benchmark]") -> tuple[Part, ...]:
     if benchmark.name in PARTS or not benchmark.archive:
         return PARTS.get(benchmark.name, ())
     sources = tuple(Source(url, f"{benchmark.folder}.tar.gz") for url in benchmark.archive)
-    return (Part("all", sources, rf"(^|/){re.escape(benchmark.folder)}/"),)
+    return (Part("files", sources, rf"(^|/){re.escape(benchmark.folder)}/"),)

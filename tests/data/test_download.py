@@ -309,7 +309,11 @@ def test_fetch_of_one_file_is_atomic_and_done_once(server, tmp_path):
 
 def test_fetch_takes_the_first_address_whose_file_fits_and_goes_on_with_a_hash(server, tmp_path, monkeypatch):
     good = hashlib.sha256(LARGE).hexdigest()
-    pages = {"/a": Page(b"<html>sign in</html>"), "/b": Page(b"other"), "/c": Page(LARGE, cuts=[CUT, 0, 0, 0, 0])}
+    pages = {
+        "/a": Page(b"<html>sign in</html>"),
+        "/b": Page(b"other"),
+        "/c": Page(LARGE, cuts=[CUT, 0, 0, 0, 0]),
+    }
     server.pages = dict(pages)
     urls = [f"{server.url}{path}" for path in pages]
     with pytest.raises(UserError) as caught:
