@@ -28,14 +28,12 @@ MIRROR = "DHPF_MIRROR"  # environment variable: a folder or an address that is a
 
 @dataclass(frozen=True)
 class Limits:
-    """What a server may take, in seconds, before it is given up.
+    """When a server is given up.
 
     Args:
-        connect: until it accepts a connection.
-        silence: without a byte.
-        chunk: for the next 512 KiB, gdown's chunk, or the end of the file: some 4 KiB/s by default.
-        pause: before a broken connection is made again.
-        tries: connections to one server; it is given up earlier after two that brought nothing.
+        connect, silence: seconds until it accepts a connection, and without a byte.
+        chunk: seconds for each 512 KiB, gdown's chunk, and for the rest of the file: some 4 KiB/s by default.
+        pause: seconds before a broken connection is made again, `tries` times at most.
     """
 
     connect: float = 10.0
@@ -59,51 +57,42 @@ def fetch(
     """Download a file from the first of `urls` that gives a good one, unless it is there.
 
     A mirror (`DHPF_MIRROR`) is asked first, for a file of the destination's name. Of several processes one downloads,
-    the others wait. What is not good never appears at `destination`.
+    the others wait.
 
     Args:
         check: called with the complete file, still in a hidden folder; raises UserError if it is not good.
         size: bytes.
-        sha256: in hexadecimal, or its beginning. Only with it an interrupted download goes on in the next run:
-            nothing else tells whether the bytes are of the same file.
+        sha256: in hexadecimal, or its beginning. Only with it an interrupted download goes on in the next run: nothing
+            else tells whether the bytes are of the same file.
     Raises:
-        UserError: names the addresses, the reason of each (or what `check` raised) and the file to save it as.
+        UserError: names each address with its reason (or what `check` raised), and the file to save it as.
     """
-    destination = Path(destination)
+    urls, destination = [urls] if isinstance(urls, str) else urls, Path(destination)
+    mirror = os.environ.get(MIRROR)
     work = destination.with_name(f".{destination.name}.download")
-    sources = with_mirror([urls] if isinstance(urls, str) else urls, destination.name)
     reasons = []
     with storage_errors(destination), exclusive(destination):
-        if not destination.exists():
-            if not sha256:
-                shutil.rmtree(work, ignore_errors=True)
+        if not sha256:
+            shutil.rmtree(work, ignore_errors=True)
+        for url in [*([f"{mirror}/{destination.name}"] if mirror else []), *urls]:
+            if destination.exists():
+                break
+            complete = work / f"{len(reasons)}-{destination.name}"
             work.mkdir(exist_ok=True)
             try:
-                for number, url in enumerate(sources):
-                    complete = work / f"{number}-{destination.name}"
-                    try:
-                        transfer(url, complete, size, sha256, limits)
-                        if check:
-                            check(complete)
-                    except UserError as error:
-                        reasons.append(f"{url}: {error}")
-                        complete.unlink(missing_ok=True)
-                    else:
-                        complete.chmod(0o644)  # gdown's are the user's alone; a cache may be shared
-                        complete.rename(destination)
-                        break
-                else:
-                    raise UserError(f"{'; '.join(reasons)}: download it by hand, save it as {destination}")
-            finally:
-                if destination.exists() or not sha256:
-                    shutil.rmtree(work, ignore_errors=True)
+                transfer(url, complete, size, sha256, limits)
+                if check:
+                    check(complete)
+                complete.chmod(0o644)  # gdown's are the user's alone; a cache may be shared
+                complete.rename(destination)
+            except UserError as error:
+                reasons.append(f"{url}: {error}")
+                complete.unlink(missing_ok=True)
+        if destination.exists() or not sha256:
+            shutil.rmtree(work, ignore_errors=True)
+        if not destination.exists():
+            raise UserError(f"{'; '.join(reasons)}: download it by hand, save it as {destination}")
     return destination
-
-
-def with_mirror(urls: Sequence[str], name: str, mirror: str | None = None) -> list[str]:
-    """Addresses of a file, first in the mirror if there is one (None: that of the environment)."""
-    mirror = os.environ.get(MIRROR, "") if mirror is None else mirror
-    return [f"{mirror.rstrip('/')}/{name}", *urls] if mirror else list(urls)
 
 
 def transfer(
@@ -114,12 +103,12 @@ def transfer(
     Goes on from what an interrupted call left beside it as `<target>*.part`.
     Raises: UserError: the message completes "<url>: ...".
     """
-    if "://" in url:
-        _download(url, target, limits)
-    elif Path(url).is_file():
+    if "://" not in url:
+        if not Path(url).is_file():
+            raise UserError("there is no such file")
         shutil.copyfile(url, target)
     else:
-        raise UserError("there is no such file")
+        _download(url, target, limits)
     if found := describe_content(target):
         reason = f"sent {found} instead of the file"
     elif size is not None and target.stat().st_size != size:
@@ -133,98 +122,70 @@ def transfer(
 
 
 def _download(url: str, target: Path, limits: Limits) -> None:
-    """Download from the network, and go on after broken connections. Raises: UserError: the server is given up."""
+    """Download from the network; a broken connection is made again as long as it brought something."""
     print(f"downloading {url}", file=sys.stderr)
-    in_vain, reason = 0, ""
-    for attempt in range(limits.tries):
-        if attempt:
-            time.sleep(limits.pause)
-        held = _bytes_held(target)
-        reason = _attempt(url, target, limits)
+    for _ in range(limits.tries):
+        reason, got_on = _attempt(url, target, limits)
         if not reason:
             return
-        in_vain = 0 if _bytes_held(target) > held else in_vain + 1
-        if in_vain == 2 or (in_vain and not held):
+        if not got_on:
             break
+        time.sleep(limits.pause)
     raise UserError(reason)
 
 
-def _attempt(url: str, target: Path, limits: Limits) -> str:
-    """Download through one connection; returns why it broke off, empty if it is complete.
+def _attempt(url: str, target: Path, limits: Limits) -> tuple[str, bool]:
+    """Download through one connection; returns why it broke off, empty if it is complete, and whether it got on.
 
-    gdown runs in a thread, which is left behind where it does not heed the end: a wait for a name or a handshake.
     Raises: UserError: another attempt would end alike.
     """
     import gdown  # slow to import, and seldom needed
     import requests
     from urllib3.exceptions import ReadTimeoutError
 
-    cancel, progress_time = threading.Event(), time.monotonic()
-    errors: list[BaseException] = []
-    bar = tqdm(unit="B", unit_scale=True, unit_divisor=1024, desc=target.name, disable=None)
+    cancel, bar = threading.Event(), tqdm(unit="B", unit_scale=True, desc=target.name, disable=None)
+    timer, got_on = threading.Timer(limits.chunk, cancel.set), False
 
     def report(done: int, total: int | None) -> None:
-        nonlocal progress_time
-        progress_time, bar.total = time.monotonic(), total
+        nonlocal timer, got_on
+        got_on = True
+        timer.cancel()
+        timer = threading.Timer(limits.chunk, cancel.set)
+        timer.start()
+        bar.total = total
         bar.update(done - bar.n)
 
-    def download() -> None:
-        try:
-            gdown.download(
-                url,
-                str(target),
-                quiet=True,
-                use_cookies=False,  # it would write them to the home folder
-                resume=True,
-                timeout=(limits.connect, limits.silence),
-                progress=report,
-                cancel=cancel,
-            )
-        except BaseException as error:
-            errors.append(error)
-
-    with bar:
-        thread = threading.Thread(target=download, daemon=True)
-        thread.start()
-        try:
-            while thread.is_alive():
-                thread.join(0.1)
-                if time.monotonic() - progress_time > limits.chunk:
-                    raise UserError(f"sent next to nothing for {limits.chunk:g} s")
-        finally:
-            cancel.set()
-            thread.join(1)
-    if not errors:
-        return ""
-    [error] = errors
-    cause = error if isinstance(error, requests.RequestException) else error.__cause__
-    if isinstance(cause, requests.HTTPError) and cause.response is not None:
-        raise UserError(f"answered HTTP {cause.response.status_code} {cause.response.reason}") from error
-    if isinstance(cause, requests.Timeout) or isinstance(
-        (*getattr(cause, "args", ()), None)[0], ReadTimeoutError
-    ):
-        raise UserError(
-            f"gave no answer within {limits.connect:g} s, or no byte for {limits.silence:g} s"
-        ) from error
-    if isinstance(cause, requests.RequestException):
-        return f"could not be reached, or broke off ({type(cause).__name__})"
-    if type(error) is gdown.DownloadError and _bytes_held(target):
-        for part in _parts(target):  # the server cannot go on from it
-            part.unlink()
-        return "cannot go on with a part of the file"
-    if isinstance(error, OSError) or not isinstance(error, Exception):
-        raise error
-    # gdown reads Google's pages: when they change, anything can come
-    raise UserError(f"gave no file ({' '.join(str(error).split())[:200]})") from error
-
-
-def _parts(target: Path) -> list[Path]:
-    """What gdown has of an incomplete file."""
-    return list(target.parent.glob(f"{glob.escape(target.name)}*.part"))
-
-
-def _bytes_held(target: Path) -> int:
-    return sum(part.stat().st_size for part in _parts(target))
+    timeout = (limits.connect, limits.silence)
+    options = {"resume": True, "quiet": True, "use_cookies": False}  # those are written to the home folder
+    timer.start()
+    try:
+        with bar:
+            gdown.download(url, str(target), timeout=timeout, progress=report, cancel=cancel, **options)
+        return "", True
+    except Exception as error:
+        cause = error if isinstance(error, requests.RequestException) else error.__cause__
+        reasons = (cause, *getattr(cause, "args", ()))
+        if cancel.is_set():
+            reason = f"sent next to nothing for {limits.chunk:g} s"
+        elif isinstance(cause, requests.HTTPError) and cause.response is not None:
+            reason = f"answered HTTP {cause.response.status_code} {cause.response.reason}"
+        elif any(isinstance(each, requests.Timeout | ReadTimeoutError) for each in reasons):
+            reason = f"gave no answer within {limits.connect:g} s, or no byte for {limits.silence:g} s"
+        elif isinstance(cause, requests.RequestException):
+            return f"could not be reached, or broke off ({type(cause).__name__})", got_on
+        elif type(error) is gdown.DownloadError and (
+            parts := list(target.parent.glob(f"{glob.escape(target.name)}*.part"))
+        ):
+            for part in parts:
+                part.unlink()
+            return "cannot go on with a part of the file", True
+        elif isinstance(error, OSError):
+            raise
+        else:  # gdown reads Google's pages: when they change, anything can come
+            reason = f"gave no file ({' '.join(str(error).split())[:200]})"
+        raise UserError(reason) from error
+    finally:
+        timer.cancel()
 
 
 @contextmanager

@@ -1,58 +1,39 @@
 """Unpack archives, zip or tar, also one in another: within bounds, and no file outside the target."""
 
-import bz2
-import gzip
 import lzma
 import os
 import re
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from gzip import BadGzipFile
 from pathlib import Path
-from typing import IO
 
 from tqdm import tqdm
 
 from dhpf.common.errors import UserError
-from dhpf.common.files import MIB
 
 MAX_MEMBERS = 400_000  # AP-10K, prepared, has some 340,000 files
 MAX_BYTES = 16 << 30  # unpacked, of one archive
 LITTER = re.compile(r"(^|/)(__MACOSX(/|$)|\._|\.DS_Store$)")
 SUFFIXES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz"}  # of archives in archives
-OPENERS: dict[bytes, Callable[[Path], IO[bytes]]] = {
-    b"\x1f\x8b": gzip.open,  # type: ignore[dict-item]
-    b"BZh": bz2.open,  # type: ignore[dict-item]
-    b"\xfd7zXZ": lzma.open,  # type: ignore[dict-item]
-}
 # What damaged archives raise; RuntimeError: a password is needed.
-DAMAGE = (
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    gzip.BadGzipFile,
-    zlib.error,
-    lzma.LZMAError,
-    EOFError,
-    ValueError,
-    OverflowError,
-    RuntimeError,
-)
+DAMAGE = (tarfile.TarError, zipfile.BadZipFile, BadGzipFile, zlib.error, lzma.LZMAError, EOFError, ValueError,
+          OverflowError, RuntimeError)  # fmt: skip
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file begins like an archive, whatever its name is."""
-    with path.open("rb") as file:
-        head = file.read(262)
-    return head.startswith((b"PK\x03\x04", *OPENERS)) or head[257:] == b"ustar"
+    """Whether a file is an archive, whatever its name is."""
+    return zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
 
 
 def member_names(path: Path) -> Iterator[str]:
     """The paths in an archive, as far as it can be read."""
     try:
         if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                yield from archive.namelist()
+            with zipfile.ZipFile(path) as zipped:
+                yield from zipped.namelist()
         else:
             with tarfile.open(path) as tar:
                 yield from (member.name for member in tar)
@@ -65,7 +46,7 @@ def unpack(archive: Path, target: Path, wanted: str = "", depth: int = 1) -> Non
 
     Args: wanted: pattern of the paths that are unpacked; empty: all but what macOS adds.
     Raises:
-        UserError: damaged, cut off, unsafe or too large; the message completes "<archive> ...".
+        UserError: damaged, cut off, unsafe or too large; the message completes "<archive>: ...".
         OSError: no room for it, or no right to write. In both cases part of it may be in `target`.
     """
     target.mkdir(parents=True, exist_ok=True)
@@ -85,27 +66,18 @@ def unpack(archive: Path, target: Path, wanted: str = "", depth: int = 1) -> Non
                     if chosen(info.filename, info.file_size):
                         zipped.extract(info, target)
         else:
-            with opened(archive) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
+            # Past the zeros at the tar's end lies the compressed file's checksum.
+            with tarfile.open(archive, ignore_zeros=True) as tar:
                 for member in tqdm(tar, f"unpacking {archive.name}", disable=None):
                     if os.name == "nt":
                         member.name = member.name.replace(":", "_")  # no file name there has a colon
                     if chosen(member.name, member.size):
                         tar.extract(member, target, filter="data")
-                while more := stream.read(MIB):  # to the checksum at the end
-                    chosen("", len(more))
     except DAMAGE as error:
-        raise UserError(f"is damaged, cut off or unsafe ({error})") from error
+        raise UserError(f"damaged, cut off or unsafe ({error})") from error
+    if not members:
+        raise UserError("damaged, cut off or no archive")
     for inner in [path for path in target.rglob("*") if depth and path.suffix in SUFFIXES and path.is_file()]:
         if is_archive(inner):
             unpack(inner, inner.parent, wanted, depth - 1)
             inner.unlink()
-
-
-def opened(archive: Path) -> IO[bytes]:
-    """The tar in a file that may be compressed."""
-    with archive.open("rb") as file:
-        head = file.read(8)
-    for magic, opener in OPENERS.items():
-        if head.startswith(magic):
-            return opener(archive)
-    return archive.open("rb")

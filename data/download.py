@@ -16,11 +16,12 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from dhpf.common import __version__
-from dhpf.common.download import LIMITS, MIRROR, Limits, exclusive, storage_errors, transfer, with_mirror
+from dhpf.common.download import LIMITS, MIRROR, Limits, exclusive, storage_errors, transfer
 from dhpf.common.errors import UserError
 from dhpf.data import BENCHMARKS, layout
 from dhpf.data.archive import is_archive, member_names, unpack
@@ -43,26 +44,26 @@ def ensure(
 
     Args:
         download: False (`--no-download`): no network is used.
-        split: whose list is needed; lists of other splits are fetched with a missing folder, and only missed with a
-            warning. None: all are needed; empty: none is.
+        split: whose list is needed, empty: of none; other lists come with a missing folder, or a warning. None: all
+            are needed.
         mirror: folder or address that is asked before the public sources; None: that of `DHPF_MIRROR`.
     Raises:
         UserError: something is missing and cannot be had; says which addresses were tried, and why each failed.
     """
+    mirror = os.environ.get(MIRROR, "") if mirror is None else mirror
     found = benchmark.folder_in(Path(datapath))
     home = found or Path(datapath) / benchmark.folder
     missing = [part for part in parts_of(benchmark) if not is_there(part, benchmark, home)]
     needed = [part for part in missing if split is None or part.split in ("", split)]
+    installation = Installation(benchmark, Path(datapath), home, download, mirror, limits)
     if needed:
         if not home.is_dir() and (home.exists() or home.is_symlink()):
             raise UserError(f"{home} is not a folder: move it away and run again")
         with storage_errors(home), exclusive(home):
-            installation = Installation(benchmark, Path(datapath), home, download, mirror, limits)
-            installation.complete(missing if not found else needed, needed)
-    work = home.with_name(f".{home.name}.download")
-    if work.exists() and home.exists():  # of this run, or of one that was killed as it ended
+            installation.complete(needed if found else missing, needed)
+    if installation.work.exists() and home.exists():  # of this run, or of one that was killed as it ended
         with suppress(OSError), exclusive(home):
-            shutil.rmtree(work, ignore_errors=True)
+            shutil.rmtree(installation.work, ignore_errors=True)
     return home
 
 
@@ -73,24 +74,26 @@ def is_there(part: Part, benchmark: type[Benchmark], home: Path) -> bool:
     return (home / part.folders[0]).is_dir() if part.folders else home.is_dir()
 
 
+@dataclass
 class Installation:
-    """Completes one benchmark's folder; arguments as those of `ensure`."""
+    """Completes one benchmark's folder, `home`; the other arguments are those of `ensure`."""
 
-    def __init__(
-        self,
-        benchmark: type[Benchmark],
-        datapath: Path,
-        home: Path,
-        download: bool,
-        mirror: str | None,
-        limits: Limits,
-    ) -> None:
-        self.benchmark, self.datapath, self.home = benchmark, datapath, home
-        self.download, self.limits = download, limits
-        self.mirror = os.environ.get(MIRROR, "") if mirror is None else mirror
-        self.work = home.with_name(f".{home.name}.download")
-        self.staged = self.work / "staged" / benchmark.folder
-        self.failures: dict[str, str] = {}  # of addresses
+    benchmark: type[Benchmark]
+    datapath: Path
+    home: Path
+    download: bool
+    mirror: str
+    limits: Limits
+    failures: dict[str, UserError] = field(default_factory=dict)  # of addresses
+
+    @property
+    def work(self) -> Path:
+        return self.home.with_name(f".{self.home.name}.download")
+
+    @property
+    def staged(self) -> Path:
+        """What becomes the benchmark's folder."""
+        return self.work / "staged" / self.benchmark.folder
 
     def complete(self, missing: Sequence[Part], needed: Sequence[Part]) -> None:
         """Fetch the missing parts and put them into the benchmark's folder, all at once if that is not there.
@@ -101,9 +104,9 @@ class Installation:
         shutil.rmtree(self.staged, ignore_errors=True)  # of a killed run
         try:
             for part in missing:
-                if any(is_there(part, self.benchmark, place) for place in (self.home, self.staged)):
-                    continue  # came with another
                 try:
+                    if any(is_there(part, self.benchmark, place) for place in (self.home, self.staged)):
+                        continue  # it came with another
                     if part.link_to:
                         self.link(part)
                     elif part.raw and all((self.home / name).is_dir() for name in part.raw):
@@ -126,14 +129,18 @@ class Installation:
         Raises: UserError: it takes none; names the reason of each.
         """
         reasons = []
-        for origin, get in self.candidates(part):
+        for path in saved_by_hand(self.datapath, self.mirror, part):
             try:
-                return use(get())
+                return use(path)
             except UserError as error:
-                if "://" in origin:
-                    print(f"{origin}: {error}", file=sys.stderr)
-                if "://" in origin or not part.split:  # a list saved by hand may be another benchmark's
-                    reasons.append(f"{origin}: {error}")
+                if not part.split:  # a list may be another benchmark's
+                    reasons.append(f"{path}: {error}")
+        for source, url in addresses(part, self.mirror) if self.download else ():
+            try:
+                return use(self.fetched(source, url))
+            except UserError as error:
+                reasons.append(f"{url}: {error}")
+                print(reasons[-1], file=sys.stderr)
         if not self.download:
             reasons.append("downloads are off (--no-download)")
         urls = " or ".join(source.url for source in part.sources)
@@ -142,24 +149,16 @@ class Installation:
             f"{self.datapath} under any name and run again{', or name a list with --list' if part.split else ''}"
         )
 
-    def candidates(self, part: Part) -> Iterator[tuple[str, Callable[[], Path]]]:
-        """Files that may hold a part: where each is from, and a function that fetches it."""
-        for path in saved_by_hand(self.datapath, self.mirror, part):
-            yield str(path), partial(Path, path)
-        if self.download:
-            for source, url in addresses(part, self.mirror):
-                yield url, partial(self.fetched, source, url)
-
     def fetched(self, source: Source, url: str) -> Path:
         """The file of a source; it is fetched once. Raises: UserError: it cannot be had."""
         file = self.work / f"{hashlib.sha256(url.encode()).hexdigest()[:8]}-{source.file_name}"
         if url in self.failures:
-            raise UserError(self.failures[url])
+            raise self.failures[url]
         if not file.exists():
             try:
                 transfer(url, file, source.size, source.sha256, self.limits)
             except UserError as error:
-                self.failures[url] = str(error)
+                self.failures[url] = error
                 raise
         return file
 
@@ -168,11 +167,11 @@ class Installation:
         unpacked = self.work / "unpacked"
         shutil.rmtree(unpacked, ignore_errors=True)  # of a killed run
         try:
-            if is_archive(file):
-                unpack(file, unpacked, part.telltale if part.split else "")
-            else:
+            if part.split and not is_archive(file):
                 unpacked.mkdir()
                 shutil.copyfile(file, unpacked / "list.csv")
+            else:
+                unpack(file, unpacked, part.telltale if part.split else "")
             if part.split:
                 self.place_list(part.split, unpacked)
             else:
@@ -185,17 +184,17 @@ class Installation:
             shutil.rmtree(unpacked, ignore_errors=True)
 
     def place_folders(self, part: Part, unpacked: Path) -> None:
-        """Stage the first unpacked folder that is the benchmark's, or prepare it from the raw set."""
+        """Stage the highest unpacked folder that is the benchmark's, or prepare it from the raw set."""
         lists = [name.format(split=self.benchmark.test_split) for name in self.benchmark.lists]
-        for folder in folders_below(unpacked, DEPTH):
-            if part.folders:
-                fits = all((folder / name).is_dir() for name in part.folders)
-            else:
-                fits = any((folder / name).exists() for name in lists)
-            if fits:
-                return merge(folder, self.staged)
-            if part.raw and all((folder / name).is_dir() for name in part.raw):
-                return self.obtain(AP10K_CROWDS, partial(prepare, folder, self.staged))
+        folders = [unpacked]
+        for _ in range(DEPTH):
+            for folder in folders:
+                inside = [(folder / name).is_dir() for name in part.folders]
+                if all(inside) if inside else any((folder / name).exists() for name in lists):
+                    return merge(folder, self.staged)
+                if part.raw and all((folder / name).is_dir() for name in part.raw):
+                    return self.obtain(AP10K_CROWDS, partial(prepare, folder, self.staged))
+            folders = [inner for folder in folders for inner in layout.folders(folder)]
         wanted = " and ".join(part.folders) or f"a list of test pairs ({', '.join(lists)})"
         raise UserError(f"holds no folder with {wanted}")
 
@@ -229,33 +228,24 @@ def saved_by_hand(datapath: Path, mirror: str, part: Part) -> Iterator[Path]:
     """Files of the data folder, its folders and the mirror, if that is a folder, that hold a part."""
     telltale = re.compile(part.telltale, re.IGNORECASE)
     for place in (datapath, *([Path(mirror)] if mirror and "://" not in mirror else [])):
-        for path in sorted([*place.glob("[!.]*"), *place.glob("[!.]*/[!.]*")]):
-            if path.is_file() and (
-                any(telltale.search(name) for name in member_names(path))
-                if is_archive(path)
-                else telltale.search(path.name)
+        for path in filter(Path.is_file, sorted([*place.glob("[!.]*"), *place.glob("[!.]*/[!.]*")])):
+            if telltale.search(path.name) or (
+                is_archive(path) and any(map(telltale.search, member_names(path)))
             ):
                 yield path
 
 
 def addresses(part: Part, mirror: str) -> list[tuple[Source, str]]:
     """The sources of a part with their addresses, those in the mirror first."""
-    mirrored = [(source, with_mirror((), source.file_name, mirror)) for source in part.sources]
-    return [(source, url) for source, urls in mirrored if "://" in mirror for url in urls] + [
-        (source, source.url) for source in part.sources
+    mirrored = part.sources if "://" in mirror else ()
+    return [
+        *((source, f"{mirror.rstrip('/')}/{source.file_name}") for source in mirrored),
+        *((source, source.url) for source in part.sources),
     ]
 
 
-def folders_below(top: Path, depth: int) -> list[Path]:
-    """A folder and those in it to a depth, the higher ones first."""
-    levels = [[top]]
-    for _ in range(depth):
-        levels.append([inner for folder in levels[-1] for inner in layout.folders(folder)])
-    return [folder for level in levels for folder in level]
-
-
 def merge(source: Path, target: Path) -> None:
-    """Move a folder to its place; what is there already stays."""
+    """Move a file or folder to its place; what is there already stays."""
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         source.rename(target)
@@ -267,56 +257,52 @@ def merge(source: Path, target: Path) -> None:
 def table(benchmark: type[Benchmark], datapath: Path, mirror: str) -> Iterator[tuple[str, ...]]:
     """What is there of a benchmark and what would be fetched: benchmark, part, state, size, check, from where."""
     home = benchmark.folder_in(datapath) or datapath / benchmark.folder
-    parts = parts_of(benchmark)
-    for part in (*parts, *([AP10K_CROWDS] if any(part.raw for part in parts) else [])):
+    for part in parts_of(benchmark):
         start = (benchmark.name, part.title)
-        whole = part if part is not AP10K_CROWDS else parts[0]
-        if is_there(whole, benchmark, home):
+        if is_there(part, benchmark, home):
             yield *start, "there", "", "", str(home)
         elif part.link_to:
             yield *start, "linked", "", "", BENCHMARKS[part.link_to].folder
         elif by_hand := next(saved_by_hand(datapath, mirror, part), None):
             yield *start, "saved by hand", f"{by_hand.stat().st_size / 1e6:.1f} MB", "", str(by_hand)
         else:
-            for number, (source, url) in enumerate(addresses(part, mirror)):
+            wanted = addresses(part, mirror)
+            for source, url in wanted + (addresses(AP10K_CROWDS, mirror) if part.raw else []):
                 size = f"{source.size / 1e6:.1f} MB" if source.size else "unknown"
                 published = benchmark.published.get(part.split)
                 checked = "" if published is None else "its pairs" if published.digest else "number of pairs"
-                state = "or" if number else "to fetch"
-                yield *start, state, size, checked or ("SHA-256" if source.sha256 else "no hash"), url
+                yield *start, "to fetch", size, checked or ("SHA-256" if source.sha256 else "no hash"), url
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m dhpf.data.download",
-        description="Fetch a benchmark into the data folder, unless it is there.",
+        prog="python -m dhpf.data.download", description="Fetch what is missing of benchmarks."
     )
     parser.add_argument("--version", action="version", version=f"DHPF {__version__}")
     parser.add_argument("--benchmark", required=True, choices=("all", *PARTS))
+    parser.add_argument("--datapath", default="../Datasets_DHPF", help="data folder (default %(default)s)")
+    parser.add_argument("--dry-run", action="store_true", help="only show what is there and what is not")
     parser.add_argument(
-        "--datapath", type=Path, default=Path("../Datasets_DHPF"), help="data folder (default %(default)s)"
-    )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="only show what is there and what would be fetched"
-    )
-    parser.add_argument(
-        "--from", dest="mirror", metavar="DIR_OR_URL", help=f"a mirror, asked first (default ${MIRROR})"
+        "--from",
+        dest="mirror",
+        default=os.environ.get(MIRROR, ""),
+        metavar="DIR_OR_URL",
+        help=f"a mirror that is asked first (default ${MIRROR})",
     )
     options = parser.parse_args(arguments)
-    names = PARTS if options.benchmark == "all" else [options.benchmark]
+    benchmarks = [BENCHMARKS[name] for name in PARTS if options.benchmark in ("all", name)]
     if options.dry_run:
-        mirror = os.environ.get(MIRROR, "") if options.mirror is None else options.mirror
-        head = ("benchmark", "part", "state", "size", "checked", "from")
-        rows = [head, *(row for name in names for row in table(BENCHMARKS[name], options.datapath, mirror))]
+        rows = [("benchmark", "part", "state", "size", "checked", "from")]
+        rows += [row for kind in benchmarks for row in table(kind, Path(options.datapath), options.mirror)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows:
-            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+            print("  ".join(map(str.ljust, row, widths)).rstrip())
         return 0
     failed = 0
-    for name in names:
+    for benchmark in benchmarks:
         try:
-            print(ensure(BENCHMARKS[name], options.datapath, mirror=options.mirror))
+            print(ensure(benchmark, options.datapath, mirror=options.mirror))
         except UserError as error:
             failed = 2
             print(f"error: {error}", file=sys.stderr)
