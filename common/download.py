@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from tqdm import tqdm
 
 from dhpf.common.errors import UserError
@@ -193,18 +193,10 @@ def exclusive(target: Path) -> Iterator[None]:
     """Let one process at a time make `target`; once it is there nobody needs the lock file any more."""
     target.parent.mkdir(parents=True, exist_ok=True)
     path = target.with_name(f".{target.name}.lock")
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=2)
-    except Timeout:
-        print(f"waiting for another process that makes {target}", file=sys.stderr)
-        lock.acquire()
-    try:
+    with FileLock(path):
         yield
         if target.exists():
             path.unlink(missing_ok=True)
-    finally:
-        lock.release()
 
 
 @contextmanager

@@ -29,8 +29,6 @@ from dhpf.data.benchmark import Benchmark
 from dhpf.data.prepare_ap10k import prepare
 from dhpf.data.sources import AP10K_CROWDS, PARTS, Part, Source, parts_of
 
-DEPTH = 4  # folders of an archive in which a benchmark's may lie
-
 
 def ensure(
     benchmark: type[Benchmark],
@@ -186,15 +184,12 @@ class Installation:
     def place_folders(self, part: Part, unpacked: Path) -> None:
         """Stage the highest unpacked folder that is the benchmark's, or prepare it from the raw set."""
         lists = [name.format(split=self.benchmark.test_split) for name in self.benchmark.lists]
-        folders = [unpacked]
-        for _ in range(DEPTH):
-            for folder in folders:
-                inside = [(folder / name).is_dir() for name in part.folders]
-                if all(inside) if inside else any((folder / name).exists() for name in lists):
-                    return merge(folder, self.staged)
-                if part.raw and all((folder / name).is_dir() for name in part.raw):
-                    return self.obtain(AP10K_CROWDS, partial(prepare, folder, self.staged))
-            folders = [inner for folder in folders for inner in layout.folders(folder)]
+        for folder in sorted([unpacked, *unpacked.rglob("*/")], key=lambda path: (len(path.parts), path)):
+            inside = [(folder / name).is_dir() for name in part.folders]
+            if all(inside) if inside else any((folder / name).exists() for name in lists):
+                return merge(folder, self.staged)
+            if part.raw and all((folder / name).is_dir() for name in part.raw):
+                return self.obtain(AP10K_CROWDS, partial(prepare, folder, self.staged))
         wanted = " and ".join(part.folders) or f"a list of test pairs ({', '.join(lists)})"
         raise UserError(f"holds no folder with {wanted}")
 

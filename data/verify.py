@@ -67,7 +67,7 @@ class Doubts:
 
 
 def verify(benchmark: type[Benchmark], datapath: str | Path, **own: Any) -> Report:
-    """Opens every split, of one's own data the file, decodes every image once and reads every pair's annotation.
+    """Opens every split, of one's own data the file or the three, decodes every image once, reads every annotation.
 
     Raises:
         UserError: the benchmark's folder is not there at all.
@@ -75,7 +75,8 @@ def verify(benchmark: type[Benchmark], datapath: str | Path, **own: Any) -> Repo
     benchmark.require_folder(Path(datapath))
     report = Report()
     broken: set[str] = set()
-    for split in benchmark.splits if benchmark.lists else [benchmark.test_split]:
+    three = str(datapath).count(",") == 2 and not Path(datapath).is_file()
+    for split in benchmark.splits if benchmark.lists else ("trn", "val", "test") if three else ["whole"]:
         try:
             dataset = benchmark(datapath, split, **own)
         except UserError as error:
@@ -99,18 +100,18 @@ def verify_pair(dataset: Benchmark, i: int, images: set[str], broken: set[str], 
     """What is wrong with pair i.  An image that many pairs share is reported once, with the first."""
     problems = []
     pair = dataset.pairs[i]
-    keys = {pair.src_key, pair.trg_key}
-    for key in sorted(keys - images):
-        images.add(key)
+    paths = {str(dataset.root / key): key for key in (pair.src_key, pair.trg_key)}
+    for path in sorted(paths.keys() - images):
+        images.add(path)
         try:
-            dataset.image(key)
+            dataset.image(paths[path])
         except UserError as error:
-            broken.add(key)
+            broken.add(path)
             problems.append(f"{dataset.where(i)}: {error}")
     try:
         with error_context(dataset.where(i)):
             pair = dataset.complete(pair)
-            if not keys & broken:  # else there is no size, so no frame
+            if not paths.keys() & broken:  # else there is no size, so no frame
                 doubt(dataset, i, pair, doubts)
                 sample = dataset.in_frame(i, pair)
                 if sample["n_pts"] and not sample["pckthres"]:

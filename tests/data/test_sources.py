@@ -328,6 +328,25 @@ def test_dry_run_of_all_shows_each_part_and_its_sources(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["PF-WILLOW"]
 
 
+@pytest.mark.parametrize("form", ["coco", "table"])
+def test_verify_reads_all_three_files_of_own_data(tmp_path, capsys, form):
+    paths = []
+    for split in ("trn", "val", "test"):
+        (tmp_path / split).mkdir()
+        paths.append(
+            tiny_own.make_coco(tmp_path / split) if form == "coco" else tiny_own.make_table(tmp_path / split)
+        )
+    command = ["--benchmark", form, "--datapath", ",".join(map(str, paths))]
+    assert verify.main(command) == 0
+    broken = tmp_path / "trn" / "images" / "cat_1.jpg"
+    broken.write_bytes(b"")
+    assert verify.main(command) == 1
+    assert str(broken) in capsys.readouterr().out
+    paths[0].write_text("[")
+    assert verify.main(command) == 1
+    assert str(paths[0]) in capsys.readouterr().out
+
+
 # ---- SPair-U ---------------------------------------------------------------------------------------------
 
 
