@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 from tqdm import tqdm
@@ -70,11 +71,11 @@ def fetch(
     urls, destination = [urls] if isinstance(urls, str) else urls, Path(destination)
     mirror = os.environ.get(MIRROR)
     work = destination.with_name(f".{destination.name}.download")
-    reasons = []
+    reasons: list[str] = []
     with storage_errors(destination), exclusive(destination):
         if not sha256:
             shutil.rmtree(work, ignore_errors=True)
-        for url in [*([f"{mirror}/{destination.name}"] if mirror else []), *urls]:
+        for url in [*([f"{mirror.rstrip('/')}/{destination.name}"] if mirror else []), *urls]:
             if destination.exists():
                 break
             complete = work / f"{len(reasons)}-{destination.name}"
@@ -156,7 +157,8 @@ def _attempt(url: str, target: Path, limits: Limits) -> tuple[str, bool]:
         bar.update(done - bar.n)
 
     timeout = (limits.connect, limits.silence)
-    options = {"resume": True, "quiet": True, "use_cookies": False}  # those are written to the home folder
+    # Cookies would be written to the home folder.
+    options: dict[str, Any] = {"resume": True, "quiet": True, "use_cookies": False}
     timer.start()
     try:
         with bar:

@@ -288,7 +288,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     benchmarks = [BENCHMARKS[name] for name in PARTS if options.benchmark in ("all", name)]
     if options.dry_run:
-        rows = [("benchmark", "part", "state", "size", "checked", "from")]
+        rows: list[tuple[str, ...]] = [("benchmark", "part", "state", "size", "checked", "from")]
         rows += [row for kind in benchmarks for row in table(kind, Path(options.datapath), options.mirror)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows:

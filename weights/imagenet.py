@@ -24,36 +24,25 @@ def pretrained(backbone: str) -> State:
 
     Raises: UserError: they cannot be had; says which file to save where, or which to remove.
     """
-    if backbone not in FILES:
-        return BACKBONES[backbone].pretrained()
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    errors = []
-    for path in (folder / name for name in FILES[backbone]):
-        if path.is_file():
-            try:
-                return resnet_weights(path, backbone)
-            except UserError as error:
-                errors.append(error)
-    if errors:
-        raise errors[0]
-    name = FILES[backbone][0]
-    try:
-        path = fetch(URL + name, folder / name, sha256=name.rpartition("-")[2].removesuffix(".pth"))
-    except UserError as error:
-        raise UserError(
-            f"the ImageNet weights of {backbone}: {error}, or give it as --backbone-weights FILE"
-        ) from error
-    return resnet_weights(path, backbone)
-
-
-def resnet_weights(path: Path, backbone: str) -> State:
-    """The weights in a file of torch's cache. Raises: UserError: it does not hold them."""
     cls = BACKBONES[backbone]
-    try:
-        state = read_tensors(path)
-        with torch.device("meta"):
-            fitting(cls.network(cls), state)  # type: ignore[arg-type]
-    except UserError as error:
-        reason = f"{path}: the file {error}" if isinstance(error, MisfitError) else error
-        raise UserError(f"{reason}; once it is removed the weights of {backbone} are fetched anew") from error
-    return state
+    if backbone not in FILES:
+        return cls.pretrained()
+    folder, new = Path(torch.hub.get_dir()) / "checkpoints", FILES[backbone][0]
+    if not any((folder / name).is_file() for name in FILES[backbone]):
+        try:
+            fetch(URL + new, folder / new, sha256=new.rpartition("-")[2].removesuffix(".pth"))
+        except UserError as error:
+            way_out = "or give it as --backbone-weights FILE"
+            raise UserError(f"the ImageNet weights of {backbone}: {error}, {way_out}") from error
+    problems = []
+    for path in (folder / name for name in FILES[backbone] if (folder / name).is_file()):
+        try:
+            state = read_tensors(path)
+            with torch.device("meta"):
+                fitting(cls.network(cls), state)  # type: ignore[arg-type]
+            return state
+        except MisfitError as error:
+            problems.append(f"{path}: the file {error}")
+        except UserError as error:
+            problems.append(str(error))
+    raise UserError(f"{'; '.join(problems)}; once it is removed the weights of {backbone} are fetched anew")
