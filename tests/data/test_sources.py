@@ -25,7 +25,8 @@ from tests.helpers import tiny, tiny_own
 from tests.helpers.archive_server import ArchiveServer, Page, archive_server
 from tests.helpers.archives import zip_of
 
-QUICK = Limits(connect=1, silence=0.3, chunk=0.6, pause=0.01)
+PATIENT = Limits(pause=0.01)
+QUICK = Limits(connect=2, silence=1, chunk=2, pause=0.01)
 LITTER = {"__MACOSX/._x": b"x", "__MACOSX/top/JPEGImages/._1.jpg": b"x", ".DS_Store": b"x"}
 
 
@@ -163,21 +164,21 @@ MAKERS = {
 @pytest.mark.parametrize("name", MAKERS)
 def test_a_benchmark_comes_from_its_makers_archives_once(server, archives, tmp_path, name):
     serve(server, archives)
-    home = ensure(BENCHMARKS[name], tmp_path, limits=QUICK)
+    home = ensure(BENCHMARKS[name], tmp_path, limits=PATIENT)
     assert [request.path[1:] for request in server.requests] == MAKERS[name]
     folders = {BENCHMARKS[name].folder, *(["SPair-71k"] if name == "spairu" else [])}
     assert {path.name for path in tmp_path.iterdir()} == folders
     assert not [path for path in home.rglob("*") if path.name.startswith((".", "__"))]
     for split in BENCHMARKS[name].splits if name in ("pfpascal", "pfwillow") else ["test"]:
         opens(name, tmp_path, split)
-    ensure(BENCHMARKS[name], tmp_path, limits=QUICK)
+    ensure(BENCHMARKS[name], tmp_path, limits=PATIENT)
     assert len(server.requests) == len(MAKERS[name])
 
 
 @pytest.mark.parametrize("name", ["pfpascal", "pfwillow", "spairu", "ap10k"])
 def test_what_was_fetched_passes_verify(server, archives, tmp_path, name, capsys):
     serve(server, archives)
-    ensure(BENCHMARKS[name], tmp_path, limits=QUICK)
+    ensure(BENCHMARKS[name], tmp_path, limits=PATIENT)
     if name == "ap10k":  # so few images are all for tests
         for split in AP10K.splits:
             (tmp_path / "ap-10k" / "PairAnnotation" / split).mkdir(exist_ok=True)
@@ -219,12 +220,12 @@ def test_a_list_with_other_pairs_than_the_published_ones_is_refused_for_the_next
     serve(server, archives, "pf-pascal_image_pairs.zip", "PF-PASCAL.tar.gz")
     server.pages["/test_pairs_pf_pascal.csv"] = Page(archives["val_pairs_pf_pascal.csv"])
     with pytest.raises(UserError) as caught:
-        ensure(BENCHMARKS["pfpascal"], tmp_path, split="test", limits=QUICK)
+        ensure(BENCHMARKS["pfpascal"], tmp_path, split="test", limits=PATIENT)
     for said in ("image_pairs.zip: answered HTTP 404", "test_pairs_pf_pascal.csv: ", "val list", "--list"):
         assert said in str(caught.value)
     assert not (tmp_path / "PF-PASCAL").exists()
     server.pages["/PF-PASCAL.tar.gz"] = Page(archives["PF-PASCAL.tar.gz"])
-    ensure(BENCHMARKS["pfpascal"], tmp_path, split="test", limits=QUICK)
+    ensure(BENCHMARKS["pfpascal"], tmp_path, split="test", limits=PATIENT)
     data = open_benchmark("pfpascal", tmp_path, "test", img_side=64)
     assert data.is_published
     fetched = [request.path for request in server.requests]
@@ -250,7 +251,7 @@ BROKEN = {
     "captive portal": Page(b"<!DOCTYPE html><title>Sign in</title>"),
     "not found": Page(b"", status=404),
     "cut off": Page(b"", cuts=[1000, 0, 0]),
-    "silent": Page(b"x" * 99, hang=2),
+    "silent": Page(b"x" * 99, hang=9),
     "trickle": Page(bytes(9999), piece=1, pause=0.1),
     "another file": Page(zip_of({"other/readme.txt": b"x"})),
 }
@@ -287,7 +288,7 @@ def test_a_wrong_hash_or_size_is_refused_and_a_redirect_followed(server, archive
     ]
     [part] = sources.PARTS["spair"]
     monkeypatch.setitem(sources.PARTS, "spair", (replace(part, sources=tuple(hashed)),))
-    opens("spair", ensure(BENCHMARKS["spair"], tmp_path, limits=QUICK))
+    opens("spair", ensure(BENCHMARKS["spair"], tmp_path, limits=PATIENT))
     assert [request.path for request in server.requests] == ["/a", "/b", "/c"]
 
 
@@ -404,6 +405,13 @@ def test_a_folder_is_never_taken_for_another_benchmarks(alone, request):
     assert BENCHMARKS[own].folder_in(renamed) == renamed
 
 
+def test_beside_another_benchmark_the_missing_one_is_fetched(server, archives, tmp_path):
+    tiny.make_pfpascal(tmp_path)
+    serve(server, archives)
+    opens("spair", tmp_path, download=True)
+    assert [request.path for request in server.requests] == ["/SPair-71k.tar.gz"]
+
+
 def test_spair_and_spairu_are_told_by_their_names(tmp_path):
     tiny_own.make_spairu(tmp_path)
     assert BENCHMARKS["spair"].folder_in(tmp_path) == tmp_path / "SPair-71k"
@@ -417,7 +425,7 @@ def test_spair_and_spairu_are_told_by_their_names(tmp_path):
 
 def test_ap10k_is_prepared_by_the_fields_rules(server, archives, tmp_path):
     serve(server, archives)
-    home = ensure(AP10K, tmp_path, limits=QUICK)
+    home = ensure(AP10K, tmp_path, limits=PATIENT)
     pairs = {
         folder.name: sorted(path.name for path in folder.iterdir())
         for folder in home.glob("PairAnnotation/*")
@@ -451,7 +459,7 @@ def test_a_raw_set_without_an_image_is_named_and_leaves_nothing(server, archives
         files = {name: zipped.read(name) for name in zipped.namelist() if "1002.jpg" not in name}
     server.pages = {"/ap-10k.zip": Page(zip_of(files)), "/ap-10k_is_crowd.txt": Page(b"1\n")}
     with pytest.raises(UserError, match=r"000000001002\.jpg is missing"):
-        ensure(AP10K, tmp_path, limits=QUICK)
+        ensure(AP10K, tmp_path, limits=PATIENT)
     assert not (tmp_path / "ap-10k").exists()
 
 

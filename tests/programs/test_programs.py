@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import safetensors.torch
@@ -189,7 +190,7 @@ def test_a_checkpoint_of_another_backbone_is_refused_naming_both(data: Path, tmp
 def test_offline_a_resnet_says_what_to_fetch_and_where_to_put_it(
     data: Path, tmp_path: Path, program: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dhpf.common.download._attempt", lambda *_: "no network")
+    monkeypatch.setattr("dhpf.common.download._download", Mock(side_effect=UserError("no network")))
     message = refused(tmp_path, f"{program} {on(data)} --backbone resnet101")
     assert "https://download.pytorch.org/models/resnet101-63fe2227.pth" in message
     assert "--backbone-weights" in message
