@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from dhpf.model.options import DEFAULT_BACKBONE
+from dhpf.weights import DEFAULT_BACKBONE
 
 dependencies = [
     "torch",

@@ -1,6 +1,10 @@
-"""Measure what a table of the paper shows, beside the published values; see docs/tables.md."""
+"""Measure the tables of the paper; see `python reproduce.py --help` and docs/tables.md."""
 
-from dhpf.commands import reproduce
+import sys
+from pathlib import Path
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))  # PYTHONSAFEPATH leaves it out
+    from dhpf.commands import reproduce
+
     reproduce()

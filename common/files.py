@@ -11,7 +11,6 @@ from typing import Any
 from dhpf.common.errors import UserError
 
 MIB = 1024 * 1024
-PREDICTIONS = "predictions.csv.gz"  # of a run folder
 
 
 def replace_file(path: Path, content: bytes) -> None:

@@ -3,10 +3,8 @@
 import os
 import signal
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from functools import cache
+from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -15,8 +13,11 @@ from accelerate.utils import gather_object, reduce
 from torch import Tensor, nn
 
 from dhpf.common.errors import UserError
+from dhpf.common.program import LAUNCHER
 
-PATIENCE = 10.0  # seconds without a word
+RENDEZVOUS_TIMEOUT = timedelta(
+    minutes=30
+)  # also of each exchange between processes: one may download a benchmark
 
 
 def choose_device(name: str, compiled: bool = False) -> torch.device:
@@ -39,56 +40,33 @@ def choose_device(name: str, compiled: bool = False) -> torch.device:
         raise UserError(f"--device {name}: the GPUs are 0 to {torch.cuda.device_count() - 1}")
     if compiled and device.type != "cuda":
         raise UserError(f"--compile: it pays on a CUDA GPU alone, and the device is {device}: leave it out")
-    if device.type == "mps":
-        say_what_mps_lacks()
     # TF32 rounds to ten bits, enough to flip gates.
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     return device
 
 
-@cache
-def say_what_mps_lacks() -> None:
-    """Says once what becomes of it; PyTorch reads the variable when it is imported, and `dhpf` sets it before."""
-    falls = os.environ.get("PYTORCH_ENABLE_MPS_FALLBACK") == "1"
-    words = "is computed on the CPU" if falls else "is an error: import dhpf before torch"
-    print(f"mps: what PyTorch's MPS lacks {words}", file=sys.stderr)
-
-
-def start(device: str, compiled: bool = False) -> tuple[PartialState, torch.device]:
+def start_processes(device: str, compiled: bool = False) -> tuple[PartialState, torch.device]:
     """The state of the processes, and the device of this one: the named one, or each process its own GPU.
 
-    Raises: UserError: see `choose_device`.
+    Raises: UserError: as `choose_device`; the processes of the launcher do not come together.
     """
     chosen = choose_device(device, compiled)
-    with waiting():
-        state = PartialState(cpu=chosen.type == "cpu")
-    return state, chosen if state.num_processes == 1 else state.device
-
-
-@contextmanager
-def waiting() -> Iterator[None]:
-    """Says every few seconds which processes of a launcher are waited for; a signal kills meanwhile."""
-    names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-    if not {*names} <= os.environ.keys():
-        yield
-        return
-    rank, count, host, port = (os.environ[name] for name in names)
-    done = threading.Event()
-
-    def tell() -> None:
-        while not done.wait(PATIENCE):
-            words = f"process {rank} of 0 to {int(count) - 1} waits for the others at {host}:{port}"
-            print(words, file=sys.stderr, flush=True)
-
-    threading.Thread(target=tell, daemon=True).start()
-    # Torch waits in C, where Python's handlers are not called.
+    # Torch waits in C, where Python's handlers of signals are not called.
     before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        state = PartialState(cpu=chosen.type == "cpu", timeout=RENDEZVOUS_TIMEOUT)
+    except (RuntimeError, ValueError) as error:
+        if "RANK" not in os.environ:
+            raise
+        variables = ", ".join(f"{name}={os.environ.get(name, '')}" for name in LAUNCHER)
+        raise UserError(
+            f"the processes that {variables} describe did not come together ({str(error).splitlines()[0]}): start them "
+            "with torchrun, or unset these for one process"
+        ) from error
     finally:
-        done.set()
         for number, handler in before.items():
             signal.signal(number, handler)
+    return state, chosen if state.num_processes == 1 else state.device
 
 
 def synchronise(module: nn.Module, share: float) -> None:

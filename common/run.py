@@ -1,4 +1,4 @@
-"""A run folder: options, text log, figures per epoch as CSV, TensorBoard events."""
+"""A run folder: the names of its files, its lock, log, tables and TensorBoard events; progress; versions."""
 
 import csv
 import json
@@ -6,202 +6,207 @@ import math
 import os
 import platform
 import shutil
-import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
-from io import BytesIO, StringIO
-from itertools import chain, count
+from itertools import count
 from pathlib import Path
-from typing import Any
-
-from filelock import FileLock, Timeout
-from PIL.Image import Image
-from tensorboardX.proto.event_pb2 import Event
-from tensorboardX.proto.summary_pb2 import Summary
-from tensorboardX.record_writer import masked_crc32c
-from tensorboardX.summary import hparams
-from tqdm import tqdm
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 from dhpf.common import __version__
-from dhpf.common.errors import UserError, refusal
-from dhpf.common.program import Stopped
+from dhpf.common.errors import UserError
+from dhpf.common.files import replace_file
+from dhpf.common.program import Stopped, echo
 
-OPTIONS, LOG, HISTORY, EVENTS = "options.json", "log.txt", "history.csv", "events.out.tfevents"
-LOCK = ".lock"
-MINUTE = 60.0  # seconds between lines of progress
-RESOURCES = "time_and_memory.csv"
-GROWING = (LOG, HISTORY, EVENTS, RESOURCES)
+if TYPE_CHECKING:  # imported where they are needed: `--help` needs only the names of files
+    from filelock import FileLock
+    from PIL.Image import Image
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.summary_pb2 import Summary
+
+# The files of a run folder.
+OPTIONS, LOG, LOCK = "options.json", "log.txt", ".lock"
+EVENTS = "events.out.tfevents"  # how the names of TensorBoard's files begin
+# Of a training: figures of each epoch; its time and memory, which differ from machine to machine.
+HISTORY, RESOURCES = "history.csv", "time_and_memory.csv"
+STATES = STATE, NOT_FINITE = "state.pt", "not_finite.pt"
+BEST_MODEL, BEST_MODEL_SAFETENSORS = "best_model.pt", "best_model.safetensors"
+TRAINING_IMAGES = "training_images.txt"  # hashes of the images that were trained on
+RESULTS, PREDICTIONS = "results.json", "predictions.csv.gz"  # of a test
+SEARCH_STATE, LAYERS = "search.json", "layers.json"  # of a search
+REPORT, PICTURES, EXPLORERS = "report.html", "pictures", "explorer"
+
+FLUSH_SECONDS = 30.0  # between writes of TensorBoard's events to the disk
+PROGRESS_SECONDS = 60.0  # between lines of progress
 
 
 class Run:
-    """The files of a run that grow. Only one process has it; `None` stands in the others.
+    """A run folder in the process that writes it. Other processes are refused it until `close`, or until this one ends.
 
-    All of them are append-only and complete after every call, so that the state of a run need only know their
-    sizes: `rewind` cuts off what was written after a state was saved, and the resumed run goes on without gaps
-    or doubles.  (tensorboardX's own writer starts a file per run and writes in a thread, later.)
+    The log, the tables and TensorBoard's files only grow. The state of a run therefore holds no more of them than their
+    `sizes`: `rewind` cuts off what was written after the state was saved.
 
-    The folder belongs to this process until `close`, or until it ends, however it does.  Every method raises a
-    UserError where a file cannot be written; the first, where another process has the folder.
+    As a context it writes into the log what stops the run, and closes it. Every method raises a UserError where a file
+    cannot be written.
     """
 
     def __init__(self, folder: Path, quiet: bool = False) -> None:
-        """Args: quiet: the console gets none of the log."""
+        """Open a folder that is there.
+
+        Args: quiet: the console gets none of the log.
+        Raises: UserError: another process has it.
+        """
         self.folder = folder
         self.quiet = quiet
-        self._lock = hold(folder)
-
-    def close(self) -> None:
-        self._lock.release()
+        self._lock = lock_folder(folder)
+        self._events: EventsWriter | None = None
+        self._flushed = time.monotonic()
 
     @classmethod
     def create(
         cls, folder: Path, options: Mapping[str, Any], *, numbered: bool = False, quiet: bool = False
     ) -> "Run":
-        """A new run folder.
+        """Make a run folder.
 
         Args: numbered: a number is added to its name where there is such a folder.
-
-        Raises:
-            UserError: it exists already, or cannot be made.
+        Raises: UserError: it exists already. OSError: it cannot be made.
         """
-        others = (folder.with_name(f"{folder.name}-{number}") for number in count(2))
-        for place in chain([folder], others if numbered else ()):
+        names = (f"{folder.name}-{number}" if number > 1 else folder.name for number in count(1))
+        for name in names if numbered else [folder.name]:
             try:
-                place.mkdir(parents=True)
-                break
+                folder.with_name(name).mkdir(parents=True)
             except FileExistsError:
                 continue
-            except OSError as error:
-                raise UserError(f"{place}: the run folder cannot be made ({error.strerror})") from error
+            break
         else:
             raise UserError(
                 f"{folder}: the run folder exists already, choose another --logpath or go on with --resume {folder}"
             )
-        run = cls(place, quiet)
+        folder = folder.with_name(name)
+        run = cls(folder, quiet)
         try:
-            run._append(OPTIONS, json.dumps(dict(options), indent=2, default=str) + "\n")
+            replace_file(folder / OPTIONS, (json.dumps(dict(options), indent=2, default=str) + "\n").encode())
         except UserError:
             run.close()
-            shutil.rmtree(place, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
             raise
         return run
 
-    def log(self, text: str) -> None:
-        """A line for the console and the log."""
-        if not self.quiet:
-            with suppress(OSError):  # the console may be gone, or redirected to a full disk
-                print(text, flush=True)
-        self.note(text)
+    def __enter__(self) -> "Run":
+        return self
 
-    @contextmanager
-    def ending(self) -> Iterator[None]:
-        """Within, what stops the run gets into its log; afterwards the folder is free."""
-        try:
-            yield
-        except Stopped as stop:
-            self.log(f"stopped by {stop.number.name}: continue with --resume {self.folder}")
-            raise
-        except Exception as error:
-            if words := str(error) if isinstance(error, UserError) else refusal(error):
-                with suppress(UserError):  # the disk may be what is full
-                    self.note(f"stopped: {words}")
-            raise
-        finally:
-            self.close()
-
-    def note(self, text: str) -> None:
-        """A line for the log alone."""
-        self._append(LOG, text + "\n")
-
-    def record(self, epoch: int, figures: Mapping[str, float]) -> None:
-        """The figures of an epoch (counted from 1), as a line of the CSV and as TensorBoard scalars."""
-        self._line(HISTORY, epoch, figures)
-        self.show(epoch, figures)
-
-    def record_resources(self, epoch: int, used: Mapping[str, float]) -> None:
-        """The time and memory of an epoch: apart from its figures, since they differ from machine to machine."""
-        self._line(RESOURCES, epoch, {name: round(value, 3) for name, value in used.items()})
-
-    def _line(self, name: str, epoch: int, figures: Mapping[str, float]) -> None:
-        """A line of a CSV, with the columns that its first line names: a run of an earlier version has fewer."""
-        lines, columns = StringIO(), [*figures]
-        rows = csv.writer(lines, lineterminator="\n")
-        if (self.folder / name).exists():
-            with _writing(self.folder / name), (self.folder / name).open(newline="") as file:
-                columns = next(csv.reader(file), ["epoch"])[1:]
-        else:
-            rows.writerow(["epoch", *columns])
-        rows.writerow([epoch, *(figures.get(column, "") for column in columns)])
-        self._append(name, lines.getvalue())
-
-    def show(
-        self, step: int, figures: Mapping[str, float], images: Mapping[str, Image] | None = None
+    def __exit__(
+        self, _: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """TensorBoard scalars, but those that are not finite, and images."""
-        values = [Summary.Value(tag=k, simple_value=v) for k, v in figures.items() if math.isfinite(v)]
-        for name, picture in (images or {}).items():
-            content = BytesIO()
-            picture.save(content, "png")
-            width, height = picture.size
-            shown = {"width": width, "height": height, "colorspace": 3}
-            values.append(
-                Summary.Value(tag=name, image=Summary.Image(encoded_image_string=content.getvalue(), **shown))
-            )
-        self._event(Summary(value=values), step)
+        with suppress(UserError):  # the disk may be full
+            if isinstance(error, Stopped):
+                self.log(f"stopped by {error.number.name}: continue with --resume {self.folder}")
+            elif isinstance(error, Exception):
+                kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+                self.log_to_file(f"stopped: {kind}{error}")
+        self.close()
 
-    def conclude(self, options: Mapping[str, Any], figures: Mapping[str, float]) -> None:
-        """The final figures beside the options, as TensorBoard's hyper-parameters."""
-        figures = {k: v for k, v in figures.items() if math.isfinite(v)}
-        known = {
-            k: v if isinstance(v, bool | int | float) else str(v) for k, v in options.items() if v is not None
-        }
-        for summary in hparams(known, figures):
-            self._event(summary)
-        self.show(0, figures)
+    def close(self) -> None:
+        if self._events:
+            with suppress(OSError):
+                self._events.close()
+        self._lock.release()
 
-    def _event(self, summary: Summary, step: int = 0) -> None:
-        events = [Event(wall_time=time.time(), step=step, summary=summary)]
-        if not (self.folder / EVENTS).exists():
-            events.insert(0, Event(wall_time=time.time(), file_version="brain.Event:2"))
-        self._append(EVENTS, b"".join(_framed(event.SerializeToString()) for event in events))
+    def log(self, text: str) -> None:
+        """Write a line to the console and to the log."""
+        if not self.quiet:
+            echo(text)
+        self.log_to_file(text)
 
-    def _append(self, name: str, content: str | bytes) -> None:
-        with _writing(self.folder / name), (self.folder / name).open("ab") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+    def log_to_file(self, text: str) -> None:
+        with _write_errors(self.folder / LOG), (self.folder / LOG).open("ab") as file:
+            file.write(f"{text}\n".encode(errors="backslashreplace"))
+
+    def record(self, epoch: int, figures: Mapping[str, float], table: str = HISTORY) -> None:
+        """Add a row to a table, with the columns of its first line: a run of an earlier version may have fewer."""
+        path = self.folder / table
+        with _write_errors(path), path.open("a+", newline="") as file:
+            file.seek(0)
+            columns = next(csv.reader(file), None)
+            rows = csv.DictWriter(file, columns or ["epoch", *figures], "", "ignore", lineterminator="\n")
+            if not columns:
+                rows.writeheader()
+            rows.writerow({"epoch": epoch, **figures})
+
+    def add_events(
+        self,
+        step: int,
+        scalars: Mapping[str, float],
+        images: Mapping[str, "Image"] | None = None,
+        summaries: "Iterable[Summary]" = (),
+    ) -> None:
+        """Add scalars that are finite, images and other summaries to TensorBoard's events."""
+        # EventsWriter writes at once. SummaryWriter leaves it to a thread: a killed run loses what its state counts on,
+        # and where the disk is full that thread ends, and the program waits for it without end.
+        import numpy as np
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import image, scalar
+
+        summaries = [*summaries, *(scalar(k, v) for k, v in scalars.items() if math.isfinite(v))]
+        summaries += [image(name, np.asarray(v), dataformats="HWC") for name, v in (images or {}).items()]
+        with _write_errors(self.folder / EVENTS):
+            if not self._events:
+                number = len(list(self.folder.glob(f"{EVENTS}*")))  # names tell seconds alone apart
+                self._events = EventsWriter(str(self.folder / EVENTS.partition(".")[0]), f".{number}")
+            for summary in summaries:
+                self._events.write_event(Event(wall_time=time.time(), step=step, summary=summary))
+            if time.monotonic() - self._flushed > FLUSH_SECONDS:
+                self._events.flush()
+                self._flushed = time.monotonic()
+
+    def add_hyperparameters(self, options: Mapping[str, Any], figures: Mapping[str, float]) -> None:
+        """Add the options and the final figures to TensorBoard's table of hyper-parameters."""
+        from tensorboardX.summary import hparams
+
+        figures = {name: value for name, value in figures.items() if math.isfinite(value)}
+        values = {k: v if isinstance(v, int | float) else str(v) for k, v in options.items() if v is not None}
+        self.add_events(0, figures, summaries=hparams(values, figures))
 
     def sizes(self) -> dict[str, int]:
-        """Sizes of the growing files."""
-        paths = (self.folder / name for name in GROWING)
-        return {path.name: path.stat().st_size for path in paths if path.exists()}
+        """Sizes in bytes of the files that grow, which are on the disk then."""
+        if self._events:
+            with _write_errors(self.folder / EVENTS):
+                self._events.flush()
+        return {path.name: path.stat().st_size for path in self._growing()}
 
     def rewind(self, sizes: Mapping[str, int]) -> None:
-        """Make the run what it was when its growing files had these sizes."""
-        for path in (self.folder / name for name in GROWING):
-            with _writing(path):
-                if path.name not in sizes:
-                    path.unlink(missing_ok=True)
-                elif path.stat().st_size > sizes[path.name]:
-                    os.truncate(path, sizes[path.name])
+        """Cut the files that grow back to these sizes. Those that are not named are removed."""
+        for path in self._growing():
+            if path.name not in sizes:
+                path.unlink()
+            elif path.stat().st_size > sizes[path.name]:
+                os.truncate(path, sizes[path.name])
+
+    def _growing(self) -> list[Path]:
+        names = (LOG, HISTORY, RESOURCES)
+        return [p for p in self.folder.iterdir() if p.name in names or p.name.startswith(EVENTS)]
 
 
 def replace_run(folder: Path) -> None:
-    """Removes a run folder, if there is one. Raises: UserError: it is another's, or no run folder."""
+    """Remove a run folder, if there is one. Raises: UserError: another process has it, or it is no run folder."""
     if not folder.exists():
         return
     if not (folder / OPTIONS).is_file():
         raise UserError(f"--overwrite: {folder} is not the folder of a run, choose another --logpath")
-    lock = hold(folder)
-    with _writing(folder):
-        shutil.rmtree(folder)
+    lock = lock_folder(folder)
+    shutil.rmtree(folder)
     lock.release()
 
 
-def hold(folder: Path) -> FileLock:
-    """The lock of a folder, which ends with its process. Raises: UserError: another process has it."""
+def lock_folder(folder: Path) -> "FileLock":
+    """Lock a folder until `release`, or until this process ends. Raises: UserError: another process has it."""
+    from filelock import FileLock, Timeout
+
     lock = FileLock(folder / LOCK)
     try:
         lock.acquire(blocking=False)
@@ -210,60 +215,55 @@ def hold(folder: Path) -> FileLock:
             f"{folder}: another process is writing in this folder, wait until it ends or choose another"
         ) from None
     except (OSError, NotImplementedError):
-        pass  # a file system without locks; or a folder that cannot be written, which is told when that is tried
+        pass  # a file system without locks; or a folder that cannot be written, which its first file tells
     return lock
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def _write_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise UserError(f"{path}: the file cannot be written ({error.strerror})") from error
 
 
-def _framed(data: bytes) -> bytes:
-    """A record of a TensorBoard file: length, data, and a checksum of each."""
-    length = struct.pack("<Q", len(data))
-    sums = (struct.pack("<I", masked_crc32c(part)) for part in (length, data))
-    return length + next(sums) + data + next(sums)
-
-
 @contextmanager
 def progress(description: str, total: int, visible: bool = True) -> Iterator[Callable[..., None]]:
-    """Progress over `total` pairs, with pairs a second and the time left: a bar on a terminal, else a line a minute.
+    """Show progress over `total` pairs, pairs a second and the time left: a bar on a terminal, else a line a minute.
 
-    The context is a function of the number of pairs done since its last call and of figures to show.
+    Yields: a function of the number of pairs done since its last call, and of figures to show.
     """
     if visible and sys.stderr.isatty():
+        from tqdm import tqdm
+
         with tqdm(total=total, desc=description, unit="pair", dynamic_ncols=True, leave=False) as bar:
 
-            def advance(pairs: int, **figures: float) -> None:
+            def update_bar(pairs: int, **figures: float) -> None:
                 bar.set_postfix({k: f"{v:.3g}" for k, v in figures.items()}, refresh=False)
                 bar.update(pairs)
 
-            yield advance
+            yield update_bar
         return
-    start, done, shown = time.monotonic(), 0, 0.0
+    start, done, printed = time.monotonic(), 0, 0.0
 
-    def report(pairs: int, **figures: float) -> None:
-        nonlocal done, shown
+    def print_line(pairs: int, **figures: float) -> None:
+        nonlocal done, printed
         done += pairs
         seconds = time.monotonic() - start
-        if visible and seconds - shown >= MINUTE:
-            shown = seconds
+        if visible and seconds - printed >= PROGRESS_SECONDS:
+            printed = seconds
             values = "".join(f", {k} {v:.3g}" for k, v in figures.items())
             left = seconds / max(done, 1) * (total - done)
             speed = f"{done / seconds:.1f} pairs/s, {left:.0f} s left"
-            print(f"{description}: {done}/{total} pairs{values}, {speed}", flush=True)
+            echo(f"{description}: {done}/{total} pairs{values}, {speed}")
 
-    yield report
+    yield print_line
 
 
 @cache
 def versions() -> dict[str, str | None]:
-    """What computed the figures: Python, torch, this program and its git commit (None outside a clone)."""
-    import torch  # not needed to say which options there are
+    """Versions of Python, torch and this program, and its git commit (None outside a clone)."""
+    import torch
 
     root = Path(__file__).parents[1]
     git = ["git", "--no-optional-locks", "--git-dir=.git", "describe", "--always", "--dirty", "--exclude=*"]

@@ -14,6 +14,8 @@ from dhpf.common.registry import Registry
 if TYPE_CHECKING:
     from dhpf.data.benchmark import Benchmark
 
+MAX_PIXELS = 200_000_000  # of an image that is decoded: as many as the largest photographs of a telephone
+
 BENCHMARKS: "Registry[type[Benchmark]]" = Registry(
     "benchmark",
     {
@@ -54,17 +56,18 @@ def open_benchmark(
         parts_of,
     )  # not above: heavy, and `python -m` runs the next after this package
 
-    if parts_of(benchmark) and (benchmark.folder_in(datapath) or not benchmark.folder_deeper(datapath)):
+    if parts_of(benchmark) and (
+        benchmark.find_folder(datapath) or not benchmark.find_datapath_below(datapath)
+    ):
         from dhpf.data.download import ensure
 
         ensure(benchmark, datapath, download, "" if restrictions.get("pair_list") else split)
-    own = checked(benchmark, own)
+    check_options(benchmark, own)
     return benchmark(datapath, split, thres, img_side, **restrictions, **own)
 
 
-def checked(benchmark: "type[Benchmark]", own: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Options that only some benchmarks understand, if this one does."""
+def check_options(benchmark: "type[Benchmark]", own: Mapping[str, Any]) -> None:
+    """Raises: UserError: one of the options, which only some benchmarks understand, is none of this one."""
     for option in own:
         if option not in benchmark.options:
             raise UserError(f"--{option.replace('_', '-')}: benchmark {benchmark.name} has no use for it")
-    return own

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from dhpf.data.benchmark import Benchmark, Pair
-from dhpf.data.lists import path_parts, points, read_pair_table
+from dhpf.data.lists import parse_points, read_pair_table
+from dhpf.data.names import path_parts
 from dhpf.data.published_lists import Published
 
 COLUMNS = ("source_image", "target_image", "class", "XA", "YA", "XB", "YB")
@@ -30,7 +31,7 @@ class Caltech(Benchmark):
 
     name = "caltech"
     folder = "Caltech-101"
-    inside = ("101_ObjectCategories",)
+    subfolders = ("101_ObjectCategories",)
     lists = ("{split}_pairs_caltech_with_category.csv",)
     published = MappingProxyType({"test": Published(1515)})  # 15 pairs of each class
     categories = tuple(CATEGORIES.split())
@@ -44,7 +45,7 @@ class Caltech(Benchmark):
     def read_pairs(self) -> list[Pair]:
         def to_pair(line: int, row: Mapping[str, str]) -> Pair:
             src_key, trg_key = (
-                "/".join(("101_ObjectCategories", *path_parts(row[f"{end}_image"], 2)))
+                "/".join(("101_ObjectCategories", *path_parts(row[f"{end}_image"], 2)[-2:]))
                 for end in ("source", "target")
             )
             return Pair(
@@ -52,8 +53,8 @@ class Caltech(Benchmark):
                 src_key,
                 trg_key,
                 self.category_of_class(row["class"]),
-                src_kps=points(row["xa"], row["ya"]),
-                trg_kps=points(row["xb"], row["yb"]),
+                src_kps=parse_points(row["xa"], row["ya"]),
+                trg_kps=parse_points(row["xb"], row["yb"]),
             )
 
         return read_pair_table(self.list_path, COLUMNS, to_pair)

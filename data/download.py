@@ -49,7 +49,7 @@ def ensure(
         UserError: something is missing and cannot be had; says which addresses were tried, and why each failed.
     """
     mirror = os.environ.get(MIRROR, "") if mirror is None else mirror
-    found = benchmark.folder_in(Path(datapath))
+    found = benchmark.find_folder(Path(datapath))
     home = found or Path(datapath) / benchmark.folder
     missing = [part for part in parts_of(benchmark) if not is_there(part, benchmark, home)]
     needed = [part for part in missing if split is None or part.split in ("", split)]
@@ -68,7 +68,7 @@ def ensure(
 def is_there(part: Part, benchmark: type[Benchmark], home: Path) -> bool:
     """Whether a benchmark's folder has a part."""
     if part.split:
-        return bool(layout.lists_of(home, benchmark.lists, part.split))
+        return bool(layout.find_lists(home, benchmark.lists, part.split))
     return (home / part.folders[0]).is_dir() if part.folders else home.is_dir()
 
 
@@ -195,7 +195,7 @@ class Installation:
 
     def place_list(self, split: str, unpacked: Path) -> None:
         """Stage the list whose pairs are the published ones of a split."""
-        root = self.staged if self.benchmark.folder_in(self.staged) else self.home
+        root = self.staged if self.benchmark.find_folder(self.staged) else self.home
         reasons = []
         for path in sorted(unpacked.rglob("*.csv")):
             try:
@@ -251,7 +251,7 @@ def merge(source: Path, target: Path) -> None:
 
 def table(benchmark: type[Benchmark], datapath: Path, mirror: str) -> Iterator[tuple[str, ...]]:
     """What is there of a benchmark and what would be fetched: benchmark, part, state, size, check, from where."""
-    home = benchmark.folder_in(datapath) or datapath / benchmark.folder
+    home = benchmark.find_folder(datapath) or datapath / benchmark.folder
     for part in parts_of(benchmark):
         start = (benchmark.name, part.title)
         if is_there(part, benchmark, home):

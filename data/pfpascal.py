@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
@@ -10,8 +11,8 @@ import numpy as np
 from dhpf.common.errors import UserError
 from dhpf.common.files import MIB, is_file, read_bytes
 from dhpf.data.benchmark import NO_POINTS, UNKNOWN, Array, Benchmark, Pair
-from dhpf.data.lists import at_line, path_parts, points, read_pair_table, read_table
-from dhpf.data.matlab import read_arrays
+from dhpf.data.lists import at_line, parse_points, read_pair_table, read_table
+from dhpf.data.names import path_parts
 from dhpf.data.published_lists import Published
 
 COLUMNS = ("source_image", "target_image", "class")
@@ -30,9 +31,9 @@ class PFPascal(Benchmark):
 
     name = "pfpascal"
     folder = "PF-PASCAL"
-    folders = ("PF-dataset-PASCAL",)
-    inside = ("JPEGImages",)
-    of_others = ("PairAnnotation", "ImageSets")
+    other_folders = ("PF-dataset-PASCAL",)
+    subfolders = ("JPEGImages",)
+    never_holds = ("PairAnnotation", "ImageSets")
     lists = ("bbox_{split}_pairs_pf_pascal.csv", "{split}_pairs_pf_pascal.csv", "{split}_pairs.csv")
     published = MappingProxyType(
         {
@@ -58,7 +59,7 @@ class PFPascal(Benchmark):
             src_key, trg_key = keys = image_key(row["source_image"]), image_key(row["target_image"])
             src_kps = trg_kps = NO_POINTS
             if row.keys() >= COORDINATES and not all(is_file(self._mat(key, category_id)) for key in keys):
-                src_kps, trg_kps = points(row["xa"], row["ya"]), points(row["xb"], row["yb"])
+                src_kps, trg_kps = (parse_points(row[f"x{end}"], row[f"y{end}"]) for end in "ab")
                 check_equal(src_key, trg_key, src_kps, trg_kps)
             return Pair(
                 line,
@@ -72,8 +73,8 @@ class PFPascal(Benchmark):
             )
 
         pairs = read_pair_table(self.list_path, COLUMNS, to_pair)
-        if of_list := sum(pair.src_kps.size > 0 for pair in pairs):
-            self.notes.append(f"{of_list} pairs without Annotations: key-points of the list, no boxes")
+        if from_list := sum(pair.src_kps.size > 0 for pair in pairs):
+            self.notes.append(f"{from_list} pairs without Annotations: key-points of the list, no boxes")
         return pairs
 
     def _training_pairs(self) -> set[frozenset[str]] | None:
@@ -119,7 +120,7 @@ class PFPascal(Benchmark):
 
 def image_key(name: str) -> str:
     """Path of an image inside the benchmark's folder from its path in any of the published lists."""
-    return "/".join(("JPEGImages", *path_parts(name, 1)))
+    return f"JPEGImages/{path_parts(name)[-1]}"
 
 
 def check_equal(src_key: str, trg_key: str, src_kps: Array, trg_kps: Array) -> None:
@@ -139,10 +140,13 @@ def flip_of(text: str | None) -> int:
 
 def read_annotation(path: Path) -> tuple[Array, Array]:
     """Key-points [2, n] of one image, NaN where absent, and its box [4], in pixels of the stored image."""
+    from scipy.io import loadmat  # slow to import, and only .mat files need it
+
+    content = BytesIO(read_bytes(path, 16 * MIB))
     try:
-        arrays = read_arrays(read_bytes(path, 16 * MIB))
-        kps, bbox = arrays["kps"], arrays["bbox"]
-    except (ValueError, KeyError) as error:
+        arrays = loadmat(content, variable_names=("kps", "bbox"))
+        kps, bbox = (np.asarray(arrays[name], np.float64) for name in ("kps", "bbox"))
+    except Exception as error:  # SciPy raises almost anything on damaged files
         raise UserError(f"{path}: not an annotation with kps and bbox ({error!r})") from error
     if kps.ndim != 2 or kps.shape[1] != 2 or len(kps) > 1000 or bbox.size != 4:
         raise UserError(f"{path}: kps is {kps.shape} and bbox {bbox.shape}, not (n, 2) and (1, 4)")

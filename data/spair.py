@@ -12,7 +12,7 @@ import numpy as np
 from dhpf.common.errors import UserError
 from dhpf.common.files import MIB, is_file, read_text
 from dhpf.data.benchmark import UNKNOWN, Array, Benchmark, Pair
-from dhpf.data.layout import is_called
+from dhpf.data.layout import is_named
 from dhpf.data.lists import MAX_LIST_BYTES, at_line
 from dhpf.data.published_lists import Published
 
@@ -36,8 +36,8 @@ class SPair(Benchmark):
 
     name = "spair"
     folder = "SPair-71k"
-    inside = ("PairAnnotation",)
-    of_others = ("ImageAnnotation/*/*/", "PairAnnotation/*_cross_*")
+    subfolders = ("PairAnnotation",)
+    never_holds = ("ImageAnnotation/*/*/", "PairAnnotation/*_cross_*")
     lists = ("Layout/large/{split}.txt", "Layout/small/{split}.txt", "PairAnnotation/{split}")
     published = MappingProxyType(
         {"trn": Published(53_340), "val": Published(5_384), "test": Published(12_234)}
@@ -50,10 +50,10 @@ class SPair(Benchmark):
     paper = MappingProxyType({"average": "pairs", "frame": "240x240 frame", "thres": "bbox"})
 
     @classmethod
-    def folder_in(cls, datapath: Path) -> Path | None:
+    def find_folder(cls, datapath: Path) -> Path | None:
         """The benchmark's folder, if it is there. SPair-U's looks the same: its name alone tells which it is."""
-        found = super().folder_in(datapath)
-        return found if found and is_called(found, ["SPair-U"]) == (cls.name == "spairu") else None
+        found = super().find_folder(datapath)
+        return found if found and is_named(found, ["SPair-U"]) == (cls.name == "spairu") else None
 
     def read_pairs(self) -> list[Pair]:
         """All pairs of the list, or of the folder of annotations; these stay in 53,340 files until they are needed."""

@@ -9,7 +9,7 @@ from typing import Any
 from dhpf.common.errors import UserError, error_context
 from dhpf.common.files import MIB, read_json
 from dhpf.data.benchmark import Pair
-from dhpf.data.lists import path_parts
+from dhpf.data.names import path_parts
 from dhpf.data.published_lists import Published
 from dhpf.data.spair import SPair
 
@@ -25,9 +25,9 @@ class SPairU(SPair):
     paper = MappingProxyType[str, Any]({})
 
     @classmethod
-    def folder_in(cls, datapath: Path) -> Path | None:
+    def find_folder(cls, datapath: Path) -> Path | None:
         """The benchmark's folder, if it is there, also where its archive unpacks to."""
-        return super().folder_in(datapath) or super().folder_in(datapath / "datasets")
+        return super().find_folder(datapath) or super().find_folder(datapath / "datasets")
 
     def _path(self, key: str) -> Path:
         """The file of an image: of SPair-71k beside, where the folder has none."""
@@ -37,7 +37,7 @@ class SPairU(SPair):
     def image_root(self) -> Path | None:
         """SPair-71k's folder beside, if this one has no images."""
         places = self.root.parents[:2] if not (self.root / "JPEGImages").is_dir() else ()
-        return next(filter(None, map(SPair.folder_in, places)), None)
+        return next(filter(None, map(SPair.find_folder, places)), None)
 
     def read_pairs(self) -> list[Pair]:
         listed = super().read_pairs()
@@ -56,5 +56,5 @@ class SPairU(SPair):
             if not isinstance(fields, dict) or not all(isinstance(fields.get(name), str) for name in IMAGES):
                 raise UserError(f"it does not name its images, {' and '.join(IMAGES)}")
             folder = f"JPEGImages/{self.categories[pair.category_id]}"
-            src_key, trg_key = (f"{folder}/{path_parts(fields[name], 1)[0]}" for name in IMAGES)
+            src_key, trg_key = (f"{folder}/{path_parts(fields[name])[-1]}" for name in IMAGES)
         return replace(pair, src_key=src_key, trg_key=trg_key)

@@ -1,32 +1,47 @@
-"""The one name of all rooms: `dhpf.model` is the folder `model` of a clone, or of the installed package."""
+"""Dynamic Hyperpixel Flow: `Matcher`, `evaluate`, `open_benchmark`, and packages such as `dhpf.model`.
 
-# Little is imported: until `dhpf.commands` has its say Ctrl-C ends a command in a traceback.
+In a clone the packages lie beside this folder, which has links to them.
+"""
+
 import os
-import sys
 from importlib import import_module
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
+from typing import TYPE_CHECKING, Any
 
 if not os.path.isdir(os.path.join(__path__[0], "model")):  # noqa: PTH112, PTH118 (a clone without links, on Windows)
     __path__.append(os.path.dirname(__path__[0]))  # noqa: PTH120
-PLACES = {
+
+from dhpf.common import __version__ as __version__
+
+if TYPE_CHECKING:
+    from dhpf.data import open_benchmark
+    from dhpf.evaluation.external_predictions import evaluate
+    from dhpf.matching.matcher import Matcher
+
+__all__ = ["Matcher", "__version__", "evaluate", "open_benchmark"]
+# Imported when they are asked for: they need torch, the options do not.
+_MODULES = {
     "Matcher": "dhpf.matching.matcher",
     "evaluate": "dhpf.evaluation.external_predictions",
     "open_benchmark": "dhpf.data",
 }
 
-if "torch" not in sys.modules:  # which reads this when it is imported
-    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
 
-
-def __getattr__(name: str) -> "Any":
-    """`dhpf.Matcher`, `evaluate` and `open_benchmark`, imported when asked for: they need torch, the options do not."""
-    if name in PLACES:
-        return getattr(import_module(PLACES[name]), name)
-    if name == "__version__":
-        from dhpf.common import __version__
-
-        return __version__
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'dhpf' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    packages = (
+        "common",
+        "data",
+        "model",
+        "weights",
+        "evaluation",
+        "matching",
+        "report",
+        "training",
+        "programs",
+    )
+    return sorted([*__all__, *packages, "commands"])

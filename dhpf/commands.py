@@ -1,20 +1,27 @@
-"""The commands by name, of a clone and installed: `from dhpf.commands import train` gives the program train's main.
+"""The commands by name, as the scripts of a clone call them, and `dhpf-train` and others of an installed package."""
 
-From here on Ctrl-C ends a command silently, also during its imports, until the program answers for itself.
-"""
-
-import signal
-from importlib import import_module
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
-if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as background jobs of shells have it
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+from dhpf.programs import run_program
 
 
-def __getattr__(name: str) -> "Any":
-    if name.startswith("_"):
-        raise AttributeError(name)
-    return import_module(f"dhpf.programs.{name}").main
+def train() -> None:
+    run_program("train")
+
+
+def test() -> None:
+    run_program("test")
+
+
+def match() -> None:
+    run_program("match")
+
+
+def search() -> None:
+    run_program("search")
+
+
+def compare() -> None:
+    run_program("compare")
+
+
+def reproduce() -> None:
+    run_program("reproduce")

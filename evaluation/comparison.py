@@ -1,4 +1,4 @@
-"""Runs beside each other: on the pairs that all of them have, their figures, and their differences with intervals."""
+"""Runs side by side: on the pairs that all of them have, their figures, and their differences with intervals."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,195 +8,182 @@ import numpy as np
 import pandas as pd
 
 from dhpf.common.errors import UserError
-from dhpf.data import BENCHMARKS
-from dhpf.evaluation.figures import LEAKED, main_figures, measure, sentences
-from dhpf.evaluation.intervals import Means, Reals, bounds, by_images, by_pairs, mcnemar, resampled
+from dhpf.evaluation.figures import main_figures, measure, pair_groups, pair_notes
+from dhpf.evaluation.intervals import PairSums, group_intervals, mcnemar
 from dhpf.evaluation.metrics import Measure
-from dhpf.evaluation.predictions import SELECTION
+from dhpf.evaluation.predictions import layer_selection, pair_columns
 
 SAME = ("benchmark", "img_side", "auto_thres")
 KEY = ["category", "source", "target"]
 NUMBERS = ["source_x", "source_y", "target_x", "target_y", "bbox_width", "bbox_height"]
-CLOSE = 1e-3  # pixels of the frame
-MOST = 5  # pairs that changed most, either way
-
-
-def aligned(tables: Mapping[str, pd.DataFrame]) -> tuple[dict[str, pd.DataFrame], str]:
-    """The rows of the pairs that all tables have, in the first one's order and under its numbers, and in words which.
-
-    Raises: UserError: other benchmarks, frames or thresholds; no common pair; one of other points.
-    """
-    (first, table), *others = tables.items()
-    for name, other in others:
-        for column in SAME:
-            a, b = table[column].iloc[0], other[column].iloc[0]
-            if a != b:
-                raise UserError(
-                    f"{name}: its {column} is {b}, that of {first} is {a}: such figures do not compare"
-                )
-    keyed = {}
-    for name, each in tables.items():
-        pairs = each.drop_duplicates("pair")[["pair", *KEY]]
-        # Own data may have a pair of images more than once.
-        keyed[name] = pairs.assign(again=pairs.groupby(KEY).cumcount()).set_index([*KEY, "again"]).pair
-    common = keyed[first].index
-    for pairs in keyed.values():
-        common = common[common.isin(pairs.index)]
-    if common.empty:
-        raise UserError(f"{', '.join(tables)}: there is no pair that all of them have")
-    reduced = {}
-    for name, each in tables.items():
-        numbers = pd.Series(keyed[first][common].to_numpy(), keyed[name][common].to_numpy())
-        rows = each.assign(pair=each.pair.map(numbers))
-        rows = rows[rows.pair.notna()].astype({"pair": "int64"})
-        reduced[name] = rows.sort_values(["pair", "point"], kind="stable").reset_index(drop=True)
-    for name, rows in reduced.items():
-        same = len(rows) == len(reduced[first]) and np.allclose(
-            rows[NUMBERS], reduced[first][NUMBERS], rtol=0, atol=CLOSE, equal_nan=True
-        )
-        if not same:
-            raise UserError(
-                f"{name}: a pair has other key-points or another box than in {first}: compare one list"
-            )
-    sizes = {name: len(pairs) for name, pairs in keyed.items()}
-    if set(sizes.values()) == {len(common)}:
-        return reduced, f"all on the same {len(common)} pairs"
-    counts = ", ".join(f"{name} of {size}" for name, size in sizes.items())
-    return reduced, f"reduced to the {len(common)} pairs that all have: {counts}"
+TOLERANCE = 1e-3  # pixels of the frame
+MAX_CHANGED = 5  # pairs that changed most, either way
 
 
 @dataclass(frozen=True)
 class Comparison:
     """What `compare` finds.
 
-    pairs: which are compared, in words; about: what it is about, in sentences.  runs: their names; the others are
-    compared with the first.
-    figures: for each figure and run its value and intervals, the difference from the first run with its intervals, and
-    by McNemar's test how many key-points only one of the two predicts correctly.
-    groups: by category and by difficulty the headline's values, and differences with intervals.
+    runs: their names; the others are compared with the first.  pairs_note: which pairs are compared.  notes: what the
+    figures are of, in sentences.
+    figures: for each figure and run its definition, value and intervals, the difference from the first run with its
+    intervals, and by McNemar's test how many key-points only one of the two predicts correctly.
+    groups: for each category and grade of difficulty, and each run, the main figure's value, and the difference from
+    the first run with its intervals.
     changed: for each other run the pairs that changed most.  layers: selection rates by run.
-    tables: the rows that were compared.  headline: the definition of the figure that stands for a run.
+    tables: the rows that were compared.  main_figure: the definition of the figure that stands for a run.
+    correct: for each run which key-points are correct, indexed by pair.
     """
 
-    pairs: str
-    about: list[str]
     runs: list[str]
-    figures: list[dict[str, Any]]
-    groups: list[dict[str, Any]]
-    changed: dict[str, list[dict[str, Any]]]
+    pairs_note: str
+    notes: list[str]
+    figures: pd.DataFrame
+    groups: pd.DataFrame
+    changed: dict[str, pd.DataFrame]
     layers: dict[str, list[float]]
     tables: dict[str, pd.DataFrame]
-    headline: dict[str, Any]
+    main_figure: dict[str, Any]
     correct: dict[str, pd.Series]
 
 
 def compare(tables: Mapping[str, pd.DataFrame], alphas: Sequence[float], thres: str) -> Comparison:
-    """Two or more tables of predictions beside each other, in the frame that their headline is measured in.
+    """Two or more tables of predictions side by side, in the frame that their main figure is measured in.
 
-    Raises: UserError: they do not compare (see `aligned`).
+    Raises: UserError: they do not compare (see `align`).
     """
-    reduced, words = aligned(tables)
-    first, *others = runs = list(reduced)
-    measured = {name: of_frame(measure(table, alphas, thres)) for name, table in reduced.items()}
-    definitions = [what for what, _ in measured[first]]
-    F, main = len(definitions), main_figures(definitions)[0]
-    parts = [Means.of(reduced[name], measured[name]) for name in runs]
-    means = Means(
-        np.hstack([part.top for part in parts]), np.hstack([part.bottom for part in parts]),
-        np.tile(parts[0].spread, len(runs)), parts[0].category,
-    )  # fmt: skip
-    pairs = reduced[first].drop_duplicates("pair").set_index("pair")
-    usable = np.flatnonzero((means.bottom > 0).any(1))
-    if not len(usable):
-        raise UserError(f"{', '.join(tables)}: no pair that all of them have has a key-point")
-    means = Means(means.top[usable], means.bottom[usable], means.spread, means.category[usable])
-    counted = pairs.iloc[usable]
-    groups = grouped(counted)
-    chosen = [np.arange(len(usable)), *(np.flatnonzero(there) for _, _, there in groups)]
-    values = [means(np.ones((1, len(usable))), group)[0].reshape(len(runs), F) for group in chosen]
-    kinds = {
-        "interval": resampled(means, by_pairs(len(usable)), chosen),
-        "interval_by_image": resampled(means, by_images(counted.source, counted.target), chosen),
-    }
-    kinds = {kind: [v.reshape(-1, len(runs), F) for v in found] for kind, found in kinds.items()}
-    correct = {name: by_point(measured[name], definitions[main].get("alpha")) for name in runs}
-
-    figures = []
-    for f, what in enumerate(definitions):
-        for r, name in enumerate(runs):
-            row = {"run": name, "name": what["name"], "unit": what["unit"], "average": what["average"]}
-            row |= {"basis": what["basis"], "value": values[0][r, f]}
-            row |= {kind: bounds(found[0][:, r, f]) for kind, found in kinds.items()}
-            if r:
-                row["difference"] = values[0][r, f] - values[0][0, f]
-                for kind, found in kinds.items():
-                    row[f"difference_{kind}"] = bounds(found[0][:, r, f] - found[0][:, 0, f])
-                hits = [by_point(measured[run], what.get("alpha")) for run in (first, name)]
-                if what["average"] == "key-points" and len(hits[0]):
-                    a, b = (hit.to_numpy() for hit in hits)
-                    row |= {"only_first": int((a & ~b).sum()), "only_here": int((b & ~a).sum())}
-                    row["p"] = mcnemar(row["only_first"], row["only_here"])
-            figures.append(row)
-    by_group = []
-    for g, (label, group, there) in enumerate(groups, start=1):
-        drawn = kinds["interval"][g][:, :, main]
-        differences = drawn - drawn[:, :1]
-        by_group.append({
-            "by": label, "group": group, "n_pairs": int(there.sum()), "values": values[g][:, main].tolist(),
-            "differences": (values[g][1:, main] - values[g][0, main]).tolist(),
-            "intervals": [bounds(differences[:, r]) if there.sum() > 1 else None for r in range(1, len(runs))],
-        })  # fmt: skip
-    by_pair = {name: measured[name][main][1].groupby(level=0).mean() for name in runs}
-    layers = {
-        name: pd.DataFrame([line.split() for line in table.drop_duplicates("pair")[SELECTION]])
-        .astype("float64").mean().tolist()
-        for name, table in reduced.items()
-        if (table[SELECTION] != "").all()
-    }  # fmt: skip
+    aligned, pairs_note = align(tables)
+    first, *others = runs = list(aligned)
+    measures = {run: same_frame(measure(table, alphas, thres)) for run, table in aligned.items()}
+    definitions = pd.DataFrame([definition for definition, _ in measures[first]])
+    main = main_figures(definitions.to_dict("records"))[0]
+    main_figure = measures[first][main][0]
+    figures = long_table(aligned, measures)
+    main_values = {run: measures[run][main][1].groupby(level=0).mean() for run in runs}
+    pairs = pair_columns(aligned[first])
+    selections = {run: layer_selection(pair_columns(table)) for run, table in aligned.items()}
     return Comparison(
-        words, sentences(reduced[first]), runs, figures, by_group,
-        {name: most_changed(by_pair[first], by_pair[name], pairs) for name in others},
-        layers, reduced, definitions[main], correct,
-    )  # fmt: skip
+        runs,
+        pairs_note,
+        pair_notes(aligned[first]),
+        figures[figures.by == ""].join(definitions[["name", "unit", "average", "basis"]], on="figure"),
+        figures[(figures.by != "") & (figures.figure == main)],
+        {run: most_changed(main_values[first], main_values[run], pairs) for run in others},
+        {run: rates.mean().tolist() for run, rates in selections.items() if rates is not None},
+        aligned,
+        main_figure,
+        {run: correct_points(measures[run], main_figure.get("alpha")) for run in runs},
+    )
 
 
-def of_frame(measures: Sequence[Measure]) -> list[Measure]:
-    """Those measured in the frame of the first."""
-    return [(what, values) for what, values in measures if what["frame"] == measures[0][0]["frame"]]
+def align(tables: Mapping[str, pd.DataFrame]) -> tuple[dict[str, pd.DataFrame], str]:
+    """The rows of the pairs that all tables have, in the first one's order and under its numbers, and a sentence which.
+
+    Raises: UserError: other benchmarks, frames or thresholds; no common pair; one of other points.
+    """
+    first, *others = tables
+    common = pd.DataFrame()
+    for k, (name, table) in enumerate(tables.items()):
+        for column in SAME:
+            a, b = tables[first][column].iloc[0], table[column].iloc[0]
+            if a != b:
+                raise UserError(
+                    f"{name}: its {column} is {b}, that of {first} is {a}: such figures do not compare"
+                )
+        pairs = table.drop_duplicates("pair")[["pair", *KEY]]
+        # Own data may have a pair of images more than once.
+        pairs = pairs.assign(again=pairs.groupby(KEY).cumcount()).rename(columns={"pair": k})
+        common = common.merge(pairs, on=[*KEY, "again"]) if k else pairs
+    if common.empty:
+        raise UserError(f"{', '.join(tables)}: there is no pair that all of them have")
+    aligned = {}
+    for k, (name, table) in enumerate(tables.items()):
+        rows = table[table.pair.isin(common[k])]
+        rows = rows.assign(pair=rows.pair.map(dict(zip(common[k], common[0], strict=True))))
+        aligned[name] = rows.sort_values(["pair", "point"], kind="stable").reset_index(drop=True)
+    for name in others:
+        a, b = (aligned[run][NUMBERS] for run in (first, name))
+        if len(a) != len(b) or not np.allclose(a, b, rtol=0, atol=TOLERANCE, equal_nan=True):
+            raise UserError(
+                f"{name}: a pair has other key-points or another box than in {first}: compare one list"
+            )
+    sizes = {name: table.pair.nunique() for name, table in tables.items()}
+    if set(sizes.values()) == {len(common)}:
+        return aligned, f"all on the same {len(common)} pairs"
+    counts = ", ".join(f"{name} of {size}" for name, size in sizes.items())
+    return aligned, f"reduced to the {len(common)} pairs that all have: {counts}"
 
 
-def by_point(measures: Sequence[Measure], alpha: float | None) -> pd.Series:
+def long_table(tables: Mapping[str, pd.DataFrame], measures: Mapping[str, list[Measure]]) -> pd.DataFrame:
+    """A row for every group of pairs, figure and run.
+
+    Columns: by and group (all pairs: both empty), n_pairs, figure (a number), run, value, interval, interval_by_image;
+    for other runs than the first difference, difference_interval, difference_interval_by_image and, of all pairs' share
+    of key-points, only_first, only_here and p of McNemar's test.
+    Raises: UserError: no pair has a key-point.
+    """
+    first, *_ = runs = list(tables)
+    definitions = [definition for definition, _ in measures[first]]
+    sums, counts, by_category, category = zip(
+        *(PairSums.of(tables[run], measures[run]) for run in runs), strict=True
+    )
+    joined = PairSums(np.hstack(sums), np.hstack(counts), np.hstack(by_category), category[0])
+    pairs = pair_columns(tables[first])
+    usable = pairs[(joined.counts > 0).any(1)]
+    if usable.empty:
+        raise UserError(f"{', '.join(tables)}: no pair that all of them have has a key-point")
+    chosen = {("", ""): pd.Series(True, usable.index)}
+    chosen |= {(by, name): of for by, groups in pair_groups(usable).items() for name, of in groups.items()}
+    masks = [group.reindex(pairs.index, fill_value=False).to_numpy() for group in chosen.values()]
+    intervals = group_intervals(joined, pairs, masks)
+    rows = []
+    for k, ((by, group), mask) in enumerate(zip(chosen, masks, strict=True)):
+        values = joined.means(np.ones((1, len(pairs))), np.flatnonzero(mask))[0]
+        for figure, definition in enumerate(definitions):
+            for number, run in enumerate(runs):
+                column = number * len(definitions) + figure
+                row: dict[str, Any] = {
+                    "by": by.removesuffix("_variation"),
+                    "group": group,
+                    "n_pairs": int(mask.sum()),
+                }
+                row |= {
+                    "figure": figure,
+                    "run": run,
+                    "value": values[column],
+                    **intervals[k].intervals(column),
+                }
+                if run != first:
+                    row["difference"] = values[column] - values[figure]
+                    of_difference = intervals[k].intervals(column, figure)
+                    row |= {f"difference_{kind}": interval for kind, interval in of_difference.items()}
+                    if not by and definition["average"] == "key-points":
+                        hits = (
+                            correct_points(measures[each], definition.get("alpha")) for each in (first, run)
+                        )
+                        a, b = (hit.to_numpy() for hit in hits)
+                        row |= {"only_first": int((a & ~b).sum()), "only_here": int((b & ~a).sum())}
+                        row["p"] = mcnemar(row["only_first"], row["only_here"])
+                rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def same_frame(measures: Sequence[Measure]) -> list[Measure]:
+    """The measures that are taken in the frame of the first."""
+    return [(d, values) for d, values in measures if d["frame"] == measures[0][0]["frame"]]
+
+
+def correct_points(measures: Sequence[Measure], alpha: float | None) -> pd.Series:
     """Which key-points are correct at an alpha, indexed by pair; none where the metric does not say."""
-    for what, values in measures:
-        if what["average"] == "key-points" and what.get("alpha") == alpha:
+    for definition, values in measures:
+        if definition["average"] == "key-points" and definition.get("alpha") == alpha:
             return values > 0
     return pd.Series(dtype=bool)
 
 
-def grouped(pairs: pd.DataFrame) -> list[tuple[str, str, Reals]]:
-    """The categories, and the grades of difficulty: label, group, and which pairs are in it."""
-    names = sorted(pairs.category.unique())
-    found = [("category", name, (pairs.category == name).to_numpy()) for name in names]
-    for label, grades in BENCHMARKS[pairs.benchmark.iloc[0]].labels.items():
-        if label != LEAKED and label in pairs and (pairs[label] >= 0).any():
-            by_grade = pairs[label].map(dict(enumerate(grades))).fillna("unknown")
-            present = [grade for grade in (*grades, "unknown") if (by_grade == grade).any()]
-            name = label.removesuffix("_variation")
-            found += [(name, grade, (by_grade == grade).to_numpy()) for grade in present]
-    return found
-
-
-def most_changed(before: pd.Series, after: pd.Series, pairs: pd.DataFrame) -> list[dict[str, Any]]:
+def most_changed(before: pd.Series, after: pd.Series, pairs: pd.DataFrame) -> pd.DataFrame:
     """The pairs whose values changed most, the largest gain first, the largest loss last."""
-    change = (after - before).dropna().sort_values(ascending=False, kind="stable")
-    ends = [*change.index[change > 0][:MOST], *change.index[change < 0][-MOST:]]
-    return [
-        {
-            "pair": int(i),
-            **{k: pairs[k][i] for k in KEY},
-            "first": before[i],
-            "here": after[i],
-            "change": change[i],
-        }
-        for i in ends
-    ]
+    changed = pairs[KEY].assign(first=before, here=after, change=after - before).dropna(subset="change")
+    changed = changed.sort_values("change", ascending=False, kind="stable")
+    gains, losses = changed[changed.change > 0], changed[changed.change < 0]
+    return pd.concat([gains.head(MAX_CHANGED), losses.tail(MAX_CHANGED)]).reset_index()

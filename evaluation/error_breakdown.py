@@ -1,4 +1,4 @@
-"""What a share of correct key-points hides: how far off predictions are, and of which kind they are."""
+"""What a share of correct key-points does not say: how far off predictions are, and of which kind they are."""
 
 from typing import Any
 
@@ -7,9 +7,9 @@ import pandas as pd
 import torch
 
 from dhpf.data.benchmark import Benchmark
-from dhpf.evaluation.metrics import keypoint_errors, limits, with_points
+from dhpf.evaluation.metrics import keypoint_errors, threshold_extents, with_points
 
-KINDS = {  # in the order in which they are asked for
+KINDS = {  # a prediction is of the first kind that fits
     "correct": "within α of the threshold",
     "swap": "within α of another annotated key-point of the target, such as left for right",
     "jitter": "within 2 α",
@@ -22,34 +22,35 @@ QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 def kinds_and_distances(
     table: pd.DataFrame, benchmark: type[Benchmark], alpha: float, thres: str
 ) -> tuple[pd.Series, pd.DataFrame]:
-    """The kind of each key-point's prediction, and its distance from the annotated place in pixels of the frame and in
-    thresholds, both indexed by pair. A distance is infinite where there is no prediction, and NaN in thresholds of
-    zero, within which nothing is.
+    """The kind of each key-point's prediction, and its distance from the annotated point in pixels of the frame and in
+    thresholds, both indexed by pair.
 
-    Raises: UserError: the threshold cannot be had.
+    A distance is infinite where there is no prediction, and NaN in thresholds of zero, within which nothing is.
+    Raises: UserError: the benchmark cannot give the threshold.
     """
-    _, _, extent = limits(table, benchmark, thres)
     rows = with_points(table)
-    limit = torch.from_numpy(extent.max(1))
-    target, found = (torch.from_numpy(rows[[f"{e}_x", f"{e}_y"]].to_numpy()) for e in ("target", "predicted"))
-    one = torch.ones(len(rows))
+    threshold = threshold_extents(table, benchmark, thres)[2].max(1)
+    predicted, target = (
+        torch.from_numpy(rows[[f"{end}_x", f"{end}_y"]].to_numpy())[:, :, None]
+        for end in ("predicted", "target")
+    )
 
-    def within(other: torch.Tensor, share: float) -> tuple[np.ndarray, np.ndarray]:
-        correct, distance = keypoint_errors(found[:, :, None], other[:, :, None], one, limit, share)
+    def errors(points: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
+        """Whether each prediction is within a share of the threshold of the target point of a row, and the distance."""
+        one, limit = torch.ones(len(rows)), torch.from_numpy(threshold)
+        correct, distance = keypoint_errors(predicted, target[torch.from_numpy(points)], one, limit, share)
         return correct[:, 0].numpy(), distance[:, 0].numpy()
 
-    correct, distance = within(target, alpha)
-    n, position = rows.n_pts.to_numpy(), rows.point.to_numpy()
-    start = np.arange(len(rows)) - position
+    own, n, point = np.arange(len(rows)), rows.n_pts.to_numpy(), rows.point.to_numpy()
+    correct, distance = errors(own, alpha)
     swapped = np.zeros(len(rows), dtype=bool)
     for step in range(1, int(n.max(initial=1))):  # against the pair's other points, one after another
-        other = start + (position + step) % n
-        swapped |= within(target[torch.from_numpy(other)], alpha)[0] & (step < n)
-    chosen = [correct, swapped, within(target, 2 * alpha)[0], np.isfinite(distance)]
-    kinds = np.select(chosen, list(KINDS)[:4], "none")
-    threshold = limit.numpy()
-    shares = np.divide(distance, threshold, out=np.full_like(distance, np.nan), where=threshold > 0)
-    return pd.Series(kinds, rows.index), pd.DataFrame({"pixels": distance, "thresholds": shares}, rows.index)
+        swapped |= errors(own - point + (point + step) % n, alpha)[0] & (step < n)
+    fits = [correct, swapped, errors(own, 2 * alpha)[0], np.isfinite(distance)]
+    kinds = np.select(fits, list(KINDS)[:4], "none")
+    thresholds = np.divide(distance, threshold, out=np.full_like(distance, np.nan), where=threshold > 0)
+    distances = pd.DataFrame({"pixels": distance, "thresholds": thresholds}, rows.index)
+    return pd.Series(kinds, rows.index), distances
 
 
 def error_breakdown(
@@ -57,28 +58,28 @@ def error_breakdown(
 ) -> dict[str, Any]:
     """Shares of the kinds, of all and by category, and quantiles of the distances of what is predicted."""
     kinds, distances = kinds_and_distances(table, benchmark, alpha, thres)
-    measured = distances.thresholds.notna().to_numpy()
-    kinds, distances = kinds[measured], distances[measured]
-    category = with_points(table).category[measured]
-    known = distances[np.isfinite(distances).all(axis=1)]
+    defined = distances.thresholds.notna().to_numpy()
+    kinds, distances = kinds[defined], distances[defined]
+    category = with_points(table).category[defined]
+    predicted = distances[np.isfinite(distances).all(axis=1)]
 
-    def shares(of: pd.Series) -> dict[str, float]:
-        return {kind: float((of == kind).sum() / max(len(of), 1) * 100) for kind in KINDS}
+    def shares(kinds: pd.Series) -> dict[str, float]:
+        return {kind: float((kinds == kind).sum() / max(len(kinds), 1) * 100) for kind in KINDS}
 
+    meanings = "; ".join(f"{kind}: {meaning}" for kind, meaning in KINDS.items())
     return {
         "kinds": {
             "alpha": alpha,
-            "definition": "share of key-points in %, of the first kind that fits: "
-            + "; ".join(f"{kind}: {words}" for kind, words in KINDS.items()),
+            "definition": f"share of key-points in %, of the first kind that fits: {meanings}",
             "total": shares(kinds),
             "categories": {name: shares(kinds[category == name]) for name in sorted(category.unique())},
         },
         "errors": {
             "definition": "distance within which this share of the predictions is, in pixels of the frame and in "
             "thresholds",
-            "n_points": len(known),
+            "n_points": len(predicted),
             **{
-                unit: {f"{q:g}": float(known[unit].quantile(q)) for q in QUANTILES if len(known)}
+                unit: {f"{q:g}": float(predicted[unit].quantile(q)) for q in QUANTILES if len(predicted)}
                 for unit in ("pixels", "thresholds")
             },
         },

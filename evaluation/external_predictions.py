@@ -2,66 +2,56 @@
 
 A file is CSV or JSON lines with a line for each key-point: `pair` (number in the benchmark's list, from 0) or `source`
 and `target` (and `category`, where names alone are ambiguous), `point` (from 0, of those present in both images), `x`
-and `y`; what else it has is not read. An empty place, `nan` or `null` says that there is no prediction, as does a
-missing line.
+and `y`; other columns are ignored. An empty cell, `nan` or `null` says that there is no prediction, as does a missing
+line.
 """
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
-from pathlib import Path, PurePosixPath
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from io import StringIO
+from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from PIL import Image
 from torch.utils.data import default_collate
 
 from dhpf.common.errors import UserError, error_context
 from dhpf.common.run import progress
 from dhpf.data.benchmark import Benchmark
-from dhpf.data.lists import table_rows
 from dhpf.data.loading import load, skip_or_raise
 from dhpf.evaluation.figures import score
-from dhpf.evaluation.predictions import PairRows, header_of, rows_of, table_of, unpacked
+from dhpf.evaluation.metrics import Reals
+from dhpf.evaluation.predictions import PairRows, column_names, read_unpacked, rows_of, table_of
 from dhpf.evaluation.results import describe, save_results
 
 FRAMES = {"image": None, "240": 240}  # sides of the frames that predictions may be in; None: the stored image
-BATCH = 64  # pairs read together
-FARTHEST = 1e30  # pixels; more does not fit the table's numbers
-CODES = 256  # images whose codes are kept
-Reals = NDArray[np.float64]
+MISSING = ("", "nan", "null")  # what stands for no prediction
+MAX_COORDINATE = 1e30  # pixels; more does not fit the table's numbers
+BATCH_SIZE = 64  # pairs whose annotations are read together
+MAX_ENCODED = 256  # images whose encodings `evaluate` holds
+Names = tuple[str, str, str]
 MatchFunction = Callable[[Any, Any, Reals], ArrayLike]
 
 
 def is_table(path: Path) -> bool:
-    """Whether a file is a table of predictions of this program, not somebody else's. Raises: UserError: unreadable."""
-    return "predicted_x" in header_of(unpacked(path))
+    """Whether a file is a table of predictions of this program, not of another. Raises: UserError: unreadable."""
+    return "predicted_x" in column_names(read_unpacked(path))
 
 
-@dataclass
+@dataclass(frozen=True)
 class ExternalPredictions:
-    """The predictions of a file, by pair.
-
-    places: for each pair the place (x, y) of its points, NaN: none.  lines: where the file says so.
-    """
+    """The predictions of a file: a row for each with pair, point, x and y (NaN: none), indexed by its line."""
 
     path: Path
-    places: dict[int, dict[int, tuple[float, float]]] = field(default_factory=dict)
-    lines: dict[int, dict[int, int]] = field(default_factory=dict)
-
-    def of(self, pair: int, n_pts: int) -> Reals:
-        """The places of a pair's points: n_pts×2. Raises: UserError: the file has others."""
-        found = np.full((n_pts, 2), np.nan)
-        for point, place in self.places.get(pair, {}).items():
-            if point >= n_pts:
-                with at_prediction(self.path, self.lines[pair][point]):
-                    raise UserError(f"there is no point {point}: pair {pair} has {n_pts} points, from 0")
-            found[point] = place
-        return found
+    table: pd.DataFrame
 
 
 def read_external(path: Path, benchmark: Benchmark) -> ExternalPredictions:
@@ -69,166 +59,155 @@ def read_external(path: Path, benchmark: Benchmark) -> ExternalPredictions:
 
     Raises: UserError: unreadable; a pair that the benchmark has not, or that could be several; a point twice.
     """
+    cells = read_cells(path)
+    by_number, by_name = cells.pair != "", (cells.source != "") & (cells.target != "")
+    table = cells[["pair", "point"]].apply(pd.to_numeric, errors="coerce")
+    is_index = (table >= 0) & (table < 1e9) & (table % 1 == 0)
+    for axis in ("x", "y"):
+        table[axis] = cells[axis].map(parse_coordinate)
+    refuse(path, cells, {
+        "give pair, or source and target": ~by_number & ~by_name,
+        "pair {pair!r} is no number from 0": by_number & ~is_index.pair,
+        "point {point!r} is no number from 0": ~is_index.point,
+        "x {x!r} is no finite number": table.x.abs() > MAX_COORDINATE,
+        "y {y!r} is no finite number": table.y.abs() > MAX_COORDINATE,
+        "one of x and y is missing": table.x.isna() != table.y.isna(),
+    })  # fmt: skip
+    names = [*zip(cells.source, cells.target, cells.category, strict=True)]
+    found = find_pairs(set(names), benchmark) if by_name.any() else {}
+    cells["found"] = [found.get(of_line, []) for of_line in names]
+    count, size = cells.found.str.len(), len(benchmark)
+    listed = np.array([pair in of_line for pair, of_line in zip(table.pair, cells.found, strict=True)])
+    pairs, both = f"{benchmark.name} {benchmark.split}", "{source!r} and {target!r}"
+    table["pair"] = table.pair.where(by_number, cells.found.str[0])
+    cells["first"] = cells.index.to_series().groupby([table.pair, table.point]).transform("first")
+    refuse(path, cells, {
+        f"there is no pair {{pair}}: {pairs} has {size} here, from 0": by_number & (table.pair >= size),
+        f"pair {{pair}} of {pairs} is not {both}": by_number & by_name & ~listed,
+        f"{pairs} has no pair of {both}, category {{category!r}}": ~by_number & (count == 0),
+        f"{both} are the pairs {{found}} of {pairs}: give the category, or the number as pair": (
+            ~by_number & (count > 1)
+        ),
+        "line {first} has the same point": cells["first"] < cells.index,
+    })  # fmt: skip
+    return ExternalPredictions(path, table.astype({"pair": "int64", "point": "int64"}))
+
+
+def read_cells(path: Path) -> pd.DataFrame:
+    """The cells of a CSV file or of JSON lines as text, indexed by line; empty where there is none."""
     try:
-        text = unpacked(path).decode()
+        text = read_unpacked(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: the file is not text, save it as UTF-8 ({error.reason})") from error
-    given, number_of = ExternalPredictions(path), PairNumbers(benchmark)
-    rows = json_lines(path, text) if text.lstrip().startswith("{") else table_rows(path, text, ["point"])
-    for line, row in rows:
-        try:
-            pair, point, place = number_of(row), parse_index(row, "point"), place_in(row)
-            if point in given.places.get(pair, {}):
-                raise UserError(
-                    f"point {point} of pair {pair} has a prediction in line {given.lines[pair][point]}"
-                )
-        except UserError as error:
-            with at_prediction(path, line):
-                raise error from None
-        given.places.setdefault(pair, {})[point] = place
-        given.lines.setdefault(pair, {})[point] = line
-    if not given.places:
+    content = text.lstrip("\r\n ")
+    cells = json_cells(path, text) if content.startswith("{") else csv_cells(path, content)
+    if not content.startswith("{"):
+        cells.index += text[: len(text) - len(content)].count("\n") + 2
+    cells = cells.rename(columns=lambda name: str(name).strip().lower())
+    cells = cells.where(cells.notna(), "").apply(lambda column: column.map(str).str.strip())
+    cells = cells[(cells != "").any(axis=1)]
+    names = ["pair"] if "pair" in cells else ["source", "target"]
+    if missing := [name for name in (*names, "point", "x", "y") if name not in cells]:
+        raise UserError(f"{path}: it has no column {', '.join(missing)}, see docs/own-method.md")
+    if cells.empty:
         raise UserError(f"{path}: there is not one prediction in it")
-    return given
+    return cells.reindex(columns=["pair", "source", "target", "category", "point", "x", "y"], fill_value="")
 
 
-def at_prediction(path: Path, line: int) -> Any:
-    return error_context(
-        f"{path}, line {line}", "correct it, or leave the line out: what is missing counts as wrong"
-    )
+def json_cells(path: Path, text: str) -> pd.DataFrame:
+    """The objects of JSON lines, indexed by line, which `pandas.read_json` would not name. Raises: UserError."""
+    rows: dict[int, dict[str, Any]] = {}
+    for number, line in enumerate(text.split("\n"), start=1):
+        try:
+            rows |= {number: dict(json.loads(line))} if line.strip() else {}
+        except (ValueError, TypeError, RecursionError):
+            raise UserError(f"{path}, line {number}: it is not a JSON object, correct it") from None
+    return pd.DataFrame(list(rows.values()), list(rows), dtype=object)
 
 
-def json_lines(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """The objects of JSON lines with their lines."""
-    for line, content in enumerate(text.split("\n"), start=1):
-        if content.strip():
-            try:
-                row = json.loads(content)
-            except (ValueError, RecursionError):
-                row = None
-            if not isinstance(row, dict):
-                with at_prediction(path, line):
-                    raise UserError("not a JSON object")
-            yield line, {str(name).strip().lower(): value for name, value in row.items()}
-
-
-def parse_index(row: Mapping[str, Any], name: str) -> int:
-    """A number from 0 of a row, perhaps written as 3.0."""
-    text = cell_text(row, name)
-    if len(text) < 10 and text.isascii() and text.isdecimal():
-        return int(text)
-    if not re.fullmatch(r"[0-9]{1,9}(\.0*)?", text):
-        raise UserError(f"{name} {text[:40]!r} is no number from 0" if text else f"it says no {name}")
-    return int(text.partition(".")[0])
-
-
-def coordinate(row: Mapping[str, Any], name: str) -> float:
-    """A coordinate of a row, NaN where there is none."""
-    text = cell_text(row, name)
-    if name not in row:
-        raise UserError(f"it says no {name}")
+def csv_cells(path: Path, text: str) -> pd.DataFrame:
+    """The cells of a CSV file, indexed from 0; blank lines count. Raises: UserError."""
+    separator = max(",;\t", key=text.partition("\n")[0].count)
     try:
-        value = float(text or "nan")
+        cells = pd.read_csv(
+            StringIO(text), sep=separator, dtype=str, keep_default_na=False, skip_blank_lines=False
+        )
+    except ValueError as error:
+        raise UserError(f"{path}: it is no CSV file and no JSON lines ({error})") from error
+    if isinstance(cells.index, pd.RangeIndex):
+        return cells
+    # Lines have a cell more than the header: the row's number in front, or an empty one at the end.
+    left = slice(-1) if (cells.iloc[:, -1] == "").all() else slice(1, None)
+    return cells.reset_index().iloc[:, left].set_axis(cells.columns, axis=1)
+
+
+def parse_coordinate(text: str) -> float:
+    """A coordinate; NaN: no prediction; infinite: it is no number."""
+    try:
+        return np.nan if text.lower() in MISSING else float(text)
     except ValueError:
-        raise UserError(f"{name} {text[:40]!r} is no number") from None
-    if abs(value) > FARTHEST:
-        raise UserError(f"{name} {text[:40]} is infinite")
-    return value
+        return np.inf
 
 
-def place_in(row: Mapping[str, Any]) -> tuple[float, float]:
-    """The place that a row says, NaN: none."""
-    x, y = coordinate(row, "x"), coordinate(row, "y")
-    if np.isnan(x) != np.isnan(y):
-        raise UserError("one of x and y is missing")
-    return x, y
+def refuse(path: Path, rows: pd.DataFrame, problems: Mapping[str, pd.Series]) -> None:
+    """Raises a UserError about the first problem that a row has.
+
+    Args: problems: messages, into which the row's cells are put, and which rows have them.
+    """
+    for message, wrong in problems.items():
+        if wrong.any():
+            line = wrong.idxmax()
+            way_out = "correct it, or leave the line out: what is missing counts as wrong"
+            with error_context(f"{path}, line {line}", way_out):
+                raise UserError(message.format(**rows.loc[line]))
 
 
-def cell_text(row: Mapping[str, Any], name: str) -> str:
-    value = row.get(name)
-    return "" if value is None else str(value).strip()
-
-
-def parts_of(name: str) -> tuple[str, ...]:
+def path_parts(name: str) -> list[str]:
     """The parts of a path, upper and lower case alike, last first."""
-    return PurePosixPath(name.replace("\\", "/").casefold()).parts[::-1]
+    return [part for part in reversed(re.split(r"[/\\]", name.casefold())) if part not in ("", ".")] or [""]
 
 
-def agreement(given: tuple[str, ...], known: tuple[str, ...]) -> int:
-    """How many last parts of two names are the same; of the last one the ending may be left out."""
-    same = [given[0] in (known[0], PurePosixPath(known[0]).stem)]
-    same += [a == b for a, b in zip(given[1:], known[1:], strict=False)]
-    return (*same, False).index(False)
+def last_parts(path: Sequence[str]) -> set[str]:
+    """The last part of a path, with and without its suffix."""
+    return {path[0], path[0].rpartition(".")[0] or path[0]}
 
 
-class PairNumbers:
-    """The numbers of a benchmark's pairs by what a row of predictions calls them."""
+def common_parts(path: Sequence[str], known: Sequence[str]) -> int:
+    """How many last parts of two paths are the same; the first one may lack its suffix."""
+    same = [path[0] in last_parts(known), *(a == b for a, b in zip(path[1:], known[1:], strict=False))]
+    return [*same, False].index(False)
 
-    def __init__(self, benchmark: Benchmark) -> None:
-        self.benchmark = benchmark
-        self.named = lru_cache(maxsize=1024)(self._named)
 
-    @cached_property
-    def names(self) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
-        """The parts of the two names of each pair."""
-        return [(parts_of(pair.src_key), parts_of(pair.trg_key)) for pair in self.benchmark.pairs]
+def find_pairs(names: Iterable[Names], benchmark: Benchmark) -> dict[Names, list[int]]:
+    """The pairs of a benchmark that names mean: those that agree with them in most of their last parts.
 
-    @cached_property
-    def categories(self) -> list[str]:
-        return [self.benchmark.categories[pair.category_id].casefold() for pair in self.benchmark.pairs]
-
-    @cached_property
-    def by_last(self) -> dict[tuple[str, str], list[int]]:
-        """The pairs by the last parts of their names, with and without ending."""
-        found: dict[tuple[str, str], list[int]] = {}
-        for i, (source, target) in enumerate(self.names):
-            for s in {source[0], PurePosixPath(source[0]).stem}:
-                for t in {target[0], PurePosixPath(target[0]).stem}:
-                    found.setdefault((s, t), []).append(i)
-        return found
-
-    def __call__(self, row: Mapping[str, Any]) -> int:
-        """Raises: UserError: there is no such pair, or more than one."""
-        names = cell_text(row, "source"), cell_text(row, "target"), cell_text(row, "category")
-        about = f"{self.benchmark.name} {self.benchmark.split}"
-        if cell_text(row, "pair"):
-            number = parse_index(row, "pair")
-            if number >= len(self.benchmark):
-                raise UserError(f"there is no pair {number}: {about} has {len(self.benchmark)} here, from 0")
-            if all(names[:2]) and number not in self.named(*names):
-                raise UserError(f"pair {number} of {about} is not {names[0][-80:]!r} and {names[1][-80:]!r}")
-            return number
-        if not all(names[:2]):
-            raise UserError("it says neither pair nor source and target")
-        found = self.named(*names)
-        pair = " and ".join(repr(name[-80:]) for name in names[:2])
-        if not found:
-            category = f" in category {names[2][:80]!r}" if names[2] else ""
-            raise UserError(f"{about} has no pair of {pair}{category}")
-        if len(found) > 1:
-            several = len({self.categories[i] for i in found}) == len(found)
-            way = "say its category" if several else "say its number as pair"
-            raise UserError(
-                f"{pair} are {len(found)} pairs of {about}, such as {found[0]} and {found[1]}: {way}"
-            )
-        return found[0]
-
-    def _named(self, source: str, target: str, category: str) -> list[int]:
-        """The pairs whose names agree with these in most of their last parts, and in category."""
-        ends = parts_of(source), parts_of(target)
-        if not all(ends):
-            return []
-        found = self.by_last.get((ends[0][0], ends[1][0]), [])
-        # A folder of a category's name says the category.
-        folders = {end[1] for end in ends if len(end) > 1} & set(self.categories)
-        known = {category.casefold()} if category else folders
-        found = [i for i in found if not known or {self.categories[i]} == known]
-        agreed = [sum(map(agreement, ends, self.names[i])) for i in found]
-        return [i for i, parts in zip(found, agreed, strict=True) if parts == max(agreed)]
+    A category is given as such, or by a folder of its name.
+    Args: names: source, target and category, which may be empty. Returns: for each none, one or several pairs.
+    """
+    categories = [benchmark.categories[pair.category_id].casefold() for pair in benchmark.pairs]
+    folders = set(categories)
+    by_last: dict[tuple[str, ...], list[tuple[int, Any]]] = defaultdict(list)
+    for i, pair in enumerate(benchmark.pairs):
+        known = path_parts(pair.src_key), path_parts(pair.trg_key)
+        for last in product(*map(last_parts, known)):
+            by_last[last].append((i, known))
+    found = {}
+    for source, target, category in names:
+        ends = path_parts(source), path_parts(target)
+        in_folders = folders.intersection(parts[1] for parts in ends if len(parts) > 1)
+        wanted = {category.casefold()} if category else in_folders
+        agreement = {
+            i: sum(map(common_parts, ends, known))
+            for i, known in by_last[ends[0][0], ends[1][0]]
+            if not wanted or wanted == {categories[i]}
+        }
+        most = max(agreement.values(), default=0)
+        found[source, target, category] = [i for i, parts in agreement.items() if parts == most]
+    return found
 
 
 def external_rows(
-    given: ExternalPredictions,
+    predictions: ExternalPredictions,
     benchmark: Benchmark,
     frame: str = "image",
     workers: int = 0,
@@ -237,32 +216,48 @@ def external_rows(
 ) -> tuple[PairRows, list[str]]:
     """The rows of all pairs of a benchmark with predictions of a file, and what could not be read and why.
 
-    Args: frame: one of `FRAMES`; advance: called with the number of pairs done since the last call.
+    Args:
+        frame: one of `FRAMES`.
+        advance: called with the number of pairs done since the last call.
     Raises: UserError: points that a pair has not; a pair cannot be read and may not be skipped.
     """
+    table = predictions.table
+    of_pair = table.groupby("pair").indices
+    points, xy = table.point.to_numpy(), table[["x", "y"]].to_numpy()
     rows: PairRows = {}
     skipped: list[str] = []
-    numbers = range(len(benchmark))
-    batches = [numbers[b : b + BATCH] for b in range(0, len(benchmark), BATCH)]
+    counts: dict[int, int] = {}
+    pairs = range(len(benchmark))
+    batches = [pairs[b : b + BATCH_SIZE] for b in range(0, len(pairs), BATCH_SIZE)]
     for batch, unread in load(benchmark.annotation, batches, min(workers, 1)):
         skipped += skip_or_raise(unread, on_bad_pair)
-        if batch is not None:
-            each = zip(
-                batch["index"].tolist(), batch["n_pts"].tolist(), batch["trg_size"].numpy(), strict=True
-            )
-            scaled = [given.of(i, n) * benchmark.img_side / (FRAMES[frame] or size) for i, n, size in each]
-            rows |= rows_of(batch, [in_table(xy) for xy in scaled], benchmark)
-        advance(len(batch["index"]) if batch is not None else 0)
+        if batch is None:
+            continue
+        predicted = []
+        samples = [batch[name].tolist() for name in ("index", "n_pts", "trg_size")]
+        for pair, n_pts, size in zip(*samples, strict=True):
+            lines = of_pair.get(pair, np.empty(0, int))
+            lines = lines[points[lines] < n_pts]
+            in_image = np.full((n_pts, 2), np.nan)
+            in_image[points[lines]] = xy[lines]
+            predicted.append(in_frame(in_image, benchmark, FRAMES[frame] or size))
+            counts[pair] = n_pts
+        rows |= rows_of(batch, predicted, benchmark)
+        advance(len(predicted))
+    table = table.assign(count=table.pair.map(counts))
+    message = "there is no point {point:.0f}: pair {pair:.0f} has {count:.0f} points, from 0"
+    refuse(predictions.path, table, {message: table.point >= table["count"]})
     return rows, skipped
 
 
-def in_table(xy: Reals) -> Any:
-    return np.ascontiguousarray(xy.T, dtype=np.float32)
+def in_frame(points: Reals, benchmark: Benchmark, size: Any) -> Any:
+    """Points [n, 2] of an image of this size (width, height) in the benchmark's frame: float32 [2, n]."""
+    return np.ascontiguousarray((points * benchmark.img_side / np.asarray(size)).T, dtype=np.float32)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate` found: the table of predictions, and all figures, as `evaluation.score.score` returns them."""
+    """What `evaluate` found: the table of predictions, and all figures as `evaluation.figures.score` returns them."""
 
     table: pd.DataFrame
     figures: Mapping[str, Any]
@@ -293,11 +288,11 @@ def evaluate(
         UserError: a pair cannot be read; the matcher's answer is not n×2. What the matcher raises passes through.
     """
 
+    @lru_cache(maxsize=MAX_ENCODED if encode else 2)
     def image(key: str) -> Any:
-        picture = benchmark.picture(key)
+        picture = benchmark.pil_image(key)
         return encode(picture) if encode else picture
 
-    kept = lru_cache(maxsize=CODES if encode else 2)(image)
     rows: PairRows = {}
     with progress("matching", len(benchmark)) as advance:
         for i, listed in enumerate(benchmark.pairs):
@@ -306,18 +301,17 @@ def evaluate(
                 sample = benchmark.in_frame(i, pair)
                 if pair.flip:
                     raise UserError("a mirrored pair: open the benchmark with evaluation=True")
-                ends = kept(pair.src_key), kept(pair.trg_key)
+                images = image(pair.src_key), image(pair.trg_key)
             n, points = sample["n_pts"], pair.src_kps.T.astype(np.float64)
-            found = np.asarray(matcher(*ends, points), dtype=np.float64) if n else np.empty((0, 2))
+            found = np.asarray(matcher(*images, points), dtype=np.float64) if n else np.empty((0, 2))
             if found.shape != (n, 2) or not np.isfinite(found[~np.isnan(found)]).all():
-                raise UserError(
-                    f"pair {i}: the matcher answered {list(found.shape)}, not {n} finite points (x, y)"
-                )
-            scaled = found * benchmark.img_side / sample["trg_size"].numpy()
-            rows |= rows_of(default_collate([sample]), [in_table(scaled)], benchmark)
+                shape = list(found.shape)
+                raise UserError(f"pair {i}: the matcher answered {shape}, not {n} finite points (x, y)")
+            predicted = in_frame(found, benchmark, sample["trg_size"])
+            rows |= rows_of(default_collate([sample]), [predicted], benchmark)
             advance(1)
     table = table_of(rows, list(benchmark.labels))
     if folder is None:
         return Evaluation(table, score(table, alpha, thres))
-    about = {"benchmark": benchmark.name, "img_side": benchmark.img_side}
-    return Evaluation(table, save_results(Path(folder), table, alpha, thres, about)["figures"])
+    options = {"benchmark": benchmark.name, "img_side": benchmark.img_side}
+    return Evaluation(table, save_results(Path(folder), table, alpha, thres, options)["figures"])

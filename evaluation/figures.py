@@ -1,75 +1,67 @@
-"""Scoring: the means of a metric's values over all pairs, and over groups of pairs."""
+"""The figures of a table of predictions: averages of a metric's values over all pairs, and over groups of pairs."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from dhpf.data import BENCHMARKS
-from dhpf.data.published_lists import compare
+from dhpf.data.published_lists import compare_with_published
 from dhpf.evaluation import METRICS
 from dhpf.evaluation.error_breakdown import error_breakdown
-from dhpf.evaluation.intervals import WORDS, add_intervals
+from dhpf.evaluation.intervals import DESCRIPTION, add_intervals
 from dhpf.evaluation.metrics import Figure, Measure
-from dhpf.evaluation.predictions import NAME, SELECTION
+from dhpf.evaluation.predictions import NAME, layer_selection, pair_columns
 
-MANY = 8  # categories, more are not named
+MAX_NAMES = 8  # in a sentence
 LEAKED = "leaked"  # the label of pairs that are training pairs
 
 
 def measure(table: pd.DataFrame, alphas: Sequence[float], thres: str = "auto") -> list[Measure]:
-    """What the benchmark's metric measures of a table; each definition says whether it is the paper's, which it is
-    on none but the published test pairs.
+    """What the benchmark's metric measures of a table.
 
+    Each definition says under `paper` whether it is the paper's, which it is on none but the published test pairs.
     Args: thres: `auto` (the benchmark's own), `img`, `bbox` or `bbox-kp`.
     Raises: UserError: an unknown benchmark; one that cannot give the threshold.
     """
     benchmark = BENCHMARKS[table.benchmark.iloc[0]]
-    measured = METRICS[benchmark.metric](table, benchmark, alphas, thres)
-    possible = bool(benchmark.paper) and table.split.iloc[0] == "test" and published(table)[0]
-    return [
-        (what | {"paper": possible and all(what.get(k) == v for k, v in benchmark.paper.items())}, values)
-        for what, values in measured
-    ]
+    measures = METRICS[benchmark.metric](table, benchmark, alphas, thres)
+    possible = bool(benchmark.paper) and table.split.iloc[0] == "test" and published_list(table)[0]
+    for definition, _ in measures:
+        definition["paper"] = possible and all(definition.get(k) == v for k, v in benchmark.paper.items())
+    return measures
 
 
-def published(table: pd.DataFrame) -> tuple[bool, str]:
-    """Whether a table has the benchmark's published pairs, and that in words (`data.published.compare`)."""
-    about = table.iloc[0]
-    pairs = table.drop_duplicates("pair")[["category", "source", "target"]].itertuples(index=False)
-    return compare(BENCHMARKS[about.benchmark].published, about.split, pairs)
+def published_list(table: pd.DataFrame) -> tuple[bool, str]:
+    """Whether a table has the benchmark's published pairs, and a sentence about it (see `compare_with_published`)."""
+    first = table.iloc[0]
+    pairs = pair_columns(table)[["category", "source", "target"]].itertuples(index=False)
+    return compare_with_published(BENCHMARKS[first.benchmark].published, first.split, pairs)
 
 
-def averages(table: pd.DataFrame, measures: Sequence[Measure]) -> Callable[[pd.Series], list[Figure]]:
-    """A function that averages over some of the pairs, given as booleans indexed by pair.
+def averages(
+    table: pd.DataFrame, measures: Sequence[Measure], groups: Sequence[pd.Series]
+) -> list[list[Figure]]:
+    """For each group of pairs, given as booleans indexed by pair, the figures of all measures.
 
-    A figure has its definition, value (None: undefined), n_pairs, n_points and n_categories.
+    A figure is a definition with value (None: undefined), n_pairs, n_points and n_categories.
     """
-    pairs = table.drop_duplicates("pair").set_index("pair")
-    n_pts, category = pairs.n_pts.to_numpy(), pd.factorize(pairs.category)[0]
-    placed = [(what, values.to_numpy(), pairs.index.get_indexer(values.index)) for what, values in measures]
-
-    def figures(chosen: pd.Series) -> list[Figure]:
-        found = []
-        for what, values, pair in placed:
-            kept = chosen.to_numpy()[pair] & ~np.isnan(values)
-            used, mine = np.unique(pair[kept]), category[pair[kept]]
-            counts = np.bincount(mine)
-            present = counts > 0
-            value: float | None = None
-            if len(used) and what["average"] == "categories":
-                value = float((np.bincount(mine, values[kept])[present] / counts[present]).mean())
-            elif len(used):
-                value = float(values[kept].mean())
+    pairs = pair_columns(table)[["category", "n_pts"]]
+    pairs["category"] = pd.Categorical(pairs.category, pairs.category.unique())  # keeps their order
+    figures: list[list[Figure]] = [[] for _ in groups]
+    for definition, values in measures:
+        measured = pairs.join(values.dropna().rename("value"), how="inner")
+        for group, of_group in zip(groups, figures, strict=True):
+            rows = measured[group.loc[measured.index].to_numpy()]
+            used = rows[~rows.index.duplicated()]
+            by_category = rows.groupby("category", observed=True).value.mean()
+            mean = by_category.mean() if definition["average"] == "categories" else rows.value.mean()
             sizes = {
                 "n_pairs": len(used),
-                "n_points": int(n_pts[used].sum()),
-                "n_categories": int(present.sum()),
+                "n_points": int(used.n_pts.sum()),
+                "n_categories": len(by_category),
             }
-            found.append({**what, "value": value, **sizes})
-        return found
-
+            of_group.append({**definition, "value": float(mean) if len(rows) else None, **sizes})
     return figures
 
 
@@ -79,105 +71,127 @@ def main_figures(figures: Sequence[Mapping[str, Any]], average: str = "") -> lis
     Args: average: another average than the first figure's.
     """
     alphas = [f["alpha"] for f in figures if "alpha" in f]
-    alpha = min(alphas, key=lambda alpha: abs(alpha - 0.1), default=None)
     first = figures[0]
-    chosen = {"average": average or first["average"], "frame": first["frame"], "alpha": alpha}
-    chosen["corners"] = first.get("corners")
-    return [i for i, f in enumerate(figures) if all(f.get(k) == v for k, v in chosen.items())]
+    wanted = {
+        "average": average or first["average"], "frame": first["frame"], "corners": first.get("corners"),
+        "alpha": min(alphas, key=lambda alpha: abs(alpha - 0.1), default=None),
+    }  # fmt: skip
+    return [i for i, f in enumerate(figures) if all(f.get(k) == v for k, v in wanted.items())]
+
+
+def pair_groups(pairs: pd.DataFrame) -> dict[str, dict[str, pd.Series]]:
+    """The categories, and the grades of every label that is known: for each which pairs are in it.
+
+    Args: pairs: see `pair_columns`.
+    """
+    groups = {"category": {name: pairs.category == name for name in sorted(pairs.category.unique())}}
+    for label, grades in BENCHMARKS[pairs.benchmark.iloc[0]].labels.items():
+        if label != LEAKED and label in pairs and (pairs[label] >= 0).any():
+            grade = pairs[label].map(dict(enumerate(grades))).fillna("unknown")
+            groups[label] = {name: grade == name for name in (*grades, "unknown") if (grade == name).any()}
+    return groups
 
 
 def score(table: pd.DataFrame, alphas: Sequence[float], thres: str = "auto") -> dict[str, Any]:
     """Every figure of a table, each with its definition.
 
-    Returns: what the figures are about, also in sentences ('about'); 'totals', 'without_leaked' (where the benchmark
+    Returns: what the figures are of, also in sentences ('about'); 'totals', 'without_leaked' (where the benchmark
     knows training pairs), 'categories' and 'difficulty' (by the benchmark's labels), each ending in a list of figures:
-    the definition that `measure` gives with what `averages` and `add_intervals` add; 'points', the share of each point
-    that has a name, or a number and a category; of PCK 'kinds' and 'errors' (`evaluation.errors.hidden`);
-    'layer_selection', the selection rate of each layer.
+    the definition that `measure` gives with what `averages` and `add_intervals` add; 'points' (`point_figures`); of PCK
+    'kinds' and 'errors' (`error_breakdown`); 'layer_selection', the selection rate of each layer.
     Args and errors: as for `measure`.
     """
-    pairs = table.drop_duplicates("pair").set_index("pair")
-    about = pairs.iloc[0]
+    pairs = pair_columns(table)
+    first, benchmark = pairs.iloc[0], BENCHMARKS[pairs.benchmark.iloc[0]]
     measures = measure(table, alphas, thres)
-    average = averages(table, measures)
-    averaged: list[tuple[pd.Series, list[Figure]]] = []
-
-    def figures(chosen: pd.Series) -> list[Figure]:
-        averaged.append((chosen, average(chosen)))
-        return averaged[-1][1]
-
-    lines = [*sentences(table), *without_threshold(pairs, measures)]
     result: dict[str, Any] = {
-        "benchmark": about.benchmark, "split": about.split, "img_side": int(about.img_side),
-        "about": lines, "n_pairs": len(pairs), "n_pairs_without_keypoints": int((pairs.n_pts == 0).sum()),
+        "benchmark": first.benchmark, "split": first.split, "img_side": int(first.img_side),
+        "about": [*pair_notes(table), *threshold_notes(pairs, measures)],
+        "n_pairs": len(pairs), "n_pairs_without_keypoints": int((pairs.n_pts == 0).sum()),
         "n_points_without_prediction": unpredicted(table),
-        "totals": figures(pairs.n_pts >= 0), "intervals": WORDS,
     }  # fmt: skip
-    benchmark = BENCHMARKS[about.benchmark]
-    labels = {k: v for k, v in benchmark.labels.items() if k in pairs and (pairs[k] >= 0).any()}
-    if LEAKED in labels and about.split != "trn":
-        result["without_leaked"] = figures(pairs[LEAKED] == 0)
-        for figure in result["without_leaked"]:
-            figure |= {"basis": f"{figure['basis']}, without those that {benchmark.leak}", "paper": False}
-    categories = {name: pairs.category == name for name in sorted(pairs.category.unique())}
-    result["categories"] = {name: figures(chosen) for name, chosen in categories.items()}
-    for label, names in labels.items():
-        if label != LEAKED:
-            grade = pairs[label].map(dict(enumerate(names))).fillna("unknown")
-            groups = {name: figures(grade == name) for name in (*names, "unknown") if (grade == name).any()}
-            result.setdefault("difficulty", {})[label] = groups
-    add_intervals(table, measures, averaged)
+    result |= group_figures(table, measures)
     if benchmark.metric == "pck" and (pairs.n_pts > 0).any():
         alpha = result["totals"][main_figures(result["totals"])[0]]["alpha"]
         result |= error_breakdown(table, benchmark, alpha, thres)
-    if points := by_point(table, measures):
+    if points := point_figures(table, measures):
         result["points"] = points
-    if (pairs[SELECTION] != "").all():
-        selected = pd.DataFrame([line.split() for line in pairs[SELECTION]], pairs.index).astype("float64")
+    if (selection := layer_selection(pairs)) is not None:
+        categories = pair_groups(pairs)["category"]
         result["layer_selection"] = {
             "definition": "mean over pairs of the selection of each hyperpixel layer, first layer first",
-            "total": selected.mean().tolist(),
-            "categories": {name: selected[chosen].mean().tolist() for name, chosen in categories.items()},
+            "total": selection.mean().tolist(),
+            "categories": {name: selection[chosen].mean().tolist() for name, chosen in categories.items()},
         }
     return result
 
 
-def sentences(table: pd.DataFrame) -> list[str]:
-    """What a table's figures are about: pairs, categories; whether the pairs are the published ones, or trained on."""
-    pairs = table.drop_duplicates("pair")
-    about, benchmark = pairs.iloc[0], BENCHMARKS[pairs.benchmark.iloc[0]]
+def group_figures(table: pd.DataFrame, measures: Sequence[Measure]) -> dict[str, Any]:
+    """The figures of all pairs and of every group, with intervals, under the keys of `score`."""
+    pairs = pair_columns(table)
+    benchmark = BENCHMARKS[pairs.benchmark.iloc[0]]
+    groups = {("totals", ""): pairs.n_pts >= 0}
+    if LEAKED in pairs and (pairs[LEAKED] >= 0).any() and pairs.split.iloc[0] != "trn":
+        groups["without_leaked", ""] = pairs[LEAKED] == 0
+    for label, by_name in pair_groups(pairs).items():
+        groups |= {(label, name): chosen for name, chosen in by_name.items()}
+    chosen = list(groups.values())
+    figures = averages(table, measures, chosen)
+    add_intervals(table, measures, list(zip(chosen, figures, strict=True)))
+    result: dict[str, Any] = {"totals": figures[0], "intervals": DESCRIPTION}
+    for (label, name), of_group in list(zip(groups, figures, strict=True))[1:]:
+        if label == "without_leaked":
+            for figure in of_group:
+                figure |= {
+                    "basis": f"{figure['basis']}, without those that {benchmark.overlap}",
+                    "paper": False,
+                }
+            result[label] = of_group
+        elif label == "category":
+            result.setdefault("categories", {})[name] = of_group
+        else:
+            result.setdefault("difficulty", {}).setdefault(label, {})[name] = of_group
+    return result
+
+
+def pair_notes(table: pd.DataFrame) -> list[str]:
+    """What a table's figures are of: pairs, categories; whether the pairs are the published ones, or trained on."""
+    pairs = pair_columns(table)
+    first, benchmark = pairs.iloc[0], BENCHMARKS[pairs.benchmark.iloc[0]]
     categories = list(pairs.category.unique())
-    head = f"{about.benchmark} {about.split}"
-    if len(categories) < min(MANY, len(benchmark.categories)):
+    head = f"{first.benchmark} {first.split}"
+    if len(categories) < min(MAX_NAMES, len(benchmark.categories)):
         head += f", categories {', '.join(categories)}"
     elif len(categories) < len(benchmark.categories):
         head += f", {len(categories)} of {len(benchmark.categories)} categories"
-    head += f": {len(pairs)} pairs"
+    head += f": {len(pairs)} pair{'s' * (len(pairs) != 1)}"
     if without := int((pairs.n_pts == 0).sum()):
         head += f", of which {without} without key-points are in no figure"
-    lines = [head]
-    if words := published(table)[1]:
-        lines.append(f"list: {words}")
-    if about.split == "trn":
-        lines.append("leak: training split")
+    notes = [head]
+    if published := published_list(table)[1]:
+        notes.append(f"list: {published}")
+    if first.split == "trn":
+        notes.append("train/test overlap: this is the training split")
+    elif LEAKED in pairs and (pairs[LEAKED] < 0).all():
+        notes.append(f"train/test overlap: unknown, {benchmark.overlap_unknown}")
     elif LEAKED in pairs:
-        unknown = (pairs[LEAKED] < 0).all()
-        many = f"{(pairs[LEAKED] > 0).sum()} of {len(pairs)} pairs {benchmark.leak}"
-        lines.append(f"leak: {f'unknown, {benchmark.unknown_leak}' if unknown else many}")
+        notes.append(
+            f"train/test overlap: {(pairs[LEAKED] > 0).sum()} of {len(pairs)} pairs {benchmark.overlap}"
+        )
     if missing := unpredicted(table):
-        lines.append(f"predictions: {missing} of {pairs.n_pts.sum()} key-points have none and count as wrong")
-    return lines
+        notes.append(f"predictions: {missing} of {pairs.n_pts.sum()} key-points have none and count as wrong")
+    return notes
 
 
-def without_threshold(pairs: pd.DataFrame, measures: Sequence[Measure]) -> list[str]:
+def threshold_notes(pairs: pd.DataFrame, measures: Sequence[Measure]) -> list[str]:
     """A sentence about pairs that have key-points but no PCK, as their threshold is zero."""
-    undefined = [values.index[values.isna()] for what, values in measures if "thres" in what]
-    if not undefined or not len(undefined[0]):
+    undefined = next((v.index[v.isna()] for definition, v in measures if "thres" in definition), ())
+    if not len(undefined):
         return []
-    left = pairs.loc[undefined[0].unique()]
-    named = ", ".join(f"{pair.source} - {pair.target}" for pair in left.head(MANY).itertuples())
-    more = ", ..." if len(left) > MANY else ""
-    return [f"threshold: zero in {len(left)} pairs, which are in no PCK: {named}{more}"]
+    left = pairs.loc[undefined.unique()]
+    names = ", ".join(f"{pair.source} - {pair.target}" for pair in left.head(MAX_NAMES).itertuples())
+    more = ", ..." if len(left) > MAX_NAMES else ""
+    return [f"threshold: zero in {len(left)} pairs, which are in no PCK: {names}{more}"]
 
 
 def unpredicted(table: pd.DataFrame) -> int:
@@ -186,23 +200,24 @@ def unpredicted(table: pd.DataFrame) -> int:
     return int((asked & table[["predicted_x", "predicted_y"]].isna().any(axis=1)).sum())
 
 
-def by_point(table: pd.DataFrame, measures: Sequence[Measure]) -> dict[str, Any]:
+def point_figures(table: pd.DataFrame, measures: Sequence[Measure]) -> dict[str, Any]:
     """The share of each point that has a name; a number alone is another point in each category."""
     rows = table[table.n_pts > 0]
     numbered = rows[NAME].str.isdecimal()
     labels = rows[NAME].where(~numbered, rows.category + " " + rows[NAME])[rows[NAME] != ""]
     frame = measures[0][0]["frame"]
     values = pd.DataFrame({
-        what["name"]: share.set_axis(rows.index)
-        for what, share in measures
-        if what["average"] == "key-points" and what["frame"] == frame
-    })  # fmt: skip
-    if labels.empty or values.empty:
+        definition["name"]: share.set_axis(rows.index)
+        for definition, share in measures
+        if definition["average"] == "key-points" and definition["frame"] == frame
+    }, rows.index)  # fmt: skip
+    values = values.loc[labels.index].dropna()  # without those whose threshold is zero
+    if values.empty:
         return {}
-    groups = values.loc[labels.index].groupby(labels)
-    table = groups.mean().assign(n_points=groups.size())
-    order = sorted(table.index, key=lambda label: (label.rstrip("0123456789"), len(label), label))
+    groups = values.groupby(labels)
+    points = groups.mean().assign(n_points=groups.size())
+    order = sorted(points.index, key=lambda label: (label.rstrip("0123456789"), len(label), label))
     return {
         "definition": f"share of all predictions of a point, in %, {frame}",
-        "values": table.loc[order].to_dict("index"),
+        "values": points.loc[order].to_dict("index"),
     }

@@ -13,34 +13,42 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from skimage.draw import polygon
 
 from dhpf.common.errors import UserError
 from dhpf.data.benchmark import Benchmark
 
-Figure = dict[str, Any]
+Reals = NDArray[np.float64]
+Figure = dict[str, Any]  # a definition, perhaps with a value
 Measure = tuple[Figure, pd.Series]  # a definition; its values by pair or by key-point, indexed by pair
 Metric = Callable[[pd.DataFrame, type[Benchmark], Sequence[float], str], list[Measure]]
+
+
+def to_float64(x: torch.Tensor) -> torch.Tensor:
+    """A tensor in float64, on the CPU if its device has no such numbers (Apple's MPS)."""
+    return (x.cpu() if x.device.type == "mps" else x).double()
 
 
 def keypoint_errors(
     predicted: torch.Tensor, target: torch.Tensor, n_pts: torch.Tensor, pckthres: torch.Tensor, alpha: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which key-points are predicted within alpha * pckthres (`<=`), and how far off each is.
+    """Which key-points are predicted within alpha * pckthres (`<=`), and how far off each is (section 8).
 
     Both sides of the comparison are computed in float64 and rounded to float32, the precision of the
     coordinates: a point exactly on the limit counts, whatever the binary fraction of alpha.
 
-    Args: predicted, target [B, 2, P] in one frame, padded beyond n_pts [B]; pckthres [B] in that frame.
-    Returns: correct [B, P] bool; distance [B, P] float32, infinite for padding and without prediction (NaN).
+    Args:
+        predicted, target: [B, 2, P] in one frame, padded beyond n_pts [B].
+        pckthres: [B], in pixels of that frame.
+    Returns:
+        Correct [B, P] bool; distance [B, P] float32, infinite for padding and without prediction (NaN).
     """
-    if predicted.device.type == "mps":  # it has no float64
-        on_cpu = keypoint_errors(predicted.cpu(), target.cpu(), n_pts.cpu(), pckthres.cpu(), alpha)
-        return on_cpu[0].to(predicted.device), on_cpu[1].to(predicted.device)
-    distance = (predicted.double() - target.double()).square().sum(1).sqrt().float()
-    present = torch.arange(distance.shape[1], device=distance.device) < n_pts[:, None]
+    distance = (to_float64(predicted) - to_float64(target)).square().sum(1).sqrt().float()
+    limit = (to_float64(pckthres) * alpha).float()
+    present = torch.arange(distance.shape[1], device=distance.device) < n_pts.to(distance.device)[:, None]
     distance = distance.where(present & ~distance.isnan(), torch.inf)
-    return distance <= (pckthres.double() * alpha).float()[:, None], distance
+    return (distance <= limit[:, None]).to(predicted.device), distance.to(predicted.device)
 
 
 def with_points(table: pd.DataFrame) -> pd.DataFrame:
@@ -48,65 +56,73 @@ def with_points(table: pd.DataFrame) -> pd.DataFrame:
     return table[table.n_pts > 0].set_index("pair")
 
 
-def limits(table: pd.DataFrame, benchmark: type[Benchmark], thres: str) -> tuple[str, str, np.ndarray]:
-    """The threshold's name and words, and for each row of `with_points` the rectangle, in the frame, that it is the
-    larger side of: n×2. Raises: UserError: the benchmark cannot give the threshold."""
+def threshold_extents(
+    table: pd.DataFrame, benchmark: type[Benchmark], thres: str
+) -> tuple[str, str, np.ndarray]:
+    """The threshold's name and definition, and for each row of `with_points` the width and height, in the frame,
+    whose larger one it is: [n, 2].
+
+    Raises: UserError: the benchmark cannot give the threshold.
+    """
     side, auto = int(table.img_side.iloc[0]), table.auto_thres.iloc[0]
     kind, table = auto if thres == "auto" else thres, with_points(table)
-    target = table[["target_x", "target_y"]].to_numpy()
-    by_pair = table[["target_x", "target_y"]].groupby(level=0)
-    rectangles = {
-        "img": ("larger side of the target image", np.full_like(target, side)),
-        "bbox": (benchmark.bbox_words, table[["bbox_width", "bbox_height"]].to_numpy()),
+    target = table[["target_x", "target_y"]]
+    by_pair = target.groupby(level=0)
+    extents = {
+        "img": ("larger side of the target image", np.full(target.shape, side, np.float32)),
+        "bbox": (benchmark.bbox_definition, table[["bbox_width", "bbox_height"]].to_numpy()),
         "bbox-kp": (
             "larger side of the target key-points' extent",
             (by_pair.transform("max") - by_pair.transform("min")).to_numpy(),
         ),
     }
-    possible = [name for name, (_, extent) in rectangles.items() if not np.isnan(extent).any()]
+    possible = [name for name, (_, extent) in extents.items() if not np.isnan(extent).any()]
     if kind not in possible:
         choice = ", ".join(["auto", *possible])
         raise UserError(f"--thres {thres}: {benchmark.name} does not give it, choose one of {choice}")
-    return kind, *rectangles[kind]
+    return kind, *extents[kind]
 
 
 def pck(
     table: pd.DataFrame, benchmark: type[Benchmark], alphas: Sequence[float], thres: str
 ) -> list[Measure]:
-    """PCK for every alpha, in the frame and in original pixels, by pair and by key-point; NaN where the threshold is
-    zero: nothing is within no distance.
+    """PCK for every alpha, in the frame and in original pixels, by pair and by key-point (section 8).
 
+    It is NaN where the threshold is zero, within which nothing is.
     Raises: UserError: the benchmark cannot give the threshold.
     """
-    kind, threshold, extent = limits(table, benchmark, thres)
+    kind, threshold, extent = threshold_extents(table, benchmark, thres)
     side, table = int(table.img_side.iloc[0]), with_points(table)
     target, predicted = (table[[f"{name}_x", f"{name}_y"]].to_numpy() for name in ("target", "predicted"))
     frames = {  # pixels per pixel of the img_side x img_side frame
         f"{side}x{side} frame": np.ones(target.shape),
         "original pixels": table[["target_width", "target_height"]].to_numpy() / side,
     }
-
+    shares = {
+        "pairs": "mean over pairs of the share of",
+        "key-points": "share of all",
+        "categories": "mean over categories of the share of",
+    }
     measures: list[Measure] = []
     for alpha, (frame, scale) in product(alphas, frames.items()):
-        there, found = (torch.from_numpy(xy * scale)[:, :, None] for xy in (target, predicted))
+        points = [torch.from_numpy(xy * scale)[:, :, None] for xy in (predicted, target)]
         limit = torch.from_numpy((extent * scale).max(1))
-        correct, _ = keypoint_errors(found, there, torch.ones(len(limit)), limit, alpha)
+        correct, _ = keypoint_errors(*points, torch.ones(len(limit)), limit, alpha)
         percent = pd.Series(correct[:, 0].numpy() * 100.0, table.index).where(limit.numpy() > 0)
-        by_point = (("key-points", percent), ("categories", percent))
-        for average, values in (("pairs", percent.groupby(level=0).mean()), *by_point):
-            share = f"mean over {average} of the share of" if average != "key-points" else "share of all"
-            what = {
+        for average, share in shares.items():
+            basis = f"threshold {kind} = {threshold}, {frame}"
+            definition = {
                 "name": f"PCK@{alpha:g}", "unit": "%", "alpha": alpha, "thres": kind,
                 "definition": f"{share} key-points predicted within {alpha:g} x threshold (<=)",
-                "basis": f"threshold {kind} = {threshold}, {frame}", "average": average, "frame": frame,
+                "basis": f"each the share of its key-points, {basis}" if average == "categories" else basis,
+                "average": average, "frame": frame,
             }  # fmt: skip
-            if average == "categories":
-                what["basis"] = f"each the share of its key-points, {what['basis']}"
-            measures.append((what, values))
+            values = percent.groupby(level=0).mean() if average == "pairs" else percent
+            measures.append((definition, values))
     return measures
 
 
-CORNERS = {  # what becomes of a predicted corner that has no prediction: the name's ending, and in words
+CORNERS = {  # what becomes of a predicted corner that has no prediction: suffix of the name, and definition
     "as published": ("", "one corner without prediction leaves nothing of an outline, as published"),
     "left out": (" (corners left out)", "corners without prediction left out"),
 }
@@ -119,34 +135,34 @@ def outlines(
     side, table = int(table.img_side.iloc[0]), with_points(table)
     frame = f"{side}x{side} frame"
 
-    def filled(outline: np.ndarray) -> np.ndarray:
+    def fill(outline: np.ndarray) -> np.ndarray:
         mask = np.zeros((side, side), dtype=bool)
         if len(outline) and not np.isnan(outline).any():
             x, y = outline.astype(np.float64).T
             mask[polygon(y, x, mask.shape)] = True
         return mask
 
-    measured: dict[str, dict[str, dict[Any, float]]] = {c: {"LT-ACC": {}, "IoU": {}} for c in CORNERS}
+    values: dict[str, dict[str, dict[Any, float]]] = {c: {"LT-ACC": {}, "IoU": {}} for c in CORNERS}
     for pair, rows in table.groupby(level=0):
         # The published program takes as many points as have x > 0: one at x = 0 drops the last.
-        annotated = filled(rows[["target_x", "target_y"]].to_numpy()[: (rows.target_x > 0).sum()])
+        target = fill(rows[["target_x", "target_y"]].to_numpy()[: (rows.target_x > 0).sum()])
         # Rows beyond n_pts are the target's alone, if its outline has more corners.
-        predicted = rows[["predicted_x", "predicted_y"]].to_numpy()[: rows.n_pts.iloc[0]]
-        for corners, values in measured.items():
-            kept = predicted if corners == "as published" else predicted[~np.isnan(predicted).any(1)]
-            found = filled(kept)
-            union = (found | annotated).sum()
-            values["LT-ACC"][pair] = (found == annotated).mean()
-            values["IoU"][pair] = (found & annotated).sum() / union if union else np.nan
+        corners = rows[["predicted_x", "predicted_y"]].to_numpy()[: rows.n_pts.iloc[0]]
+        for treatment, by_name in values.items():
+            left_out = np.isnan(corners).any(1) & (treatment == "left out")
+            predicted = fill(corners[~left_out])
+            union = (predicted | target).sum()
+            by_name["LT-ACC"][pair] = (predicted == target).mean()
+            by_name["IoU"][pair] = (predicted & target).sum() / union if union else np.nan
 
     definitions = {
         "LT-ACC": "mean over pairs of the share of pixels with equal labels",
         "IoU": "mean over pairs of intersection over union",
     }
     measures = []
-    for (corners, (ending, words)), (name, definition) in product(CORNERS.items(), definitions.items()):
-        basis = f"filled outlines, transferred and annotated, {frame}; {words}"
-        what = {"name": name + ending, "unit": "", "definition": definition, "basis": basis}
-        what |= {"average": "pairs", "frame": frame, "corners": corners}
-        measures.append((what, pd.Series(measured[corners][name], dtype="float64")))
+    for (treatment, (suffix, meaning)), (name, text) in product(CORNERS.items(), definitions.items()):
+        basis = f"filled outlines, transferred and annotated, {frame}; {meaning}"
+        definition = {"name": name + suffix, "unit": "", "definition": text, "basis": basis}
+        definition |= {"average": "pairs", "frame": frame, "corners": treatment}
+        measures.append((definition, pd.Series(values[treatment][name], dtype="float64")))
     return measures

@@ -11,61 +11,63 @@ import numpy as np
 from dhpf.common.errors import UserError
 from dhpf.common.files import sha256
 from dhpf.data.benchmark import Benchmark
-from dhpf.evaluation.predictions import PairRows
+from dhpf.evaluation.predictions import PairRow, PairRows
 
 PART = "predictions.part-"  # and the number of the process that writes it
 
 
 class PartialPredictions:
-    """The rows of `evaluation.table` in files that grow, a line of JSON for each pair; a cut line counts as none.
+    """The rows of finished pairs, in files that grow by a line of JSON for each pair; a line that was cut is ignored.
+
+    `rows` are those of earlier, stopped processes.
 
     Args:
         folder: of the run.
-        about: what the predictions are of (`identity`).
-        rank: of this process.
+        fingerprint: what the predictions are of (`fingerprint`).
+        rank: of this process, which has a file of its own.
     Raises:
-        UserError: the folder has predictions of something else; later, one cannot be written.
+        UserError: the folder has predictions of something else; the file cannot be written.
     """
 
-    def __init__(self, folder: Path, about: Mapping[str, str], rank: int) -> None:
+    def __init__(self, folder: Path, fingerprint: Mapping[str, str], rank: int) -> None:
+        self.folder, self.path = folder, folder / f"{PART}{rank}"
         self.rows: PairRows = {}
         for path in sorted(folder.glob(f"{PART}*")):
             for line in path.read_text().splitlines():
                 with suppress(ValueError):
                     entry = json.loads(line)
                     if isinstance(entry, list):
-                        pair, told, points, names = entry
-                        self.rows[pair] = tuple(told), np.array(points, np.float32).reshape(-1, 6), names
-                    elif changed := [name for name in about if entry.get(name) != about[name]]:
+                        pair, values, points, names = entry
+                        xy = np.array(points, np.float32).reshape(-1, 6)
+                        self.rows[pair] = PairRow(tuple(values), xy, names)
+                    elif changed := [name for name in fingerprint if entry.get(name) != fingerprint[name]]:
                         raise UserError(f"--resume {folder}: the test began with other {', '.join(changed)}")
-        self.path = folder / f"{PART}{rank}"
-        self._append(json.dumps(dict(about)))
+        self._write(json.dumps(dict(fingerprint)))
 
-    def __call__(self, rows: PairRows) -> None:
-        """Keeps the rows of some pairs."""
-        entries = ([pair, told, points.tolist(), names] for pair, (told, points, names) in rows.items())
-        self._append("\n".join(map(json.dumps, entries)))
+    def append(self, rows: PairRows) -> None:
+        """Saves the rows of finished pairs. Raises: UserError: the file cannot be written."""
+        entries = ([pair, values, xy.tolist(), names] for pair, (values, xy, names) in rows.items())
+        self._write("\n".join(map(json.dumps, entries)))
 
-    def _append(self, text: str) -> None:
+    def delete(self) -> None:
+        """Removes the files, once the results are written."""
+        for path in self.folder.glob(f"{PART}*"):
+            path.unlink(missing_ok=True)
+
+    def _write(self, text: str) -> None:
         try:
             with self.path.open("a") as file:
                 file.write(f"\n{text}")  # the line before may have been cut
         except OSError as error:
             raise UserError(
-                f"{self.path}: cannot be written ({error.strerror}): make room, go on with --resume {self.path.parent}"
+                f"{self.path}: cannot be written ({error.strerror}): make room, go on with --resume {self.folder}"
             ) from error
 
 
-def identity(benchmark: Benchmark, checkpoint: Path | None) -> dict[str, str]:
-    """What predictions are of: the pairs and the checkpoint."""
+def fingerprint(benchmark: Benchmark, checkpoint: Path | None) -> dict[str, str]:
+    """Hashes of what predictions are of: the pairs and the checkpoint."""
     pairs = "\n".join(f"{pair.src_key}\t{pair.trg_key}" for pair in benchmark.pairs)
     return {
         "pairs": hashlib.sha256(pairs.encode(errors="surrogateescape")).hexdigest(),
         "checkpoint": sha256(checkpoint) if checkpoint else "none",
     }
-
-
-def delete(folder: Path) -> None:
-    """Removes what was kept, when the results are there."""
-    for path in folder.glob(f"{PART}*"):
-        path.unlink(missing_ok=True)

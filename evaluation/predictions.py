@@ -3,18 +3,15 @@
 It has one row per key-point; what belongs to the pair is repeated on its rows: `PAIR_COLUMNS`, the benchmark's own
 labels (-1: unknown), `layer_sel`, then `POINT_COLUMNS`. A pair without key-points keeps one row, with `point` = -1: it
 has no PCK, is left out of every mean and counted. `point_name`, which older tables lack, is the point's name or number
-where the benchmark gives one. Coordinates are pixels of the img_side x img_side frame; a prediction
-of NaN means there is none.
+where the benchmark gives one. Coordinates are pixels of the img_side x img_side frame; NaN: no prediction.
 """
 
-import codecs
-import csv
 import gzip
 import io
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from dhpf.common.errors import UserError
-from dhpf.common.files import MIB, replace_file
+from dhpf.common.files import replace_file
 from dhpf.data import BENCHMARKS
 from dhpf.data.benchmark import Benchmark
 
@@ -36,12 +33,18 @@ SELECTION = "layer_sel"  # the pair's selection of each layer, separated by spac
 ENDS = ("source_x", "source_y", "target_x", "target_y", "predicted_x", "predicted_y")
 NAME = "point_name"
 POINT_COLUMNS = {SELECTION: "str", "point": "int64", **dict.fromkeys(ENDS, "float32"), NAME: "str"}
-MAX_BYTES = 256 * MIB  # of an unpacked table: SPair-71k's whole test split takes a tenth of it
 MAX_SIDE = 4096  # pixels of the frame
-SHARE = r"(0|1|0\.\d+|\d(\.\d+)?e-\d+)"  # a number from 0 to 1 as '%.9g' writes it
 
-# By pair: its columns up to `layer_sel`, the points [n, 6] of its rows in the order of ENDS, and n names or none.
-PairRows = dict[int, tuple[tuple[Any, ...], NDArray[np.float32], list[str]]]
+
+class PairRow(NamedTuple):
+    """The rows of one pair: its columns up to `layer_sel`, points [n, 6] in the order of `ENDS`, n names or none."""
+
+    pair_values: tuple[Any, ...]
+    points: NDArray[np.float32]
+    point_names: list[str]
+
+
+PairRows = dict[int, PairRow]  # by number of the pair
 
 
 def columns(labels: Sequence[str]) -> dict[str, str]:
@@ -55,28 +58,32 @@ def rows_of(
     benchmark: Benchmark,
     selection: torch.Tensor | None = None,
 ) -> PairRows:
-    """The rows of the pairs of one batch, small: a benchmark's are kept until `table_of` joins them.
+    """The rows of the pairs of one batch, small: a benchmark's are held until `table_of` joins them.
 
-    Args: batch: B collated samples of the benchmark; predicted: for each pair [2, >= n_pts] in the img_side frame
-    (NaN: no prediction); selection [B, K]: what each pair selected, for the layer-selection picture.
+    Args:
+        batch: B collated samples of the benchmark.
+        predicted: for each pair [2, >= n_pts] in the img_side frame, NaN: no prediction.
+        selection: [B, K], which layers each pair selected.
     """
-    kept: PairRows = {}
+    rows: PairRows = {}
     sizes, extents = _array(batch["trg_size"]).tolist(), _array(batch["bbox_extent"]).tolist()
     source, target = _array(batch["src_kps"]), _array(batch["trg_kps"])
-    chosen = [""] * len(sizes) if selection is None else [_words(row) for row in _array(selection)]
+    selected = [""] * len(sizes)
+    if selection is not None:
+        selected = [" ".join(f"{value:.9g}" for value in of_pair) for of_pair in _array(selection)]
     for i, pair in enumerate(_array(batch["index"]).tolist()):
         # Outlines do not correspond: the target's length is its own.
         n_pts, n_target = int(batch["n_pts"][i]), int(batch["n_trg_pts"][i])
         points = np.full((max(n_pts, n_target), 6), np.nan, dtype=np.float32)
         points[:n_pts, :2], points[:n_target, 2:4] = source[i, :, :n_pts].T, target[i, :, :n_target].T
         points[:n_pts, 4:] = _array(predicted[i])[:, :n_pts].T
-        about = (
+        values = (
             benchmark.name, benchmark.split, benchmark.img_side, benchmark.auto_thres, pair,
             batch["src_key"][i], batch["trg_key"][i], batch["category"][i], n_pts, *sizes[i], *extents[i],
-            *(int(batch[label][i]) for label in benchmark.labels), chosen[i],
+            *(int(batch[label][i]) for label in benchmark.labels), selected[i],
         )  # fmt: skip
-        kept[pair] = about, points, batch["points"][i].split("\t") if batch["points"][i] else []
-    return kept
+        rows[pair] = PairRow(values, points, batch["points"][i].split("\t") if batch["points"][i] else [])
+    return rows
 
 
 def table_of(rows: PairRows, labels: Sequence[str]) -> pd.DataFrame:
@@ -87,130 +94,123 @@ def table_of(rows: PairRows, labels: Sequence[str]) -> pd.DataFrame:
     if not rows:
         raise UserError("there is nothing to score: not one pair was evaluated")
     names = list(columns(labels))
-    about, points, point_names = zip(*(rows[pair] for pair in sorted(rows)), strict=True)
-    counts = np.array([len(p) for p in points])
-    rows_each = np.maximum(counts, 1)
-    pairs = pd.DataFrame(list(about), columns=names[: names.index("point")])
-    table = pairs.loc[pairs.index.repeat(rows_each)].reset_index(drop=True)
+    pairs, points, point_names = zip(*(rows[pair] for pair in sorted(rows)), strict=True)
+    counts = np.array([len(of_pair) for of_pair in points])
+    table = pd.DataFrame(list(pairs), columns=names[: names.index("point")])
+    table = table.loc[table.index.repeat(np.maximum(counts, 1))].reset_index(drop=True)
     table["point"] = np.concatenate([np.arange(n) if n else [-1] for n in counts])
-    values = np.concatenate([p if len(p) else np.full((1, 6), np.nan) for p in points])
-    table[list(ENDS)] = values
+    table[list(ENDS)] = np.concatenate([xy if len(xy) else np.full((1, 6), np.nan) for xy in points])
     table[NAME] = [
-        name for given, n in zip(point_names, rows_each, strict=True) for name in [*given, *[""] * n][:n]
+        name
+        for of_pair, n in zip(point_names, counts, strict=True)
+        for name in [*of_pair, *[""] * max(n, 1)][: max(n, 1)]
     ]
     return table.astype(columns(labels))
 
 
+def pair_columns(table: pd.DataFrame) -> pd.DataFrame:
+    """One row for each pair, indexed by its number; only what belongs to the pair means something."""
+    return table.drop_duplicates("pair").set_index("pair")
+
+
+def layer_selection(pairs: pd.DataFrame) -> pd.DataFrame | None:
+    """The selection of each hyperpixel layer, a row for each pair; None where a pair has none."""
+    if (pairs[SELECTION] == "").any():
+        return None
+    return pairs[SELECTION].str.split(" ", expand=True).astype("float64")
+
+
 def write_predictions(path: Path, table: pd.DataFrame) -> None:
     """A table as gzipped CSV, from which `read_predictions` makes the same table to the last bit."""
-    # `DataFrame.to_csv` writes the same in several times the time: names repeat, and each is quoted once.
-    header = ",".join(map(_cell, table.columns))
-    lines = map(",".join, zip(*(_cells(table[name]) for name in table), strict=True))
-    replace_file(path, gzip.compress("\n".join([header, *lines, ""]).encode(), mtime=0))
+    text = table.to_csv(index=False, float_format="%.9g", lineterminator="\n")
+    replace_file(path, gzip.compress(text.encode(errors="surrogateescape"), mtime=0))
 
 
-def _cells(column: pd.Series) -> NDArray[Any]:
-    """The values of a column as CSV has them."""
-    if pd.api.types.is_float_dtype(column.dtype):
-        return np.array(["" if v != v else f"{v:.9g}" for v in column.tolist()], dtype=object)
-    codes, values = pd.factorize(column)
-    return np.array([_cell(value) for value in values.tolist()], dtype=object)[codes]
-
-
-def _cell(value: Any) -> str:
-    line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow([value, ""])
-    return line.getvalue()[:-2]
-
-
-def unpacked(path: Path) -> bytes:
-    """What a predictions file holds, gzipped or plain, without a byte-order mark.
-
-    Raises: UserError: the file is missing, too large or cut off.
-    """
+def read_unpacked(path: Path) -> bytes:
+    """What a file of predictions holds, gzipped or plain. Raises: UserError: it is missing or cut off."""
     try:
         with path.open("rb") as file:
             packed = file.read(2) == b"\x1f\x8b"
             file.seek(0)
-            content = (gzip.GzipFile(fileobj=file) if packed else file).read(MAX_BYTES + 1)
+            content = (gzip.GzipFile(fileobj=file) if packed else file).read()
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: the table of predictions cannot be read ({error})") from error
-    if len(content) > MAX_BYTES:
-        raise UserError(f"{path}: no table of predictions is larger than {MAX_BYTES // MIB} MiB")
-    return content.removeprefix(codecs.BOM_UTF8)
+    return content
 
 
-def header_of(content: bytes) -> list[str]:
+def column_names(content: bytes) -> list[str]:
     """The names of the columns of a table that is written as `write_predictions` does."""
-    return content.partition(b"\n")[0].decode(errors="replace").removesuffix("\r").split(",")
+    return content.partition(b"\n")[0].decode("utf-8-sig", "replace").removesuffix("\r").split(",")
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
     """The table of a predictions file, gzipped or plain CSV, checked.
 
-    Raises: UserError: the file is missing, too large, cut off, something else, or contradicts itself.
+    Raises: UserError: the file is missing, cut off, something else, or contradicts itself.
     """
-    content = unpacked(path)
-    header = header_of(content)
-    older = header[-1] != NAME
-    labels = header[len(PAIR_COLUMNS) : older - len(POINT_COLUMNS)]
+    content = read_unpacked(path)
+    names = column_names(content)
+    labels = [name for name in names if name not in columns(())]
     types = columns(labels)
-    if older:
+    if NAME not in names:
         del types[NAME]
-    if header != list(types) or not all(label.isidentifier() for label in labels):
-        missing = (
-            ", ".join(name for name in columns(()) if name not in header) or "none, but the order differs"
-        )
+    if names != list(types):
+        missing = ", ".join(name for name in types if name not in names) or "none, but the order differs"
         raise UserError(
             f"{path}: not a table of predictions as test.py writes it (missing columns: {missing})"
         )
     empty = {name: [""] for name, dtype in types.items() if dtype == "float32"}
     try:
         with np.errstate(over="ignore", invalid="ignore"):  # what does not fit becomes infinite or negative
-            table = pd.read_csv(io.BytesIO(content), dtype=types, keep_default_na=False, na_values=empty)
+            table = pd.read_csv(
+                io.BytesIO(content),
+                dtype=types,
+                keep_default_na=False,
+                na_values=empty,
+                encoding_errors="surrogateescape",
+            )
+        table = table.assign(**{NAME: ""}) if NAME not in table else table
+        selection = layer_selection(pair_columns(table))
     except (ValueError, OverflowError) as error:
         raise UserError(f"{path}: the table of predictions is damaged ({error})") from error
-    if older:
-        table[NAME] = ""
     if table.empty:
         raise UserError(f"{path}: the table of predictions has no rows")
-    for problem, rows in _problems(table, labels):
+    for problem, rows in _problems(table, labels).items():
         if rows.any():
             raise UserError(f"{path}, line {int(rows.to_numpy().argmax()) + 2}: {problem}")
+    if selection is not None and not ((selection >= 0) & (selection <= 1)).all(axis=None):
+        raise UserError(f"{path}: {SELECTION} is not the selection of the same layers for every pair")
     return table
 
 
-def _problems(table: pd.DataFrame, labels: Sequence[str]) -> list[tuple[str, pd.Series]]:
-    """What a table of predictions cannot be, and in which rows it is."""
-    about = table[list(PAIR_COLUMNS)[:4]]
+def _problems(table: pd.DataFrame, labels: Sequence[str]) -> dict[str, pd.Series]:
+    """What would make figures wrong without a word, and in which rows it is."""
+    evaluation = table[list(PAIR_COLUMNS)[:4]]
     rows = table.groupby("pair")["pair"].transform("size")
     position = table.groupby("pair").cumcount()
     # Of outlines the target may have more points than the source.
     unequal = BENCHMARKS[table.benchmark[0]].metric == "outlines"
     empty = (table.point == -1) & (table.n_pts == 0) & (rows == 1)
-    ends = table[["source_x", "source_y", "target_x", "target_y"]]
     positive = table[["img_side", "target_width", "target_height"]]
-    layers = table[SELECTION].str.count(" ")
-    whole = table[SELECTION].str.fullmatch(f"({SHARE}( {SHARE})*)?") & (layers == layers[0])
-    return [
-        ("another evaluation than the first line's", about.ne(about.iloc[0]).any(axis=1)),
-        ("the pairs are not in order", table.pair.diff() < 0),
-        (
-            "contradicts its pair's first line",
-            (position > 0) & ~table.duplicated([*PAIR_COLUMNS, *labels, SELECTION]),
+    box = table[["bbox_width", "bbox_height"]]
+    missing = table[["source_x", "source_y", "target_x", "target_y"]].isna().any(axis=1)
+    return {
+        "another evaluation than the first line's": evaluation.ne(evaluation.iloc[0]).any(axis=1),
+        "the pairs are not in order": table.pair.diff() < 0,
+        "contradicts its pair's first line": (
+            (position > 0) & ~table.duplicated([*PAIR_COLUMNS, *labels, SELECTION])
         ),
-        ("a line is missing", (rows < table.n_pts) | ((rows > table.n_pts) & (not unequal) & ~empty)),
-        ("the points are not in order", (position != table.point) & ~empty),
-        ("an impossible size", (positive < 1).any(axis=1) | (about.img_side > MAX_SIDE) | (table.n_pts < 0)),
-        ("an impossible box", (table[["bbox_width", "bbox_height"]] < 0).any(axis=1)),
-        ("a key-point without a place", ends.isna().any(axis=1) & (not unequal) & ~empty),
-        ("an infinite coordinate", np.isinf(table.select_dtypes("float32")).any(axis=1)),
-        ("not a selection of as many layers as before", ~whole),
-    ]
-
-
-def _words(selection: Any) -> str:
-    return " ".join(f"{value:.9g}" for value in selection)
+        "a line is missing": (rows < table.n_pts) | ((rows > table.n_pts) & (not unequal) & ~empty),
+        "the points are not in order": (position != table.point) & ~empty,
+        "an impossible size": (
+            (positive < 1).any(axis=1)
+            | (table.img_side > MAX_SIDE)
+            | (table.n_pts < 0)
+            | (box < 0).any(axis=1)
+        ),
+        "a coordinate is missing": missing & (not unequal) & ~empty,
+        "an infinite coordinate": np.isinf(table.select_dtypes("float32")).any(axis=1),
+    }
 
 
 def _array(values: Any) -> np.ndarray:

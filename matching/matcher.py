@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
@@ -25,15 +25,16 @@ from torch.nn.functional import grid_sample
 
 from dhpf.common.errors import UserError, error_context
 from dhpf.common.processes import choose_device
+from dhpf.data import MAX_PIXELS
 from dhpf.data.images import normalised, on_white, opened_image, shrunk, upright
-from dhpf.data.options import MAX_PIXELS
 from dhpf.model import BACKBONES
 from dhpf.model.ablation import Ablation
 from dhpf.model.dhpf import DHPF, Matches
 from dhpf.model.features import ImageFeatures
 from dhpf.model.grid import check_frame
-from dhpf.model.options import DEFAULT_VOTING
+from dhpf.weights import DEFAULT_VOTING
 from dhpf.weights.checkpoint import build_model, load_model
+from dhpf.weights.config import ModelConfig
 from dhpf.weights.released import resolve
 
 Reals = NDArray[np.float64]
@@ -84,6 +85,11 @@ class Found:
     layers: tuple[int, ...]
     images: tuple[Encoded, Encoded]
     matches: Matches
+
+    def table(self) -> pd.DataFrame:
+        """A row for each point: source_x, source_y, target_x, target_y in pixels, confidence; rounded to 1e-4."""
+        values = np.column_stack([self.source, self.points, self.confidence]).round(4)
+        return pd.DataFrame(values, columns=["source_x", "source_y", "target_x", "target_y", "confidence"])
 
     def at_least(self, confidence: float) -> "Found":
         """The matches of that confidence or more; all are of 0 or more, those without one too."""
@@ -185,14 +191,21 @@ class Matcher:
         Raises:
             UserError: unusable checkpoint or weights, no such device.
         """
-        form: dict[str, Any] = {"layers": layers, "side": side}
         if str(model) in BACKBONES:
-            net = build_model(str(model), backbone_weights, voting or DEFAULT_VOTING, **form)
+            config = ModelConfig(str(model), layers, side, voting=voting or DEFAULT_VOTING)
+            net = build_model(config, backbone_weights)
             net.ablate(Ablation(layers=tuple(range(len(net.backbone.channels))), raw=True))
             name = "; ".join(filter(None, [str(model), net.backbone.note]))
         else:
-            net, known = load_model(resolve(str(model)), backbone, backbone_weights, voting, **form)
-            name = "; ".join(filter(None, [f"{known.backbone} with {model}", known.note]))
+            net, note = load_model(
+                resolve(str(model)),
+                backbone_weights,
+                voting,
+                backbone=backbone,
+                blocks=layers,
+                input_size=side,
+            )
+            name = "; ".join(filter(None, [f"{net.backbone.name} with {model}", note]))
         return cls(net.to(choose_device(device)), name, img_side)
 
     def __str__(self) -> str:
@@ -203,7 +216,7 @@ class Matcher:
         layers = (
             f"all {K} layers"
             if len(ablation.layers or ()) == K
-            else f"layers {listed(ablation.layers or ())}"
+            else f"layers {layer_ranges(ablation.layers or ())}"
         )
         return (
             f"{self.name}, raw features: nothing here was learned for matching; no transformation, no gates, "
@@ -291,7 +304,7 @@ def grid_points(n: int, size: Sequence[int]) -> Reals:
     return np.stack(np.meshgrid(middles, middles), -1).reshape(-1, 2) * size
 
 
-def listed(layers: Sequence[int]) -> str:
+def layer_ranges(layers: Sequence[int]) -> str:
     """Ascending layers in words: 0-3, 7."""
     starts = [k for k in layers if k - 1 not in layers]
     ends = [k for k in layers if k + 1 not in layers]

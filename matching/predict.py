@@ -132,7 +132,7 @@ def encoded(
     """Batches of pairs, one after another, with the features of their images; arguments and errors as for `predict`."""
     device = model.device
     keys = [(pair.src_key, pair.trg_key) for pair in benchmark.pairs]
-    side = benchmark.picture_side = model.picture_side(benchmark.img_side)
+    side = benchmark.input_size = model.picture_side(benchmark.img_side)
     capacity = int(memory) // model.encode(torch.zeros(1, 3, side, side, device=device)).nbytes
     steps = plan(keys, batches, capacity)
     pin = device.type == "cuda"

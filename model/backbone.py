@@ -26,9 +26,10 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from dhpf.common.errors import UserError
 from dhpf.model.grid import STRIDE, check_frame
-from dhpf.model.options import EIGHTH
 from dhpf.weights.files import State
-from dhpf.weights.pretrained import fitting, needed
+from dhpf.weights.key_names import fitting, needed
+
+EIGHTH = "eighth"
 
 
 class FrozenBackbone(nn.Module):

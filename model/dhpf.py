@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dhpf.common.errors import UserError
 from dhpf.model import VOTINGS
-from dhpf.model.ablation import Ablation, check_layers
+from dhpf.model.ablation import Ablation
 from dhpf.model.backbone import FrozenBackbone
 from dhpf.model.correlation import correlate
 from dhpf.model.features import ImageFeatures, interpolated_norms
@@ -111,7 +111,11 @@ class DHPF(nn.Module):
 
         Raises: UserError: the backbone has no such layers.
         """
-        check_layers(ablation.layers, len(self.backbone.channels), lambda: self.backbone.about)
+        count = len(self.backbone.channels)
+        if ablation.layers and ablation.layers[-1] >= count:
+            raise UserError(
+                f"there is no layer {ablation.layers[-1]}: the hyperpixel layers are 0 to {count - 1}"
+            )
         self.ablation = ablation
         self.layer_of_channel = _owners(self._widths).to(self.device)
 

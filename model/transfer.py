@@ -28,16 +28,20 @@ def best_targets(scores: Tensor, column_max: Tensor) -> Tensor:
 
 
 def confident_targets(scores: Tensor, column_max: Tensor) -> tuple[Tensor, Tensor]:
-    """Best target cell of some source cells and how sure it is, both B×n; arguments as in `mutual_nn_filter`.
+    """Best target cell of some source cells and how sure it is, both B×n; arguments as in `mutual_nn_filter`."""
+    return peaks(mutual_nn_filter(scores, column_max))
+
+
+def peaks(filtered: Tensor) -> tuple[Tensor, Tensor]:
+    """Best target cell of each row of filtered scores B×n×N and how sure it is, both B×n.
 
     The confidence, in 0..1, is the share of the row's filtered scores that lies within a tenth of the side of the
     best cell: a row with one peak has 1, a row with two equal peaks far apart 0.5.
     """
-    filtered = mutual_nn_filter(scores, column_max)
     best = filtered.argmax(2)
-    side = round(scores.shape[2] ** 0.5)
-    axis = torch.arange(side, device=scores.device)
-    dy, dx = axis - best[..., None] // side, axis - best[..., None] % side  # B×n×S
+    side = round(filtered.shape[2] ** 0.5)
+    axis, cell = torch.arange(side, dtype=torch.int32, device=filtered.device), best[..., None].int()
+    dy, dx = axis - cell // side, axis - cell % side  # B×n×S
     near = dy.square()[..., :, None] + dx.square()[..., None, :] <= (NEAR * side) ** 2
     share = (filtered * near.flatten(2)).sum(2) / filtered.sum(2).clamp(min=1e-30)
     return best, share.clamp(max=1)

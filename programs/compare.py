@@ -1,61 +1,102 @@
 """Compare runs or predictions on the same pairs; see `python compare.py --help` and docs/comparing.md."""
 
+from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from dhpf.common.errors import UserError
-from dhpf.common.options import FORMATS, Parser, image_side, number, option, predictions
-from dhpf.common.program import program
-from dhpf.data.options import DataOptions
-from dhpf.programs.test import FRAME
-
-EXAMPLES = (
-    "python compare.py logs/before logs/after",
-    "python compare.py logs/ours theirs.csv --benchmark spair --format html --out compared.html",
-)
-
-
-@dataclass(frozen=True)
-class RunsOptions:
-    runs: tuple[Path, ...] = option(
-        help="run folders or files of predictions, at least two; the others are compared with the first",
-        positional=True,
-        type=predictions,
-        nargs="+",
-        metavar="RUN",
-    )
-    alpha: tuple[float, ...] = option(
-        (0.1,), "PCK's alpha, one or several", type=number(float, 0, 1, above=True), nargs="+", metavar="A"
-    )
-    format: str = option("text", "of the tables; html with pictures", choices=FORMATS)
-    out: Path | None = option(None, "write there instead of printing", type=Path, metavar="FILE")
-    split: str | None = option(None, "of another method's predictions: trn, val, ...", metavar="SPLIT")
-    img_side: int = option(
-        240,
-        "of another method's predictions: side of the frame they are measured in",
-        type=image_side,
-        metavar="N",
-    )
-    predictions_frame: str = FRAME
+from dhpf.common.files import MIB, is_file, read_json, replace_file
+from dhpf.common.program import echo
+from dhpf.common.run import PREDICTIONS, RESULTS
+from dhpf.data.benchmark import Benchmark
+from dhpf.evaluation.comparison import compare
+from dhpf.evaluation.external_predictions import external_rows, is_table, read_external
+from dhpf.evaluation.predictions import read_predictions, table_of
+from dhpf.programs import run_program
+from dhpf.programs.opening import open_benchmark
+from dhpf.report.comparison import sections, title
+from dhpf.report.formats import WRITERS
+from dhpf.report.page import Section
 
 
-@dataclass(frozen=True)
-class CompareOptions(DataOptions, RunsOptions):
-    """All options of `compare.py`."""
-
-
-@program
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = Parser(
-        CompareOptions,
-        "Compare runs, or predictions of other methods, on the pairs that all of them have. The data options are for "
-        "predictions of other methods, and --datapath for pictures.",
-        EXAMPLES,
-    )
-    options: CompareOptions = parser.parse(arguments)
-    if len(options.runs) < 2:
-        raise UserError("give two runs or more to compare")
-    from dhpf.programs.comparing import compare_runs  # pandas and torch: not needed to refuse an option
+    run_program("compare", arguments)
 
-    compare_runs(options)
+
+def run(options: Namespace) -> None:
+    """Print or write what the runs' predictions say of each other. Raises: UserError."""
+    names = run_names(options.runs)
+    ours = {name: read_predictions(path) for name, path in names.items() if is_table(path)}
+    like = next(iter(ours.values())).iloc[0] if ours else None
+    tables = dict(ours)
+    if len(ours) < len(names):
+        benchmark = open_benchmark_of(options, like)
+        tables |= {
+            name: read_external_table(path, options, benchmark)
+            for name, path in names.items()
+            if name not in ours
+        }
+    found = compare({name: tables[name] for name in names}, options.alpha, threshold_of(options, names))
+    parts = sections(found)
+    if options.format == "html":
+        try:
+            parts = sections(found, open_benchmark_of(options, like))
+        except UserError as error:
+            parts.append(Section(text=f"No pictures: {error}."))
+    text = WRITERS[options.format](title(found), parts)
+    if options.out:
+        replace_file(options.out, text.encode())
+        echo(f"written: {options.out}")
+    else:
+        echo(text.rstrip("\n"))
+
+
+def run_names(paths: tuple[Path, ...]) -> dict[str, Path]:
+    """What to call the runs: folders and files by their own names, with the folders above where those are the same."""
+    places = [path.parent if path.name == PREDICTIONS else path for path in paths]
+    short = [place.name or str(place) for place in places]
+    named: dict[str, Path] = {}
+    for path, place, name in zip(paths, places, short, strict=True):
+        name = name if short.count(name) == 1 else str(place)
+        if name in named:
+            raise UserError(f"{name}: give each run once")
+        named[name] = path
+    return named
+
+
+def open_benchmark_of(options: Namespace, like: pd.Series | None) -> Benchmark:
+    """The benchmark that the options name, or that of a table of predictions."""
+    changed: dict[str, Any] = {}
+    if like is not None:
+        changed = {"benchmark": like.benchmark, "split": like.split, "img_side": int(like.img_side)}
+    return open_benchmark(Namespace(**vars(options) | changed | {"thres": "auto"}))
+
+
+def read_external_table(path: Path, options: Namespace, benchmark: Benchmark) -> pd.DataFrame:
+    """The table of another method's predictions."""
+    given = read_external(path, benchmark)
+    rows, _ = external_rows(given, benchmark, options.predictions_frame, options.workers, options.on_bad_pair)
+    return table_of(rows, list(benchmark.labels))
+
+
+def threshold_of(options: Namespace, names: dict[str, Path]) -> str:
+    """The threshold that is asked for, or that the runs were measured with. Raises: UserError: they differ."""
+    if options.thres != "auto":
+        return options.thres
+    used = {}
+    for name, path in names.items():
+        results = path.with_name(RESULTS)
+        if path.name == PREDICTIONS and is_file(results):
+            said = read_json(results, 64 * MIB)
+            used[name] = str(
+                said.get("options", {}).get("thres", "auto") if isinstance(said, dict) else "auto"
+            )
+        else:
+            used[name] = "auto"
+    if len(set(used.values())) > 1:
+        how = ", ".join(f"{name} with {thres}" for name, thres in used.items())
+        raise UserError(f"measured with other thresholds ({how}): say --thres, to measure all anew")
+    return next(iter(used.values()))

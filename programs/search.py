@@ -1,64 +1,218 @@
 """Search for the hyperpixel layers that match best; see `python search.py --help` and docs/search.md."""
 
+import hashlib
+import json
+import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from argparse import Namespace
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dhpf.common.options import OutputOptions, Parser, number, option
-from dhpf.common.program import program
-from dhpf.data.options import DataOptions
-from dhpf.model import file_name
-from dhpf.model.options import DEFAULT_BACKBONE, LoadOptions, ModelOptions
+import numpy as np
+import torch
 
-# What may differ when a search is resumed: it does not change what is found.
-FREE = {"resume", "logpath", "datapath", "device", "workers", "no_download", "backbone_weights", "images"}
-FREE |= {"bsz", "cache_gb", "max_layers", "quiet"}
-EXAMPLES = (
-    "python search.py --benchmark pfpascal --backbone resnet101 --logpath layers",
-    "python search.py --resume logs/layers",
-)
+from dhpf.common.errors import UserError
+from dhpf.common.files import MIB, read_json, replace_file, sha256
+from dhpf.common.processes import choose_device
+from dhpf.common.run import LAYERS, SEARCH_STATE, Run, progress, versions
+from dhpf.data.benchmark import Benchmark
+from dhpf.matching.layer_subsets import Candidates, Shares, Subset, shares
+from dhpf.matching.predict import encoded
+from dhpf.model.ablation import Ablation
+from dhpf.model.dhpf import DHPF
+from dhpf.programs import run_program
+from dhpf.programs.opening import open_benchmark, open_model
+from dhpf.programs.options import dated_folder, run_folder, to_save
+from dhpf.weights.config import ModelConfig, as_text
 
-
-@dataclass(frozen=True)
-class SearchingOptions:
-    beam: int = option(4, "subsets of each size that get another layer", type=number(int, 1), metavar="N")
-    max_layers: int = option(8, "layers of the largest subsets", type=number(int, 1), metavar="N")
-    split: str | None = option("val", "pairs to measure on: trn, val, ...", metavar="SPLIT")
-    alpha: float = option(0.1, "PCK's alpha", type=number(float, 0, 1, above=True), metavar="A")
-    bsz: int = option(4, "pairs compared together on a GPU", type=number(int, 1), metavar="N")
-    cache_gb: float = option(
-        4.0, "memory for the codes of images that are kept, in GB", type=number(float, 0), metavar="GB"
-    )
-    seed: int = option(0, "draws the pairs", type=number(int, 0, 2**32 - 1), metavar="N")
-    resume: Path | None = option(None, "continue the search of this folder", type=Path, metavar="RUN_FOLDER")
+SAVE_INTERVAL_S = 10.0
+MAX_STATE_BYTES = 512 * MIB
 
 
-@dataclass(frozen=True)
-class SearchOptions(OutputOptions, ModelOptions, LoadOptions, DataOptions, SearchingOptions):
-    """All options of `search.py`."""
+class SubsetScores:
+    """What is known of subsets: for every pair of the search, in its order, the PCK in percent.
 
-    pairs: int = option(200, "pairs to measure on, drawn from --seed", type=number(int, 1), metavar="N")
+    A pair without PCK, since it has no key-points or cannot be read, has None and is in no mean. Saved, it goes on as
+    if the search had not been stopped.
+    """
 
-    @property
-    def own(self) -> dict[str, Any]:
-        """As that of `BenchmarkOptions`, where `pairs` are those of a category."""
-        return {name: value for name, value in super().own.items() if name != "pairs"}
+    def __init__(self, fingerprint: Mapping[str, Any], pairs: int) -> None:
+        self.fingerprint = dict(fingerprint)
+        self.pairs = pairs
+        self.values: dict[Subset, list[float | None]] = {}
+        self.saved = time.monotonic()
+
+    def done(self, subsets: Candidates) -> int:
+        """How many pairs these subsets were measured on, all of them."""
+        return min(len(self.values.get(subset, ())) for subset in subsets)
+
+    def add(self, subsets: Candidates, pairs: list[int], measured: Shares) -> None:
+        """Take in what the subsets got of the next pairs; those that could not be read are missing."""
+        for number, subset in enumerate(subsets):
+            values = [measured[pair][number] if pair in measured else math.nan for pair in pairs]
+            self.values.setdefault(subset, []).extend(None if math.isnan(v) else v for v in values)
+
+    def means(self, subsets: Iterable[Subset] | None = None) -> dict[Subset, float]:
+        """PCK of subsets, of all that were measured whole if none are named.
+
+        Raises: UserError: no pair has one.
+        """
+        whole = [subset for subset, values in self.values.items() if len(values) == self.pairs]
+        means = {}
+        for subset in whole if subsets is None else subsets:
+            known = [value for value in self.values[subset] if value is not None]
+            if not known and subsets is None:
+                raise UserError("there is nothing to search by: no pair that could be read has key-points")
+            means[subset] = float(np.mean(known)) if known else 0.0
+        return means
+
+    def save(self, run: Run) -> None:
+        content = {"material": self.fingerprint, "files": run.sizes()}
+        pck = {",".join(map(str, subset)): values for subset, values in self.values.items()}
+        replace_file(run.folder / SEARCH_STATE, (json.dumps(content | {"pck": pck}) + "\n").encode())
+        self.saved = time.monotonic()
+
+    def restore(self, folder: Path) -> dict[str, int]:
+        """Take over what `save` wrote; returns the sizes that the log's files had. Raises: UserError."""
+        path = folder / SEARCH_STATE
+        content = read_json(path, MAX_STATE_BYTES)
+        try:
+            for name, value in self.fingerprint.items():
+                if content["material"][name] != value:
+                    raise UserError(f"--resume {folder}: the search began with other {name}")
+            for text, values in content["pck"].items():
+                subset = tuple(int(layer) for layer in text.split(","))
+                self.values[subset] = [None if value is None else float(value) for value in values]
+            return {str(name): int(size) for name, size in content["files"].items()}
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"{path}: not the state of a search ({error!r})") from error
 
 
-@program
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = Parser(
-        SearchOptions,
-        "Search for the hyperpixel layers that match best where every pair uses the same: beam search, one layer "
-        "added at a time. Without --load on the backbone's raw features, with it on the learned ones. The result, "
-        "layers.json, is for --layers @layers.json of test.py, match.py and train.py.",
-        EXAMPLES,
-    )
-    options: SearchOptions = parser.parse_resumable(arguments, FREE)
-    backbone = file_name(options.backbone or DEFAULT_BACKBONE)
-    name = f"search-{options.benchmark}-{backbone}-{time.strftime('%Y%m%d-%H%M%S')}"
-    from dhpf.programs.searching import search  # torch: not needed to refuse an option
+    run_program("search", arguments)
 
-    search(options, options.resume or options.run_folder or Path("logs") / name)
+
+def run(options: Namespace) -> None:
+    """Search into a run folder, from where its state says. Raises: UserError."""
+    benchmark = open_benchmark(options)
+    if benchmark.metric != "pck":
+        raise UserError(f"--benchmark {benchmark.name}: it has no PCK to search by")
+    drawn = torch.randperm(len(benchmark), generator=torch.Generator().manual_seed(options.seed))
+    pairs = sorted(drawn[: options.pairs].tolist())
+    opened = open_model(options)
+    model, features = opened.model, "learned" if opened.checkpoint else "raw"
+    model.ablate(Ablation(raw=not opened.checkpoint))
+    model.to(choose_device(options.device)).eval()
+    keys = [(benchmark.pairs[i].src_key, benchmark.pairs[i].trg_key) for i in pairs]
+    fingerprint = {
+        "pairs": hashlib.sha256(repr(keys).encode()).hexdigest(),
+        "backbone weights": model.backbone.weights_hash,
+        "learner": sha256(opened.checkpoint) if opened.checkpoint else "",
+    }
+    scores = SubsetScores(fingerprint, len(pairs))
+    if options.resume:
+        run = Run(options.resume, options.quiet)
+    else:
+        folder = run_folder(options)
+        dated = dated_folder("search", options.benchmark, model.backbone.name)
+        saved = to_save(options) | {"versions": versions()}
+        run = Run.create(folder or dated, saved, numbered=not folder, quiet=options.quiet)
+    with run:
+        if options.resume:  # without a state it was killed before it began
+            run.rewind(scores.restore(run.folder) if (run.folder / SEARCH_STATE).exists() else {})
+        if not run.sizes():
+            title = f"{model.backbone.name}, {features} features, voting {model.voting}"
+            chosen = f"{len(pairs)} of {len(benchmark)} pairs, drawn from seed {options.seed}"
+            run.log("\n".join([title, *opened.notes, *benchmark.notes, chosen]))
+        metadata = {
+            **ModelConfig.of_model(model).to_metadata(), "features": features, "load": options.load,
+            "img_side": options.img_side, "benchmark": benchmark.name, "split": benchmark.split,
+            "list": benchmark.list_path.name, "pairs": len(pairs), "seed": options.seed, "alpha": options.alpha,
+            "thres": benchmark.thres, "beam": options.beam, "versions": versions(),
+        }  # fmt: skip
+        search(options, run, model, benchmark, pairs, scores, metadata)
+        result = result_of(scores.means(), metadata)
+        run.log(
+            f"{result['subsets']} subsets; the best, {as_text(result['layers'])}: --layers @{run.folder / LAYERS}"
+        )
+
+
+def search(
+    options: Namespace,
+    run: Run,
+    model: DHPF,
+    benchmark: Benchmark,
+    pairs: list[int],
+    scores: SubsetScores,
+    metadata: Mapping[str, Any],
+) -> None:
+    """Measure subsets of one layer, then of one more and one more; the best so far is always in `layers.json`."""
+    layers = len(model.backbone.channels)
+    most = min(options.max_layers, layers)
+    bsz = 1 if model.device.type == "cpu" else options.bsz
+
+    def next_subsets(size: int) -> Candidates:
+        return candidates(scores.means(), size, options.beam, layers)
+
+    first = next((size for size in range(1, most + 1) if scores.done(next_subsets(size)) < len(pairs)), None)
+    left = [pairs[scores.done(next_subsets(first)) :], *[pairs] * (most - first)] if first else []
+    generations = [[some[b : b + bsz] for b in range(0, len(some), bsz)] for some in left]
+    order = [batch for generation in generations for batch in generation]
+    steps = encoded(model, benchmark, order, options.workers, options.cache_gb * 1e9, options.on_bad_pair)
+    for size, batches in enumerate(generations, first or 1):
+        begin, subsets = time.monotonic(), next_subsets(size)
+        what = f"{size} layers, {len(subsets)} subsets"
+        with progress(what, sum(map(len, batches)), not options.quiet) as advance:
+            for batch in batches:
+                step = next(steps)
+                found: Shares = {}
+                for part in step.parts:
+                    found |= shares(model, step.features, part, subsets, options.alpha)
+                scores.add(subsets, batch, found)
+                for message in step.unread:
+                    run.log(f"not readable: {message}")
+                advance(len(batch), best=max(scores.means(subsets).values()))
+                if batch is not batches[-1] and time.monotonic() - scores.saved > SAVE_INTERVAL_S:
+                    scores.save(run)
+        means = scores.means()
+        here, over = best(subsets, means)[0], best(means, means)[0]
+        run.log(
+            f"{what}: best {as_text(here)}, PCK@{options.alpha:g} {means[here]:.2f} %, "
+            f"{time.monotonic() - begin:.0f} s; best so far {as_text(over)}, {means[over]:.2f} %"
+        )
+        content = json.dumps(result_of(means, metadata), indent=2) + "\n"
+        replace_file(run.folder / LAYERS, content.encode())
+        scores.save(run)
+
+
+def result_of(means: Mapping[Subset, float], metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What `layers.json` holds: the best subset, what was searched, and the best of every size."""
+    order = best(means, means)
+    sizes = sorted({len(subset) for subset in means})
+    firsts = [next(subset for subset in order if len(subset) == size) for size in sizes]
+    return {
+        "layers": order[0],
+        "pck": means[order[0]],
+        **metadata,
+        "subsets": len(means),
+        "best_by_size": [{"layers": subset, "pck": means[subset]} for subset in firsts],
+    }
+
+
+def candidates(found: Mapping[Subset, float], size: int, beam: int, layers: int) -> Candidates:
+    """The subsets of `size` layers to measure: the best `beam` of one layer less, each with every other layer added."""
+    parents = (
+        best([subset for subset in found if len(subset) == size - 1], found)[:beam] if size > 1 else [()]
+    )
+    children: dict[Subset, tuple[Subset, int]] = {}
+    for parent in parents:
+        for layer in range(layers):
+            if layer not in parent:
+                children.setdefault(tuple(sorted((*parent, layer))), (parent, layer))
+    return children
+
+
+def best(subsets: Iterable[Subset], found: Mapping[Subset, float]) -> list[Subset]:
+    """Subsets from the best to the worst; of equal ones the smaller first."""
+    return sorted(subsets, key=lambda subset: (-found[subset], len(subset), subset))

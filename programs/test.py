@@ -1,84 +1,271 @@
 """Measure DHPF on a benchmark; see `python test.py --help` and the README."""
 
+import shlex
+import sys
+import time
+from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from dhpf.common.options import OutputOptions, Parser, number, option, predictions
-from dhpf.common.program import program
-from dhpf.data.options import DataOptions
-from dhpf.model.options import AblationOptions, InferenceOptions, LearnerOptions, LoadOptions, ModelOptions
+import pandas as pd
+import torch
 
-# What may differ when a test is resumed: it does not change what is predicted.
-FREE = {"resume", "logpath", "overwrite", "datapath", "device", "workers", "no_download", "backbone_weights"}
-FREE |= {"on_bad_pair", "images", "bsz", "alpha", "quiet"}
-EXAMPLES = (
-    "python test.py --benchmark pfpascal --load logs/strong/best_model.pt",
-    "python test.py --benchmark spair --from-predictions others.csv --alpha 0.05 0.1 0.15",
+from dhpf.common.errors import UserError
+from dhpf.common.processes import gather, start_processes
+from dhpf.common.program import echo
+from dhpf.common.run import RESULTS, Run, progress, replace_run, versions
+from dhpf.data.benchmark import Benchmark
+from dhpf.data.own_data import OwnData
+from dhpf.evaluation.external_predictions import external_rows, is_table, read_external
+from dhpf.evaluation.partial_predictions import PartialPredictions, fingerprint
+from dhpf.evaluation.predictions import PairRows, read_predictions, table_of
+from dhpf.evaluation.results import describe, rescore, save_results
+from dhpf.evaluation.train_test_overlap import load_training_images
+from dhpf.matching.matcher import Matcher
+from dhpf.matching.predict import in_order, predict
+from dhpf.programs import options as options_of
+from dhpf.programs import run_program
+from dhpf.programs.opening import (
+    OpenedModel,
+    ablate,
+    layer_count,
+    open_benchmark,
+    open_model,
+    requested_ablation,
 )
+from dhpf.programs.options import dated_folder, flag, own_data_options, run_folder, to_save
+from dhpf.report.test_report import TestRun, report_test, resources
+from dhpf.weights.config import ModelConfig
 
 
-FRAME = option(
-    "image",
-    "another method's x and y are pixels of the stored image, or of 240x240",
-    choices=("image", "240"),
-)
-
-
-@dataclass(frozen=True)
-class TestingOptions:
-    alpha: tuple[float, ...] = option(
-        (0.1,), "PCK's alpha, one or several", type=number(float, 0, 1, above=True), nargs="+", metavar="A"
-    )
-    split: str | None = option(
-        None, "pairs to measure on: trn, val, ...; test if not given, of one's own file all", metavar="SPLIT"
-    )
-    bsz: int = option(8, "pairs compared together on a GPU", type=number(int, 1), metavar="N")
-    cache_gb: float = option(
-        0.5,
-        "memory for the codes of images that more pairs show, in GB",
-        type=number(float, 0),
-        metavar="GB",
-    )
-    seed: int = option(0, "draws the untrained learner", type=number(int, 0, 2**32 - 1), metavar="N")
-    from_predictions: Path | None = option(
-        None,
-        "no model: score predictions, of an earlier test (file or run folder) or of another method (CSV, JSON lines)",
-        type=predictions,
-        metavar="FILE",
-    )
-    resume: Path | None = option(None, "continue the test of this folder", type=Path, metavar="RUN_FOLDER")
-    overwrite: bool = option(False, "replace the run folder that --logpath names")
-    predictions_frame: str = FRAME
-
-
-@dataclass(frozen=True)
-class TestOptions(
-    OutputOptions,
-    AblationOptions,
-    InferenceOptions,
-    LearnerOptions,
-    ModelOptions,
-    LoadOptions,
-    DataOptions,
-    TestingOptions,
-):
-    """All options of `test.py`."""
-
-
-def parser() -> Parser:
-    return Parser(
-        TestOptions, "Measure a trained DHPF on a benchmark, by default on its test pairs.", EXAMPLES
-    )
-
-
-@program(processes=True)
 def main(arguments: Sequence[str] | None = None) -> None:
-    options: TestOptions = parser().parse_resumable(arguments, FREE)
-    # What needs torch or pandas is imported when the options are known to be good.
-    from dhpf.programs import testing
+    run_program("test", arguments)
 
+
+def run(options: Namespace) -> None:
     if options.from_predictions:
-        testing.measure_predictions(options, options.from_predictions)
+        measure_predictions(options)
     else:
-        testing.evaluate(options)
+        evaluate(options)
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """The predictions for a benchmark, and where they come from.
+
+    table: as `evaluation.predictions` describes it.  unread: what could not be read, and why.
+    title: what predicted, in words.  config: what decides the figures, for results.json.
+    resources: time and memory, in words.  checkpoint, predictions: the file that they come from.
+    matcher: what predicted, if it can match other points, too.
+    """
+
+    table: pd.DataFrame
+    unread: list[str]
+    title: str
+    config: dict[str, Any]
+    resources: dict[str, str]
+    checkpoint: Path | None = None
+    predictions: Path | None = None
+    matcher: Matcher | None = None
+
+
+def evaluate(options: Namespace) -> dict[str, Any]:
+    """Evaluate a model into a run folder, a new one or a stopped one; returns what its results.json holds, in the main
+    process alone. Raises: UserError."""
+    if not options.load:
+        requested_ablation(options, layer_count(options))  # refused before anything is fetched
+    processes, device = start_processes(options.device, options.compile)
+    benchmark = open_benchmark(options)
+    torch.manual_seed(options.seed)
+    opened = open_model(options)
+    ablate(options, opened.model)
+    model = opened.model.to(device)
+    if opened.checkpoint and isinstance(benchmark, OwnData):
+        benchmark.label_overlap(load_training_images(opened.checkpoint.parent))
+    config = ModelConfig.of_model(model)
+    title = title_of(options, opened)
+
+    run = None
+    if processes.is_main_process:
+        notes = [title, *opened.notes, model.backbone.cost(options.img_side), *benchmark.notes]
+        run = start_run(options, f"{options.benchmark}-{config.backbone}", notes)
+    # The list of what is to do is the main process's.
+    folder = Path(gather([str(run.folder) if run else ""])[0])
+    with run or nullcontext():
+        partial = PartialPredictions(
+            folder, fingerprint(benchmark, opened.checkpoint), processes.process_index
+        )
+        pairs = gather([[i for i in in_order(benchmark) if i not in partial.rows]])[0]
+        if run and partial.rows:
+            run.log(f"resumed with {len(partial.rows)} of {len(benchmark)} pairs")
+        if options.compile:
+            model.compile_pairs(options.img_side, run.log if run else str)
+        rank, count = processes.process_index, processes.num_processes
+        share = pairs[len(pairs) * rank // count : len(pairs) * (rank + 1) // count]
+        begin = time.monotonic()
+        with progress("testing", len(share), run is not None and not options.quiet) as advance:
+            rows, unread, waited = predict(
+                model, benchmark, share, options.bsz, options.workers, options.cache_gb * 1e9, options.on_bad_pair,
+                advance, partial.append,
+            )  # fmt: skip
+        seconds = time.monotonic() - begin
+        parts, unread = gather([partial.rows | rows]), gather(unread)
+        if not run:
+            return {}
+        every: PairRows = {pair: row for part in parts for pair, row in part.items()}
+        used = resources(seconds, len(benchmark), device)
+        used["loading"] = f"{100 * waited / seconds:.0f} % of the time waiting for images"
+        predicted = Predicted(
+            table_of(every, list(benchmark.labels)), unread, title, eval_config(options, opened), used,
+            opened.checkpoint, matcher=Matcher(model, title, options.img_side),
+        )  # fmt: skip
+        results = finish_run(run, options, benchmark, predicted, draw_command(options, config))
+        partial.delete()
+        return results
+
+
+def eval_config(options: Namespace, opened: OpenedModel) -> dict[str, Any]:
+    """What of a model and its options decides the figures."""
+    model = opened.model
+    config: dict[str, Any] = {**ModelConfig.of_model(model).to_metadata(), "precision": options.precision}
+    config |= {"compiled": True} if options.compile else {}
+    config |= {"ablation": model.differences} if model.differences else {}
+    return config if options.load else config | {"seed": options.seed}
+
+
+def title_of(options: Namespace, opened: OpenedModel) -> str:
+    """What is tested, in words."""
+    model = opened.model
+    trained = options.load or f"untrained, drawn from seed {options.seed}"
+    trained = "none, raw features" if model.ablation.unlearned else trained
+    return "; ".join(filter(None, [f"{model.backbone.name}, model: {trained}", model.differences]))
+
+
+def measure_predictions(options: Namespace) -> None:
+    """Score predictions: those of an earlier run are printed, or with --logpath get a run folder; those of another
+    method get a run folder. Raises: UserError."""
+    path = options.from_predictions
+    own = is_table(path)
+    if own and not options.logpath:
+        echo(describe(rescore(path, options.alpha, options.thres)))
+        return
+    unread: list[str] = []
+    benchmark, begin = open_benchmark(options), time.monotonic()
+    title = f"predictions of {path.name}"
+    if own:
+        table = read_predictions(path)
+        check_same_pairs(path, table, benchmark)
+    else:
+        external = read_external(path, benchmark)
+        frame = options.predictions_frame
+        title += f", in pixels of the {frame} frame" * (frame != "image")
+        with progress("reading", len(benchmark), not options.quiet) as advance:
+            rows, unread = external_rows(
+                external, benchmark, frame, options.workers, options.on_bad_pair, advance
+            )
+        table = table_of(rows, list(benchmark.labels))
+    run = start_run(options, f"{options.benchmark}-predictions", [title, *benchmark.notes])
+    config = {} if own else {"predictions_frame": options.predictions_frame}
+    used = resources(time.monotonic() - begin, len(benchmark), torch.device("cpu"))
+    with run:
+        predicted = Predicted(table, unread, title, config, used, predictions=path)
+        finish_run(run, options, benchmark, predicted)
+
+
+def check_same_pairs(path: Path, table: pd.DataFrame, benchmark: Benchmark) -> None:
+    """Raises: UserError: a table of predictions is of other pairs than the benchmark's."""
+    first, keys = table.iloc[0], [(pair.src_key, pair.trg_key) for pair in benchmark.pairs]
+    pairs = table.drop_duplicates("pair")
+    expected = benchmark.name, benchmark.split, benchmark.img_side
+    numbered = zip(pairs.pair, pairs.source, pairs.target, strict=True)
+    if tuple(first[["benchmark", "split", "img_side"]]) != expected or not all(
+        i < len(keys) and (source, target) == keys[i] for i, source, target in numbered
+    ):
+        raise UserError(
+            f"{path}: it is of other pairs than {benchmark.name} {benchmark.split} at side {benchmark.img_side}: give "
+            f"the --benchmark {first.benchmark}, --split {first.split}, --img-side {first.img_side} and list that it "
+            "was made with, or leave --logpath out"
+        )
+
+
+def start_run(options: Namespace, name: str, notes: list[str]) -> Run:
+    """A run folder with options and the first lines of its log: a new one, or the one to resume."""
+    if options.resume:
+        if (options.resume / RESULTS).exists():
+            raise UserError(f"--resume {options.resume}: this test is finished, its results are there")
+        return Run(options.resume, options.quiet)
+    folder = run_folder(options)
+    if options.overwrite and folder:
+        replace_run(folder)
+    saved = to_save(options) | {"versions": versions()}
+    run = Run.create(folder or dated_folder("test", name), saved, numbered=not folder, quiet=options.quiet)
+    run.log("\n".join(filter(None, notes)))
+    return run
+
+
+def finish_run(
+    run: Run, options: Namespace, benchmark: Benchmark, predicted: Predicted, draw_command: str = ""
+) -> dict[str, Any]:
+    """Write results, log and report of a run; returns what its results.json holds."""
+    missing = sorted(set(range(len(benchmark))) - set(predicted.table.pair))
+    skipped = [f"{benchmark.pairs[i].src_key} - {benchmark.pairs[i].trg_key}" for i in missing]
+    config = {"benchmark": options.benchmark, "img_side": str(options.img_side), **predicted.config}
+    config |= {"categories": options.categories} if options.categories else {}
+    config |= {name: value for name, value in own_data_options(options).items() if name != "images"}
+    results = save_results(
+        run.folder,
+        predicted.table,
+        options.alpha,
+        options.thres,
+        config | {"skipped": skipped},
+        predicted.checkpoint,
+        predicted.predictions,
+        benchmark.list_path,
+    )
+    for message in dict.fromkeys(predicted.unread):  # an image may have been tried more than once
+        run.log(f"not readable: {message}")
+    if skipped:
+        run.log(f"{len(skipped)} of {len(benchmark)} pairs skipped: {', '.join(skipped)}")
+    run.log(describe(results["figures"]))
+    used = predicted.resources
+    spent = ", ".join(filter(None, [used["time"].partition(",")[0], used.get("loading")]))
+    run.log(f"{len(benchmark)} pairs in {spent}; results: {run.folder}")
+    if not options.no_report:
+        typed = shlex.join([*options_of.typed_command(options.program), *sys.argv[1:]])
+        defaults = vars(options_of.test_parser("test").parse_args([]))
+        tested = TestRun(
+            run.folder, predicted.title, benchmark, predicted.table, results, to_save(options), used, defaults, typed,
+            draw_command, predicted.matcher,
+        )  # fmt: skip
+        report_test(tested, options.explore_pairs)
+    return results
+
+
+def draw_command(options: Namespace, config: ModelConfig) -> str:
+    """The command that draws a pair of a test, whose number is to follow; none for a model that no file holds."""
+    if options.untrained and not options.load:
+        return ""
+    parser = options_of.match_parser("match")
+    defaults = vars(parser.parse_args([]))
+    values = {name: value for name, value in vars(options).items() if name in defaults}
+    values |= {
+        "backbone": config.backbone,
+        "voting": config.voting,
+        "datapath": Path(options.datapath).resolve(),
+    }
+    values |= {"backbone_layers": config.blocks, "backbone_side": config.input_size}
+    words = options_of.typed_command("match")
+    for name, value in values.items():
+        if value is True:
+            words.append(flag(name))
+        elif value != defaults[name] and name not in ("device", "program"):
+            several = isinstance(value, tuple) and name == "list"
+            words += [flag(name), *(_text(each) for each in (value if several else [value]))]
+    return shlex.join([*words, "--pair"])
+
+
+def _text(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -1,43 +1,60 @@
 """Train DHPF; see `python train.py --help` and the README."""
 
-import time
+from argparse import Namespace
 from collections.abc import Sequence
-from pathlib import Path
+from contextlib import nullcontext
+from itertools import repeat
 
-from dhpf.common.options import Parser
-from dhpf.common.program import program
-from dhpf.model import file_name
-from dhpf.training.options import TrainOptions
+import torch
 
-# What may differ when a run is resumed: it does not change what the run computes.
-FREE = {"resume", "logpath", "datapath", "device", "workers", "save_every", "no_download", "niter"}
-FREE |= {"backbone_weights", "on_bad_pair", "images", "quiet"}
-EXAMPLES = (
-    "python train.py --benchmark pfpascal --supervision strong --backbone resnet101 --logpath strong",
-    "python train.py --resume logs/strong",
-)
-
-
-def read_options(arguments: Sequence[str] | None) -> TrainOptions:
-    """The options given, or those of the run to resume. Raises: UserError: see `Parser.parse_resumable`."""
-    parser = Parser(
-        TrainOptions,
-        "Train DHPF. An epoch is one pass over the training pairs and one over the validation pairs.",
-        EXAMPLES,
-    )
-    options: TrainOptions = parser.parse_resumable(arguments, FREE)
-    return options
+from dhpf.common.processes import start_processes
+from dhpf.common.run import Run, versions
+from dhpf.programs import run_program
+from dhpf.programs.opening import check_layer_numbers, check_searched_layers, layer_count, open_benchmark
+from dhpf.programs.options import dated_folder, run_folder, to_save
+from dhpf.report.training_report import report_training
+from dhpf.training.trainer import Trainer
+from dhpf.weights.checkpoint import build_model
+from dhpf.weights.config import ModelConfig
 
 
-@program(processes=True)
 def main(arguments: Sequence[str] | None = None) -> None:
-    options = read_options(arguments)
-    name = f"{options.benchmark}-{options.supervision}-{file_name(options.backbone)}-{time.strftime('%Y%m%d-%H%M%S')}"
-    folder = options.resume or options.run_folder or Path("logs") / name
-    from dhpf.report.runs import report_training  # torch: not needed to refuse an option
-    from dhpf.training.trainer import Trainer
+    run_program("train", arguments)
 
-    trainer = Trainer(options)
-    trainer.train(folder)
-    if trainer.run:
-        report_training(trainer.run.folder)
+
+def run(options: Namespace) -> None:
+    """Train as the options say. Raises: UserError: data or model cannot be used; as `Trainer.train`."""
+    check_layer_numbers(options.layers, layer_count(options))
+    processes, device = start_processes(options.device)
+    lists = options.list or repeat(None)
+    splits = {
+        split: open_benchmark(options, split, path)
+        for split, path in zip(("trn", "val"), lists, strict=False)
+    }
+    torch.manual_seed(options.seed)
+    config = ModelConfig(
+        options.backbone,
+        options.backbone_layers,
+        options.backbone_side,
+        options.width,
+        options.voting,
+        options.layers,
+    )
+    check_searched_layers(options.layers, config)
+    model = build_model(config, options.backbone_weights)
+    model.bf16 = options.precision == "bf16"
+    for benchmark in splits.values():
+        benchmark.input_size = model.picture_side(options.img_side)
+    trainer = Trainer(options, processes, device, splits, model)
+    run = None
+    if processes.is_main_process and options.resume:
+        run = Run(options.resume, options.quiet)
+    elif processes.is_main_process:
+        folder = run_folder(options)
+        dated = dated_folder(options.benchmark, options.supervision, options.backbone)
+        saved = to_save(options) | {"about": trainer.metadata, "versions": versions()}
+        run = Run.create(folder or dated, saved, numbered=not folder, quiet=options.quiet)
+    with run or nullcontext():
+        trainer.train(run)
+    if run:
+        report_training(run.folder)

@@ -2,96 +2,156 @@
 
 from typing import Any
 
-import numpy as np
+import pandas as pd
 
 from dhpf.data.benchmark import Benchmark
 from dhpf.evaluation.comparison import Comparison
-from dhpf.evaluation.intervals import WORDS, written
-from dhpf.report import pictures
-from dhpf.report.formats import cell
-from dhpf.report.page import Section, picture
+from dhpf.evaluation.intervals import DESCRIPTION, format_interval
+from dhpf.report.formats import printable
+from dhpf.report.gallery import LEGEND, OUTLINE_LEGEND, pair_drawing, pair_picture
+from dhpf.report.page import Picture, Section
 
 MCNEMAR = (
     "p: McNemar's exact test of the key-points that only one of the two runs predicts correctly; it takes key-points "
     "as independent, which those of one pair are not, so that it is too small"
 )
+INTERVALS = ("interval", "interval_by_image")
 
 
-def number(value: float | None, unit: str, sign: str = "") -> str:
-    if value is None or np.isnan(value):
-        return "undefined"
-    return f"{value:{sign}.2f}" if unit else f"{value:{sign}.4f}"
+def title(found: Comparison) -> str:
+    return f"{', '.join(printable(run) for run in found.runs)}: {found.pairs_note}"
 
 
 def sections(found: Comparison, benchmark: Benchmark | None = None) -> list[Section]:
-    """All of a comparison; with a benchmark, also the pictures of the pairs that changed most."""
+    """All of a comparison; with a benchmark, also the pictures of the pairs that changed most.
+
+    Raises: UserError: an image cannot be read.
+    """
     first, *others = found.runs
-    unit = found.headline["unit"]
-    rows = []
-    for row in found.figures:
-        between = [written(row[kind], row["unit"]) for kind in ("interval", "interval_by_image")]
-        line = [row["run"], row["name"], row["average"], number(row["value"], row["unit"]), *between]
-        if "difference" in row:
-            kinds = ("difference_interval", "difference_interval_by_image")
-            line += [
-                number(row["difference"], row["unit"], "+"),
-                *(written(row[k], row["unit"]) for k in kinds),
-            ]
-        else:
-            line += ["", "", ""]
-        rows.append(
-            [*line, *((row["only_first"], row["only_here"], f"{row['p']:.3g}") if "p" in row else ("",) * 3)]
-        )
-    header = [
-        "Run", "Figure", "mean over", f"value {unit}".strip(), "by pairs", "by images", f"− {first}", "by pairs",
-        "by images", "only there", "only here", "p",
-    ]  # fmt: skip
-    parts = [*(Section(text=line) for line in found.about)]
-    parts.append(Section("Figures", header, rows, text=f"{found.headline['basis']}. {WORDS}. {MCNEMAR}."))
-    for label in dict.fromkeys(group["by"] for group in found.groups):
-        header = [label, "Pairs", *found.runs]
-        header += [text for name in others for text in (f"{name} − {first}", "by pairs")]
+    definition, unit = found.main_figure, found.main_figure["unit"]
+    about = f"{definition['basis']}. {DESCRIPTION}."
+    parts = [
+        *(Section(text=note) for note in found.notes),
+        Section("Figures", *figure_table(found), text=about, data=long_table(found)),
+        Section(f"Differences from {first}", *difference_table(found), text=f"{MCNEMAR}."),
+    ]
+    for by, groups in found.groups.groupby("by", sort=False):
+        header = [str(by).capitalize(), "Pairs", *found.runs]
+        header += [text for run in others for text in (f"{run} − {first}", "95 % by pairs")]
         rows = []
-        for group in found.groups:
-            if group["by"] == label:
-                rows.append([group["group"], group["n_pairs"], *(number(v, unit) for v in group["values"])])
-                for value, interval in zip(group["differences"], group["intervals"], strict=True):
-                    rows[-1] += [number(value, unit, "+"), written(interval, unit)]
-        parts.append(Section(f"{found.headline['name']} by {label}", header, rows))
+        for group, of_group in groups.groupby("group", sort=False):
+            rows.append([group, of_group.n_pairs.iloc[0], *(number(value, unit) for value in of_group.value)])
+            for row in of_group[of_group.run != first].itertuples():
+                rows[-1] += [
+                    number(row.difference, unit, "+"),
+                    format_interval(row.difference_interval, unit),
+                ]
+        parts.append(Section(f"{definition['name']} by {by}", header, rows))
     if found.layers:
-        names, K = list(found.layers), max(map(len, found.layers.values()))
-        rates = [[f"{x:.3f}" for x in rate] + [""] * (K - len(rate)) for rate in found.layers.values()]
-        rows = [[k, *(rate[k] for rate in rates)] for k in range(K)]
-        parts.append(Section("Share of pairs that select each layer", ["Layer", *names], rows))
-    header = ["Pair", "Category", "Source", "Target", first, "here", "change"]
-    for name in others:
-        rows, drawn = [], []
-        for pair in found.changed[name]:
-            values = [number(pair[k], unit, "+" * (k == "change")) for k in ("first", "here", "change")]
-            rows.append([pair["pair"], pair["category"], pair["source"], pair["target"], *values])
-            if benchmark is not None:
-                drawn += [drawing(found, run, pair["pair"], benchmark) for run in (first, name)]
-        title = f"Pairs that changed most from {first} to {name}"
-        parts.append(Section(title, header, rows, pictures=drawn))
+        rates = pd.DataFrame.from_dict(
+            found.layers, orient="index"
+        ).T  # runs may have different numbers of layers
+        rows = [
+            [k, *("" if pd.isna(x) else f"{x:.3f}" for x in row)] for k, row in enumerate(rates.to_numpy())
+        ]
+        parts.append(Section("Share of pairs that select each layer", ["Layer", *found.layers], rows))
+    for run, changed in found.changed.items():
+        header = ["Pair", "Category", "Source", "Target", first, run, "Change"]
+        rows = [
+            [
+                p.pair,
+                p.category,
+                p.source,
+                p.target,
+                *(number(x, unit) for x in (p.first, p.here)),
+                number(p.change, unit, "+"),
+            ]
+            for p in changed.itertuples()
+        ]
+        legend = OUTLINE_LEGEND if found.correct[first].empty else LEGEND
+        text = legend if benchmark and rows else ""
+        parts.append(Section(f"Pairs that changed most from {first} to {run}", header, rows, text=text))
+        for pair in changed.itertuples() if benchmark else ():
+            values = {first: pair.first, run: pair.here}
+            parts.append(
+                Section(pictures=[drawn(found, r, pair, value, benchmark) for r, value in values.items()])
+            )
     return parts
 
 
-def drawing(found: Comparison, run: str, pair: int, benchmark: Benchmark) -> dict[str, Any]:
+def figure_table(found: Comparison) -> tuple[list[str], list[list[Any]]]:
+    """Header and rows of the runs' own values."""
+    header = [
+        "Run",
+        "Figure",
+        "Mean over",
+        f"Value {found.main_figure['unit']}".strip(),
+        "95 % by pairs",
+        "95 % by images",
+    ]
+    rows = [
+        [row["run"], row["name"], row["average"], number(row["value"], row["unit"])]
+        + [format_interval(row[kind], row["unit"]) for kind in INTERVALS]
+        for row in found.figures.to_dict("records")
+    ]
+    return header, rows
+
+
+def difference_table(found: Comparison) -> tuple[list[str], list[list[Any]]]:
+    """Header and rows of the differences of the others from the first run."""
+    first = found.runs[0]
+    header = ["Run", "Figure", "Mean over", "Difference", "95 % by pairs", "95 % by images"]
+    header += [f"Correct only in {first}", "Correct only in the run", "McNemar's p"]
+    rows = []
+    for row in found.figures[found.figures.run != first].to_dict("records"):
+        rows.append([row["run"], row["name"], row["average"], number(row["difference"], row["unit"], "+")])
+        rows[-1] += [format_interval(row[f"difference_{kind}"], row["unit"]) for kind in INTERVALS]
+        tested = pd.notna(row.get("p"))
+        rows[-1] += [int(row["only_first"]), int(row["only_here"]), f"{row['p']:.3g}"] if tested else [""] * 3
+    return header, rows
+
+
+def long_table(found: Comparison) -> pd.DataFrame:
+    """All numbers of a comparison, a row for every figure, group of pairs and run; an interval has two columns."""
+    main = {key: found.main_figure[key] for key in ("name", "unit", "average")}
+    layers = [
+        {
+            "name": "share of pairs that select the layer",
+            "average": "pairs",
+            "by": "layer",
+            "group": k,
+            "run": run,
+            "value": rate,
+        }
+        for run, rates in found.layers.items()
+        for k, rate in enumerate(rates)
+    ]
+    changed = [
+        {**main, "by": "pair", "group": pair.pair, "run": run, "value": pair.here, "difference": pair.change}
+        for run, pairs in found.changed.items()
+        for pair in pairs.itertuples()
+    ]
+    table = pd.concat(
+        [found.figures, found.groups.assign(**main), pd.DataFrame(layers), pd.DataFrame(changed)]
+    )
+    for column in [name for name in table if "interval" in name]:
+        ends = table.pop(column).map(lambda ends: ends if isinstance(ends, list) else [None, None])
+        table[[f"{column}_low", f"{column}_high"]] = ends.tolist()
+    return table.drop(columns=["figure", "basis"]).rename(columns={"name": "figure"})
+
+
+def drawn(found: Comparison, run: str, pair: Any, value: float, benchmark: Benchmark) -> Picture:
     """The picture of a run's predictions for a pair."""
-    table, correct = found.tables[run], found.correct[run]
-    rows = table[table.pair == pair]
-    source, predicted, target = (
-        rows[[f"{end}_x", f"{end}_y"]].to_numpy().T for end in ("source", "predicted", "target")
+    table, correct, definition = found.tables[run], found.correct[run], found.main_figure
+    right = correct.loc[[pair.pair]].to_numpy() if len(correct) else None
+    caption = (
+        f"{run}: pair {pair.pair}, {pair.category}, {definition['name']} {number(value, definition['unit'])}"
     )
-    asked = np.isfinite(source[0])
-    source_image, target_image = (
-        benchmark.picture(rows[end].iloc[0]).resize((benchmark.img_side,) * 2) for end in ("source", "target")
-    )
-    hits = correct.loc[[pair]].to_numpy() if len(correct) else None
-    there = target[:, np.isfinite(target[0])]
-    figure = pictures.matches(source_image, target_image, source[:, asked], predicted[:, asked], there, hits)
-    return picture(figure, "Matches", f"pair {pair}, {rows.category.iloc[0]}: {run}", "jpg")
+    drawing = pair_drawing(benchmark, table[table.pair == pair.pair], right)
+    return pair_picture(**drawing, title=f"{caption} {definition['unit']}".strip())
 
 
-def title_of(found: Comparison) -> str:
-    return f"{', '.join(cell(name) for name in found.runs)}: {found.pairs}"
+def number(value: float | None, unit: str, sign: str = "") -> str:
+    if value is None or pd.isna(value):
+        return "undefined"
+    return f"{value:{sign}.2f}" if unit else f"{value:{sign}.4f}"

@@ -1,13 +1,12 @@
-"use strict";
 // What the page holds: for every cell of an image its likely cells in the other, the best first, their shares of the
 // match scores, and its confidence. Points are pixels of the image that they belong to; the centre of its first is 0, 0.
 // The page's address takes points: #120,80;33.5,4 of the source, with an r before it (r33.5,4) of the target.
-const about = JSON.parse(document.getElementById("about").textContent);
+const data = JSON.parse(document.getElementById("data").textContent);
 const STRIDE = 4, REACH = 5; // pixels of the frame between cells, and half a cell's box
-const side = about.frame / STRIDE, wide = 2 * about.likely + 1;
-const ways = about.ways.map((text) => {
+const side = data.frame / STRIDE, wide = 2 * data.likely + 1;
+const directions = data.directions.map((text) => {
   const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-  return about.bytes === 2 ? new Uint16Array(bytes.buffer) : new Uint32Array(bytes.buffer);
+  return data.bytes === 2 ? new Uint16Array(bytes.buffer) : new Uint32Array(bytes.buffer);
 });
 const HEAD = "source,target,source_x,source_y,target_x,target_y,confidence";
 const stages = [0, 1].map((end) => document.getElementById("stage" + end));
@@ -25,37 +24,37 @@ function covering(at) {
 
 /** Where a point of image `from` is in the other: as match.py, in single precision where that computes in it. */
 function predict(from, x, y) {
-  const [here, there] = [about.sizes[from], about.sizes[1 - from]];
-  const at = [x, y].map((value, axis) => Math.fround(value / (here[axis] / about.frame)));
+  const [size, otherSize] = [data.sizes[from], data.sizes[1 - from]];
+  const at = [x, y].map((value, axis) => Math.fround(value / (size[axis] / data.frame)));
   const shift = [0, 0], heat = new Map();
-  let count = 0, sure = 0;
+  let count = 0, confidence = 0;
   for (const row of covering(at[1])) for (const column of covering(at[0])) {
-    const cell = row * side + column, first = cell * wide, way = ways[from];
-    shift[0] += (way[first] % side - column) * STRIDE;
-    shift[1] += (Math.floor(way[first] / side) - row) * STRIDE;
-    for (let k = 0; k < about.likely; k++) {
-      const share = way[first + about.likely + k] / about.full;
-      heat.set(way[first + k], (heat.get(way[first + k]) || 0) + share);
+    const cell = row * side + column, first = cell * wide, matches = directions[from];
+    shift[0] += (matches[first] % side - column) * STRIDE;
+    shift[1] += (Math.floor(matches[first] / side) - row) * STRIDE;
+    for (let k = 0; k < data.likely; k++) {
+      const share = matches[first + data.likely + k] / data.unit;
+      heat.set(matches[first + k], (heat.get(matches[first + k]) || 0) + share);
     }
-    sure += way[first + 2 * about.likely] / about.full;
+    confidence += matches[first + 2 * data.likely] / data.unit;
     count++;
   }
   const to = at.map((value, axis) => {
-    const moved = Math.fround(value + Math.fround(shift[axis] / count)) * (there[axis] / about.frame);
-    return Math.min(Math.max(moved, 0), there[axis] - 1);
+    const moved = Math.fround(value + Math.fround(shift[axis] / count)) * (tsize[axis] / data.frame);
+    return Math.min(Math.max(moved, 0), tsize[axis] - 1);
   });
   const cells = [...heat].map(([cell, share]) => ({cell, share: share / count})).sort((a, b) => b.share - a.share);
-  return {from, at: [x, y], to, confidence: about.blank ? NaN : sure / count, cells};
+  return {from, at: [x, y], to, confidence: data.blank ? NaN : confidence / count, cells};
 }
 
 /** A point (x, y) of image `end` as a correspondence from the source to the target. */
 const ends = (found) => (found.from ? [found.to, found.at] : [found.at, found.to]);
 /** A field of a CSV file. */
 const field = (text) => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
-const place = (xy) => xy.map((value) => value.toFixed(1)).join(", ");
+const coordinates = (xy) => xy.map((value) => value.toFixed(1)).join(", ");
 
 function table() {
-  const names = about.names.map(field).join(",");
+  const names = data.names.map(field).join(",");
   return [HEAD, ...kept.map((found) => [names, ...ends(found).flat().map(round), round(found.confidence)].join(","))]
     .join("\n") + "\n";
 }
@@ -77,11 +76,11 @@ function ring(xy, unit, radius, more = {}) {
 /** Draws what is kept, the current point, and its prediction with the cells that it might be in. */
 function draw() {
   stages.forEach((stage, end) => {
-    const size = about.sizes[end], svg = stage.querySelector("svg");
+    const size = data.sizes[end], svg = stage.querySelector("svg");
     const unit = size[0] / (stage.clientWidth || size[0]); // pixels of the image by pixels of the screen
     const shapes = [];
     if (current && current.from !== end) {
-      const [w, h] = size.map((value) => value * STRIDE / about.frame), most = current.cells[0].share || 1;
+      const [w, h] = size.map((value) => value * STRIDE / data.frame), most = current.cells[0].share || 1;
       for (const {cell, share} of current.cells) {
         const x = (cell % side - 0.5) * w + 0.5, y = (Math.floor(cell / side) - 0.5) * h + 0.5;
         const opacity = Math.max(0.12, 0.75 * share / most).toFixed(2);
@@ -106,11 +105,11 @@ function sentence(found) {
   const words = ["source", "target"];
   const others = found.cells.slice(0, 5).map(({cell, share}) => {
     const xy = [cell % side, Math.floor(cell / side)];
-    const at = xy.map((k, axis) => Math.round(k * STRIDE * about.sizes[1 - found.from][axis] / about.frame));
+    const at = xy.map((k, axis) => Math.round(k * STRIDE * data.sizes[1 - found.from][axis] / data.frame));
     return `${(100 * share).toFixed(0)} % at ${at.join(", ")}`;
   });
-  return `${words[found.from]} ${place(found.at)} → ${words[1 - found.from]} ${place(found.to)}, ` +
-    `confidence ${about.blank ? "none: an image has one colour everywhere" : found.confidence.toFixed(2)}. Likeliest cells, with their shares of the match scores: ${others.join("; ")}.`;
+  return `${words[found.from]} ${coordinates(found.at)} → ${words[1 - found.from]} ${coordinates(found.to)}, ` +
+    `confidence ${data.blank ? "none: an image has one colour everywhere" : found.confidence.toFixed(2)}. Likeliest cells, with their shares of the match scores: ${others.join("; ")}.`;
 }
 
 function changed() {
@@ -133,7 +132,7 @@ function drop(count) {
 }
 
 function show(from, x, y) {
-  const [width, height] = about.sizes[from];
+  const [width, height] = data.sizes[from];
   current = predict(from, Math.min(Math.max(x, 0), width - 1), Math.min(Math.max(y, 0), height - 1));
   draw();
 }
@@ -142,10 +141,10 @@ function show(from, x, y) {
 function address() {
   const wrong = [];
   kept = [];
-  for (const text of decodeURIComponent(location.hash.slice(1)).split(";").filter(Boolean)) {
-    const from = text.startsWith("r") ? 1 : 0, xy = text.slice(from).split(",").map(Number);
-    const inside = xy.length === 2 && xy.every((value, axis) => value >= 0 && value <= about.sizes[from][axis]);
-    if (inside) kept.push(predict(from, ...xy));
+  for (const text of location.hash.slice(1).split(/;|%3B/i).filter(Boolean)) {
+    const [, mark, ...xy] = /^(r?)(\d+\.?\d*)(?:,|%2C)(\d+\.?\d*)$/i.exec(text) || [];
+    const from = mark ? 1 : 0, point = xy.map(Number);
+    if (xy.length && point.every((value, axis) => value <= data.sizes[from][axis])) kept.push(predict(from, ...point));
     else wrong.push(text);
   }
   current = kept.at(-1) || null;
@@ -156,8 +155,8 @@ function address() {
 stages.forEach((stage, from) => {
   const point = (event) => {
     const box = stage.getBoundingClientRect();
-    show(from, (event.clientX - box.left) / box.width * about.sizes[from][0] - 0.5,
-      (event.clientY - box.top) / box.height * about.sizes[from][1] - 0.5);
+    show(from, (event.clientX - box.left) / box.width * data.sizes[from][0] - 0.5,
+      (event.clientY - box.top) / box.height * data.sizes[from][1] - 0.5);
   };
   stage.addEventListener("pointermove", point);
   stage.addEventListener("pointerdown", point);
@@ -165,7 +164,7 @@ stages.forEach((stage, from) => {
   stage.addEventListener("click", (event) => event.pointerType === "mouse" && keep());
   stage.addEventListener("keydown", (event) => {
     const moves = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]};
-    const start = current && current.from === from ? current.at : about.sizes[from].map((value) => Math.floor(value / 2));
+    const start = current && current.from === from ? current.at : data.sizes[from].map((value) => Math.floor(value / 2));
     const step = event.shiftKey ? 10 : 1;
     if (moves[event.key]) show(from, ...start.map((value, axis) => value + step * moves[event.key][axis]));
     else if (event.key === "Enter" || event.key === " ") keep();
@@ -178,13 +177,8 @@ byId("keep").addEventListener("click", keep);
 byId("undo").addEventListener("click", () => drop(1));
 byId("clear").addEventListener("click", () => drop(kept.length));
 byId("copy").addEventListener("click", async () => {
-  byId("table").select();
-  try {
-    await navigator.clipboard.writeText(table());
-  } catch {
-    document.execCommand("copy"); // where the clipboard is closed to pages
-  }
-  byId("now").textContent = `Copied ${kept.length} points.`;
+  const done = await copied(table());
+  byId("now").textContent = done ? `Copied ${kept.length} points.` : "Not copied: select the table and copy it.";
 });
 addEventListener("hashchange", address);
 addEventListener("resize", draw);

@@ -1,98 +1,101 @@
 """Tables as text, Markdown, LaTeX, CSV or a page; what a cell holds never leaves it."""
 
-import csv
-import io
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from dhpf.common.options import FORMATS
-from dhpf.report.page import Section, rendered, text_of
+import pandas as pd
 
-ENDINGS = dict(zip(FORMATS, ("txt", "md", "tex", "csv", "html"), strict=True))
-MOST = 60  # characters of a cell
-LATEX = {
+from dhpf.report.page import Section, as_text, render_page
+
+SUFFIXES = {"text": "txt", "markdown": "md", "latex": "tex", "csv": "csv", "html": "html"}
+MAX_CELL, MAX_TITLE, MAX_TEXT = 60, 200, 10_000  # characters
+LATEX = str.maketrans({
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}",
+    "[": "{[}", "*": "{*}",  # behind the end of a row they would be its options
     "−": "$-$", "α": r"$\alpha$", "μ": r"$\mu$", "×": r"$\times$", "…": r"\ldots{}",
-    **{c: f"\\{c}" for c in "#$%&_"},
-}  # fmt: skip
+    **{character: f"\\{character}" for character in "#$%&_"},
+})  # fmt: skip
 
 
-def cell(value: Any, most: int = MOST) -> str:
-    """A value as a cell of a line of text: what cannot be printed, and what turns the direction of writing, is escaped;
-    what is long is cut in the middle."""
-    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text_of(value))
-    return text if len(text) <= most else f"{text[: most // 2]}…{text[-most // 2 + 1 :]}"
+def printable(value: Any, max_length: int = MAX_CELL) -> str:
+    """A value on one line of text: what cannot be printed, and what turns the direction of writing, is escaped; what is
+    long is cut in the middle."""
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in as_text(value))
+    half = max_length // 2
+    return text if len(text) <= max_length else f"{text[:half]}…{text[1 - half :]}"
 
 
-def markdown_cell(text: str) -> str:
+def escape_markdown(text: str) -> str:
     return re.sub(r"([\\`*\[\]<>|#~$&]|(?<!\w)_|_(?!\w))", r"\\\1", text)
 
 
-def latex_cell(text: str) -> str:
-    return "".join(LATEX.get(c, c) for c in text)
+def escape_latex(text: str) -> str:
+    return text.translate(LATEX)
 
 
-def as_text(title: str, sections: Sequence[Section]) -> str:
+def table_lines(part: Section, form: str, escape: Callable[[str], str] = str) -> list[str]:
+    """The table of a section by tabulate, in one of its forms."""
+    rows = [[escape(printable(value)) for value in row] for row in (part.header, *part.rows)]
+    align = ["right" if kind == "number" else "left" for kind in part.kinds]
+    frame = pd.DataFrame(rows[1:])
+    table = frame.to_markdown(
+        tablefmt=form, index=False, headers=rows[0], colalign=align, disable_numparse=True
+    )
+    return [line.rstrip() for line in table.splitlines()]
+
+
+def to_text(title: str, sections: Sequence[Section]) -> str:
     lines = [title]
     for part in sections:
-        lines += ["", *(cell(text, 10**4) for text in (part.heading, part.text) if text)]
-        rows = [list(map(cell, row)) for row in (part.header, *part.rows)] if part.rows else []
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        for row in rows:
-            aligned = zip(row, widths, part.kinds, strict=True)
-            lines.append(
-                "  ".join(f"{c:>{w}}" if kind == "number" else f"{c:{w}}" for c, w, kind in aligned).rstrip()
-            )
+        lines += ["", *(printable(text, MAX_TEXT) for text in (part.heading, part.text) if text)]
+        lines += table_lines(part, "plain") if part.rows else []
     return "\n".join(lines) + "\n"
 
 
-def as_markdown(title: str, sections: Sequence[Section]) -> str:
-    def line(row: Sequence[Any]) -> str:
-        return f"| {' | '.join(markdown_cell(cell(value)) for value in row)} |"
-
-    lines = [f"## {markdown_cell(cell(title, 200))}", ""]
+def to_markdown(title: str, sections: Sequence[Section]) -> str:
+    lines = [f"## {escape_markdown(printable(title, MAX_TITLE))}", ""]
     for part in sections:
-        lines += [f"### {markdown_cell(cell(part.heading, 200))}", ""] if part.heading else []
-        lines += [markdown_cell(cell(part.text, 10**4)), ""] if part.text else []
-        if part.rows:
-            rules = ["---:" if kind == "number" else "---" for kind in part.kinds]
-            lines += [line(part.header), f"| {' | '.join(rules)} |", *map(line, part.rows), ""]
+        lines += [f"### {escape_markdown(printable(part.heading, MAX_TITLE))}", ""] if part.heading else []
+        lines += [escape_markdown(printable(part.text, MAX_TEXT)), ""] if part.text else []
+        lines += [*table_lines(part, "pipe", escape_markdown), ""] if part.rows else []
     return "\n".join(lines)
 
 
-def as_latex(title: str, sections: Sequence[Section]) -> str:
-    """Tables of LaTeX's own commands."""
-
-    def line(row: Sequence[Any]) -> str:
-        return " & ".join(latex_cell(cell(value)) for value in row) + r" \\"
-
-    lines = [f"% {cell(title, 200)}"]
+def to_latex(title: str, sections: Sequence[Section]) -> str:
+    """Tables with the rules of the package booktabs."""
+    lines = [f"% {printable(title, MAX_TITLE)}"]
     for part in sections:
-        lines += [f"% {cell(part.text, 10**4)}"] if part.text else []
+        lines += [f"% {printable(part.text, MAX_TEXT)}"] if part.text else []
         if part.rows:
+            rows = [[escape_latex(printable(value)) for value in row] for row in (part.header, *part.rows)]
             columns = "".join("r" if kind == "number" else "l" for kind in part.kinds)
-            lines += [r"\begin{table}", rf"\caption{{{latex_cell(cell(part.heading or title, 200))}}}"]
-            lines += [rf"\begin{{tabular}}{{{columns}}}", r"\hline", line(part.header), r"\hline"]
-            lines += [*map(line, part.rows), r"\hline", r"\end{tabular}", r"\end{table}"]
-    return "\n".join(lines) + "\n"
+            caption = escape_latex(printable(part.heading or title, MAX_TITLE))
+            frame = pd.DataFrame(rows[1:])
+            lines.append(
+                frame.to_latex(
+                    index=False, header=rows[0], caption=caption, column_format=columns, escape=False
+                )
+            )
+    return "\n".join(lines)
 
 
-def as_csv(title: str, sections: Sequence[Section]) -> str:
-    """Every table with its heading in the first column."""
-    out = io.StringIO()
-    rows = csv.writer(out, lineterminator="\n")
-    for part in sections:
-        for row in (part.header, *part.rows) if part.rows else ():
-            rows.writerow([part.heading, *map(text_of, row)])
-    return out.getvalue()
+def to_csv(title: str, sections: Sequence[Section]) -> str:
+    """One table: of all numbers, where sections have them, else of what the sections show."""
+    tables = [part.data for part in sections if part.data is not None]
+    tables = tables or [pd.DataFrame(part.rows, columns=list(part.header)) for part in sections if part.rows]
+    return pd.concat(tables).to_csv(index=False, lineterminator="\n")
 
 
-def as_html(title: str, sections: Sequence[Section]) -> str:
-    return rendered("page.html", title=title, sections=sections).decode()
+def to_html(title: str, sections: Sequence[Section]) -> str:
+    return render_page("page.html", title=title, sections=sections).decode()
 
 
-WRITERS: dict[str, Callable[[str, Sequence[Section]], str]] = dict(
-    zip(FORMATS, (as_text, as_markdown, as_latex, as_csv, as_html), strict=True)
-)
+WRITERS: dict[str, Callable[[str, Sequence[Section]], str]] = {
+    "text": to_text,
+    "markdown": to_markdown,
+    "latex": to_latex,
+    "csv": to_csv,
+    "html": to_html,
+}

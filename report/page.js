@@ -1,14 +1,13 @@
-"use strict";
 // Tables of which the page holds all rows: sorted by a click on a heading, searched, and shown a page at a time.
 // Every text goes into the page as text, never as HTML.
-const SHOWN = 25; // rows at a time, as many as the template writes
+const PAGE_ROWS = 25; // rows at a time, as many as the template writes
 const ORDER = new Intl.Collator("en", {numeric: true});
 
-/** A made element with text in it. */
-function made(name, text = "", more = {}) {
-  const element = Object.assign(document.createElement(name), more);
-  element.textContent = text;
-  return element;
+/** A new element with text in it. */
+function element(name, text = "", more = {}) {
+  const created = Object.assign(document.createElement(name), more);
+  created.textContent = text;
+  return created;
 }
 
 /** A value as the report writes it. */
@@ -24,22 +23,22 @@ function compare(a, b, direction) {
 function list(box) {
   const {rows, command, links} = JSON.parse(box.querySelector("script").textContent);
   const body = box.querySelector("tbody"), headings = [...box.querySelectorAll("th")];
-  const [search, count, place] = ["input", "[role=status]", ".place"].map((what) => box.querySelector(what));
+  const [search, count, position] = ["input", "[role=status]", ".position"].map((what) => box.querySelector(what));
   const kinds = headings.map((heading) => heading.className);
   let found = rows, first = 0, sorted = null, texts = null;
 
   function cells(row) {
-    const line = made("tr");
-    row.forEach((value, column) => line.append(made("td", written(value), {className: kinds[column]})));
-    const last = made("td", "", {className: "command"}), address = links[row[0]];
-    if (address) last.append(made("a", "explore", {href: address}));
+    const line = element("tr");
+    row.forEach((value, column) => line.append(element("td", written(value), {className: kinds[column]})));
+    const last = element("td", "", {className: "command"}), address = links[row[0]];
+    if (address) last.append(element("a", "explore", {href: address}));
     else if (command) {
-      const code = made("code", `${command} ${row[0]}`);
-      const copy = made("button", "Copy", {type: "button", ariaLabel: `Copy the command for ${row[0]}`});
+      const code = element("code", `${command} ${row[0]}`);
+      const copy = element("button", "Copy", {type: "button", ariaLabel: `Copy the command for ${row[0]}`});
       copy.addEventListener("click", async () => {
+        const done = await copied(code.textContent);
         getSelection().selectAllChildren(code);
-        await navigator.clipboard.writeText(code.textContent).catch(() => document.execCommand("copy"));
-        count.textContent = `Copied: ${code.textContent}`;
+        count.textContent = `${done ? "Copied" : "Not copied, press Ctrl-C"}: ${code.textContent}`;
       });
       last.append(code, copy);
     }
@@ -49,10 +48,10 @@ function list(box) {
 
   function show() {
     first = Math.max(0, Math.min(first, found.length - 1));
-    first -= first % SHOWN;
-    body.replaceChildren(...found.slice(first, first + SHOWN).map(cells));
+    first -= first % PAGE_ROWS;
+    body.replaceChildren(...found.slice(first, first + PAGE_ROWS).map(cells));
     count.textContent = `${found.length} of ${rows.length} rows`;
-    place.textContent = `page ${first / SHOWN + 1} of ${Math.max(1, Math.ceil(found.length / SHOWN))}`;
+    position.textContent = `page ${first / PAGE_ROWS + 1} of ${Math.max(1, Math.ceil(found.length / PAGE_ROWS))}`;
   }
 
   function select() {
@@ -65,7 +64,7 @@ function list(box) {
   }
 
   headings.slice(0, rows[0].length).forEach((heading, column) => {
-    const button = made("button", heading.textContent, {type: "button"});
+    const button = element("button", heading.textContent, {type: "button"});
     button.addEventListener("click", () => {
       const again = sorted && sorted.column === column;
       sorted = {column, direction: again ? -sorted.direction : 1};
@@ -76,7 +75,7 @@ function list(box) {
     heading.replaceChildren(button);
   });
   search.addEventListener("input", select);
-  const steps = {first: () => 0, back: () => first - SHOWN, on: () => first + SHOWN, last: () => found.length - 1};
+  const steps = {first: () => 0, back: () => first - PAGE_ROWS, on: () => first + PAGE_ROWS, last: () => found.length - 1};
   for (const [name, step] of Object.entries(steps)) {
     box.querySelector(`[name=${name}]`).addEventListener("click", () => {
       first = step();
@@ -87,4 +86,4 @@ function list(box) {
   show();
 }
 
-document.querySelectorAll(".listed").forEach(list);
+document.querySelectorAll(".paged").forEach(list);

@@ -6,7 +6,6 @@ Okabe and Ito, and heat maps change steadily in lightness.
 """
 
 import io
-import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -17,24 +16,28 @@ import pandas as pd
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 from PIL import Image
 
 from dhpf.data.images import shrunk
 
-WIDTH = 4.5  # inches: so narrow that 9 pt text is still read where a phone shrinks the picture to its width
-MAX_SHOWN = 1000  # pixels of a photograph's longer side
-MOST = 200  # matches that are drawn: more hide the photographs
+WIDTH_INCHES = 4.5  # so narrow that 9 pt text is still read where a phone shrinks the picture to its width
+MAX_PHOTOGRAPH_SIDE = 1000  # pixels of what is drawn of a photograph; of one of several, the next
+MAX_SMALL_SIDE = 500
+MAX_DRAWN_MATCHES = 200  # more hide the photographs
 # Width by height of two images side by side: wider ones are put one below the other, if that is not too high.
 WIDEST, NARROWEST = 4.5, 0.3
-SURE = mpl.colormaps["plasma"]
-DIRECTIONS = re.compile(
-    "[\u200e\u200f\u202a-\u202e\u2066-\u2069]"
-)  # characters that set the direction of text
+GAP = 0.03  # between two images, in units of their common height or width
+CONFIDENCE_COLOURS = mpl.colormaps["plasma"]
+# Characters that set the direction of text.
+DIRECTIONS = dict.fromkeys(map(ord, "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"))
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+RIM = "#000000b0"  # around what is drawn over photographs: it is seen on light ones, too
 STYLE: Any = {
     "font.size": 9, "axes.titlesize": 9, "axes.labelsize": 9, "legend.fontsize": 8, "legend.frameon": False,
     "xtick.labelsize": 8, "ytick.labelsize": 8, "axes.spines.top": False, "axes.spines.right": False,
@@ -51,7 +54,7 @@ KINDS: dict[str, dict[str, Any]] = {  # what is drawn over photographs
 }
 # Of files: without date and version, so that what is drawn alike is always the same sequence of bytes.
 FORMATS: dict[str, dict[str, Any]] = {
-    "png": {"metadata": {"Software": None}},
+    "png": {"metadata": {"Software": None}, "pil_kwargs": {"compress_level": 4}},
     "pdf": {"metadata": {"CreationDate": None, "Creator": None, "Producer": None}},
     "jpg": {"pil_kwargs": {"quality": 85, "subsampling": 0}},
 }
@@ -70,7 +73,7 @@ def matches(
 ) -> Figure:
     """Two images side by side, brought to one height, each source point joined with its prediction.
 
-    Wide ones are put one below the other, brought to one width.  Of very many matches an even choice is drawn.
+    Wide ones are put one below the other, brought to one width. Of very many matches an even choice is drawn.
 
     Args:
         src_image, trg_image: PIL images or uint8 arrays [H, W, 3], each of its own size.
@@ -84,17 +87,17 @@ def matches(
     figure = Figure(layout="constrained")
     axes = figure.subplots()
     src_kps, predicted = (np.asarray(xy, dtype=np.float64).reshape(2, -1) for xy in (src_kps, predicted))
-    if (number := src_kps.shape[1]) > MOST and trg_kps is None:
-        drawn = np.arange(MOST) * number // MOST
+    if (number := src_kps.shape[1]) > MAX_DRAWN_MATCHES and trg_kps is None:
+        drawn = np.arange(MAX_DRAWN_MATCHES) * number // MAX_DRAWN_MATCHES
         src_kps, predicted = src_kps[:, drawn], predicted[:, drawn]
         correct, confidence = (None if x is None else np.asarray(x)[drawn] for x in (correct, confidence))
-        title += f"; {MOST} of {number} drawn"
+        title += f"; {MAX_DRAWN_MATCHES} of {number} drawn"
     count = _draw_matches(axes, src_image, trg_image, src_kps, predicted, trg_kps, correct, confidence)
     axes.set_title(textwrap.fill(title, 72))
     if confidence is not None and np.isfinite(confidence).any():
         look: Any = {"location": "bottom", "fraction": 0.05, "aspect": 40, "pad": 0.02}
-        figure.colorbar(ScalarMappable(cmap=SURE), ax=axes, label="confidence", **look)
-    figure.set_size_inches(WIDTH, WIDTH * _aspect(axes) + (0.5 if confidence is None else 0.9))
+        figure.colorbar(ScalarMappable(cmap=CONFIDENCE_COLOURS), ax=axes, label="confidence", **look)
+    figure.set_size_inches(WIDTH_INCHES, WIDTH_INCHES * _aspect(axes) + (0.5 if confidence is None else 0.9))
     _legend(figure, {kind: kind if correct is None else f"{kind} ({n})" for kind, n in count.items()})
     return figure
 
@@ -114,9 +117,9 @@ def contact_sheet(groups: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
         for axes in row:
             axes.set_axis_off()
         for axes, pair in zip(row, pairs, strict=False):
-            arguments = {"trg_kps": None, "correct": None, "title": ""} | dict(pair)
+            arguments = {"title": "", **pair}
             axes.set_title(textwrap.fill(arguments.pop("title"), 58), fontsize=8)
-            kinds |= _draw_matches(axes, **arguments)
+            kinds |= _draw_matches(axes, **arguments, max_side=MAX_SMALL_SIDE)
         row[0].text(-0.02, 0.5, name, transform=row[0].transAxes, rotation=90, ha="right", va="center")
         heights.append(0.25 + 3.2 * max((_aspect(axes) for axes in row[: len(pairs)]), default=0.2))
     figure.set_size_inches(0.3 + 3.2 * columns, 0.3 + sum(heights))
@@ -125,73 +128,89 @@ def contact_sheet(groups: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     return figure
 
 
+def arrange(sizes: Sequence[tuple[int, int]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Upper left corners and extents, both [2, 2], of two images (width, height) that are shown together.
+
+    They stand side by side, each of height 1, or, if that is too wide, one below the other, each of width 1.
+    """
+    pixels = np.array(sizes, dtype=np.float64)
+    aspects = pixels[:, 0] / pixels[:, 1]
+    below = int(aspects.sum() > WIDEST and 1 / (1 / aspects).sum() > NARROWEST)
+    extents = pixels / pixels[:, [1 - below]]
+    corners = np.zeros((2, 2))
+    corners[1, below] = extents[0, below] + GAP
+    return corners, extents
+
+
 def _draw_matches(
     axes: Axes,
     src_image: Any,
     trg_image: Any,
     src_kps: Any,
     predicted: Any,
-    trg_kps: Any,
-    correct: Any,
+    trg_kps: Any = None,
+    correct: Any = None,
     confidence: Any = None,
+    max_side: int = MAX_PHOTOGRAPH_SIDE,
 ) -> dict[str, int]:
     """What `matches` shows, and how many there are of each kind. The axes' unit is the common height or width."""
-    truth = [[], []] if trg_kps is None else trg_kps
-    start, end, ring = (
-        np.asarray(xy, dtype=np.float64).reshape(2, -1).T for xy in (src_kps, predicted, truth)
-    )
-    shown = [
+    images = [
         x if isinstance(x, Image.Image) else Image.fromarray(np.asarray(x)) for x in (src_image, trg_image)
     ]
-    sizes = np.array([image.size for image in shown])
-    aspects = sizes[:, 0] / sizes[:, 1]
-    # 0: side by side, 1: one below the other
-    along = int(aspects.sum() > WIDEST and 1 / (1 / aspects).sum() > NARROWEST)
-    scales = 1 / sizes[:, 1 - along]
-    corner = np.zeros(2)
-    corner[along] = sizes[0, along] * scales[0] + 0.03
-    right, bottom = np.maximum(sizes[0] * scales[0], corner + sizes[1] * scales[1])
-    for image, place, extent in zip(shown, (np.zeros(2), corner), sizes * scales[:, None], strict=True):
-        _show(axes, image, place, extent)
-    start = (start + 0.5) * scales[0]
-    end, ring = ((xy + 0.5) * scales[1] + corner for xy in (end, ring))
-    axes.set(xlim=(-0.02, right + 0.02), ylim=(bottom + 0.02, -0.02), aspect="equal")
+    corners, extents = arrange([image.size for image in images])
+    for image, (left, top), (width, height) in zip(images, corners, extents, strict=True):
+        extent = (left, left + width, top + height, top)
+        axes.imshow(shrunk(image, max_side).convert("RGB"), extent=extent)
+    right, bottom = (corners + extents).max(0)
+    axes.set(xlim=(-0.02, right + 0.02), ylim=(bottom + 0.02, -0.02), aspect="equal", xticks=[], yticks=[])
     axes.set_axis_off()
 
-    kinds = ["match"] * len(start) if correct is None else np.where(correct, "correct", "incorrect").tolist()
-    kinds = [kind if np.isfinite(xy).all() else "no prediction" for kind, xy in zip(kinds, end, strict=True)]
-    widths = np.ones(len(start))
+    def place(xy: Any, image: int) -> NDArray[np.float64]:
+        """Points of an image [2, n] in the axes, [n, 2]."""
+        pixels = np.asarray(xy, dtype=np.float64).reshape(2, -1).T
+        return (pixels + 0.5) * extents[image] / images[image].size + corners[image]
+
+    start, end = place(src_kps, 0), place(predicted, 1)
+    truth = place([[], []] if trg_kps is None else trg_kps, 1)
+    kinds = np.full(len(start), "match") if correct is None else np.where(correct, "correct", "incorrect")
+    kinds = np.where(np.isfinite(end).all(1), kinds, "no prediction")
     if confidence is None:
         rank = start[:, 0].argsort(kind="stable").argsort(kind="stable")  # neighbours get similar colours
-        hues = SURE(0.3 + 0.7 * rank / max(len(rank) - 1, 1))
+        hues, widths = CONFIDENCE_COLOURS(0.3 + 0.7 * rank / max(len(rank) - 1, 1)), np.ones(len(start))
     else:
-        sure = np.asarray(confidence, dtype=np.float64)
-        hues, widths = np.where(np.isfinite(sure)[:, None], SURE(sure), 1.0), 0.5 + np.nan_to_num(sure)
+        known = np.asarray(confidence, dtype=np.float64)
+        hues = np.where(np.isfinite(known)[:, None], CONFIDENCE_COLOURS(known), 1.0)
+        widths = 0.5 + np.nan_to_num(known)
     size = 1.0 if len(start) <= 40 else 0.6
-    rim = [withStroke(linewidth=2.7 * size, foreground="#000000b0")]  # seen on light photographs too
-    hollow = {"markersize": 7 * size, "markeredgewidth": 1.3 * size, "path_effects": rim}
-    line: Any = {"markersize": 5 * size, "linewidth": 1.4 * size, "path_effects": rim}
+    rim: Any = {"path_effects": [withStroke(linewidth=2.7 * size, foreground=RIM)]}
+    hollow = {"markersize": 7 * size, "markeredgewidth": 1.3 * size, **rim}
     if correct is not None:
-        for xy in np.stack([end, ring], 2):
-            axes.plot(
-                *xy, color="white", linestyle=":", marker="", linewidth=size, path_effects=rim, gid="error"
+        errors = LineCollection(
+            np.stack([end, truth], 1), colors="white", linestyles=":", linewidths=size, **rim
+        )
+        axes.add_collection(errors, autolim=False)
+        errors.set_gid("error")
+    axes.plot(*truth.T, gid="ground truth", **KINDS["ground truth"] | hollow)
+    axes.plot(*start[kinds == "no prediction"].T, gid="no prediction", **KINDS["no prediction"] | hollow)
+    for kind in ("match", "correct", "incorrect"):
+        chosen, look = kinds == kind, KINDS[kind]
+        colours = look.get("color", hues[chosen])
+        segments = np.stack([start[chosen], end[chosen]], 1)
+        lines = LineCollection(segments, colors=colours, linestyles=[look["linestyle"]], **rim)
+        lines.set(linewidths=1.4 * size * widths[chosen], gid=kind)
+        axes.add_collection(lines, autolim=False)
+        for points in (start[chosen], end[chosen]):  # no line hides a point
+            axes.scatter(
+                *points.T,
+                c=colours,
+                marker=look["marker"],
+                s=25 * size**2,
+                edgecolors=RIM,
+                linewidths=0.7 * size,
+                zorder=3,
             )
-    axes.plot(*ring.T, gid="ground truth", **KINDS["ground truth"] | hollow)
-    for kind, hue, width, *ends in zip(kinds, hues, widths, start, end, strict=True):
-        if kind == "no prediction":
-            axes.plot(*ends[0], gid=kind, **KINDS[kind] | hollow)
-        else:
-            look = {"color": hue} | KINDS[kind] | line | {"linewidth": line["linewidth"] * width}
-            axes.plot(*np.transpose(ends), gid=kind, **look)
-            axes.plot(*np.transpose(ends), zorder=3, **look | {"linestyle": ""})  # no line hides a point
-    count = {kind: kinds.count(kind) for kind in KINDS} | {"ground truth": len(ring)}
+    count = {kind: int((kinds == kind).sum()) for kind in KINDS} | {"ground truth": len(truth)}
     return {kind: n for kind, n in count.items() if n}
-
-
-def _show(axes: Axes, image: Image.Image, corner: np.ndarray, extent: np.ndarray) -> None:
-    """Draws an image of this extent in units of the axes, from its upper left corner."""
-    (left, top), (right, bottom) = corner, corner + extent
-    axes.imshow(shrunk(image, MAX_SHOWN).convert("RGB"), extent=(left, right, bottom, top))
 
 
 def _aspect(axes: Axes) -> float:
@@ -201,19 +220,13 @@ def _aspect(axes: Axes) -> float:
 
 def _legend(figure: Figure, labels: Mapping[str, str]) -> None:
     """Explains the kinds of matches under the picture, where there is more to tell than one kind of line."""
-    look = {"markersize": 6, "path_effects": [withStroke(linewidth=2.2, foreground="#000000b0")]}
+    look = {"markersize": 6, "path_effects": [withStroke(linewidth=2.2, foreground=RIM)]}
     handles = [
-        Line2D([], [], label=labels[kind], **{"color": "white"} | KINDS[kind] | look) for kind in labels
+        Line2D([], [], label=label, **{"color": "white"} | KINDS[k] | look) for k, label in labels.items()
     ]
     if set(labels) - {"match"}:
-        figure.legend(
-            handles=handles,
-            loc="outside lower center",
-            ncols=4,
-            handlelength=1.8,
-            handletextpad=0.5,
-            columnspacing=1,
-        )
+        spacing: Any = {"handlelength": 1.8, "handletextpad": 0.5, "columnspacing": 1}
+        figure.legend(handles=handles, loc="outside lower center", ncols=4, **spacing)
 
 
 def extremes(values: pd.Series, n: int = 3) -> dict[str, list[Any]]:
@@ -250,7 +263,7 @@ def layer_selection(rates: Mapping[str, Sequence[float]]) -> Figure:
 
 def short(name: object, longest: int = 30) -> str:
     """A name, cut where it would leave no room for the picture, without what would turn the text behind it around."""
-    text = DIRECTIONS.sub("", str(name))
+    text = str(name).translate(DIRECTIONS)
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
@@ -275,7 +288,7 @@ def _heat_map(axes: Axes, rates: np.ndarray, height: float, left: float = -0.5) 
 @mpl.rc_context(STYLE)
 def pck_curve(curves: Mapping[str, Mapping[float, float]]) -> Figure:
     """PCK in percent by alpha, a curve for each label."""
-    figure = Figure(figsize=(WIDTH, 2.8 + 0.18 * len(curves)), layout="constrained")
+    figure = Figure(figsize=(WIDTH_INCHES, 2.8 + 0.18 * len(curves)), layout="constrained")
     axes = figure.subplots()
     for label, pck in curves.items():
         axes.plot([*pck.keys()], [*pck.values()], label=label)
@@ -295,7 +308,7 @@ def category_bars(values: Mapping[str, float | None], label: str, full: float) -
     series = pd.Series(values, dtype="float64").sort_values(
         ascending=False, na_position="last", kind="stable"
     )
-    figure = Figure(figsize=(WIDTH, 0.6 + 0.19 * len(series)), layout="constrained")
+    figure = Figure(figsize=(WIDTH_INCHES, 0.6 + 0.19 * len(series)), layout="constrained")
     axes = figure.subplots()
     bars = axes.barh(range(len(series)), series.fillna(0), color=COLOURS[0], height=0.72)
     texts = [f"{value:.{1 if full == 100 else 3}f}" for value in series]
@@ -310,53 +323,34 @@ def category_bars(values: Mapping[str, float | None], label: str, full: float) -
 
 @mpl.rc_context(STYLE)
 def training_curves(history: pd.DataFrame) -> Figure:
-    """Loss and PCK over the epochs, and how often each layer was selected.
+    """Losses and PCK over the epochs, and how often each layer was selected.
 
     Args:
-        history: a row an epoch: epoch, trn_loss, val_loss, trn_pck, val_pck (PCK in percent), and for each of K
-        layers selection/00, ...: its mean selection in training, in 0..1.
+        history: a row an epoch: epoch; for trn and val loss, pck (in percent) and, where they are known, the parts of
+        the loss, matching_loss and selection_loss; for each of K layers selection/00, ...: its mean selection, in 0..1.
     """
     rates = history.filter(regex="^selection/").to_numpy(dtype=np.float64).T
-    heights = [1.9, 1.9, 0.6 + 0.1 * len(rates)]
-    figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
-    panels = figure.subplots(3, sharex=True, height_ratios=heights)
+    names = [n for n in ("loss", "matching_loss", "selection_loss", "pck") if f"trn_{n}" in history]
+    heights = [1.5] * len(names) + [0.6 + 0.1 * len(rates)]
+    figure = Figure(figsize=(WIDTH_INCHES, sum(heights)), layout="constrained")
+    *panels, heat_map = figure.subplots(len(heights), sharex=True, height_ratios=heights)
+    for axes, name in zip(panels, names, strict=True):
+        for split, label in {"trn": "training", "val": "validation"}.items():
+            axes.plot(history.epoch, history[f"{split}_{name}"], label=label)
+        axes.set_ylabel("PCK (%)" if name == "pck" else name.replace("_", " "))
+        axes.grid()
     if history.val_pck.notna().any():
         best = history.loc[history.val_pck.idxmax()]
         star: Any = {"marker": "*", "markersize": 10, "color": "black", "linestyle": "", "zorder": 3}
         label = f"best model: epoch {best.epoch:g}, {best.val_pck:.1f} %"
-        panels[1].plot(best.epoch, best.val_pck, label=label, **star)
-    for axes, name, label in zip(panels, ("loss", "pck"), ("loss", "PCK (%)"), strict=False):
-        axes.set_prop_cycle(STYLE["axes.prop_cycle"])
-        for split, word in {"trn": "training", "val": "validation"}.items():
-            axes.plot(history.epoch, history[f"{split}_{name}"], label=word)
-        axes.set_ylabel(label)
+        panels[-1].plot(best.epoch, best.val_pck, label=label, **star)
+    for axes in panels:
         axes.legend()
-        axes.grid()
     left, right = history.epoch.min() - 0.5, history.epoch.max() + 0.5
-    _heat_map(panels[2], rates, heights[2], left)
-    panels[2].set_ylabel("hyperpixel layer")
-    panels[2].yaxis.set_major_locator(MaxNLocator(integer=True))
-    panels[2].set(xlabel="epoch", xlim=(left, right))
-    panels[2].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    return figure
-
-
-@mpl.rc_context(STYLE)
-def loss_parts(history: pd.DataFrame) -> Figure:
-    """The two parts of the loss over the epochs, of training and validation.
-
-    Args: history: a row an epoch: epoch, and for trn and val matching_loss and selection_loss.
-    """
-    figure = Figure(figsize=(WIDTH, 3.8), layout="constrained")
-    panels = figure.subplots(2, sharex=True)
-    for axes, part in zip(panels, ("matching", "selection"), strict=True):
-        for split, word in {"trn": "training", "val": "validation"}.items():
-            axes.plot(history.epoch, history[f"{split}_{part}_loss"], label=word)
-        axes.set_ylabel(f"{part} loss")
-        axes.legend()
-        axes.grid()
-    panels[1].set_xlabel("epoch")
-    panels[1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    _heat_map(heat_map, rates, heights[-1], left)
+    heat_map.set(xlabel="epoch", xlim=(left, right), ylabel="hyperpixel layer")
+    heat_map.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    heat_map.yaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 

@@ -1,7 +1,4 @@
-"""What all tests share: tiny data, one thread, the order of files.
-
-Over tensors this small, threads that wait for one another cost far more than they save.
-"""
+"""What all tests share: tiny data, one thread, the order of files."""
 
 import io
 import os
@@ -15,21 +12,23 @@ from PIL import Image
 
 from tests.helpers import tiny
 
-torch.set_num_threads(1)
+torch.set_num_threads(
+    1
+)  # over tensors this small, threads that wait for one another cost more than they save
 
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
 
-# What takes longest begins first, so that processes end together.
+# The files that take longest begin first, so that the processes of pytest-xdist end together.
 LONGEST = (
     "test_long_runs",
-    "test_readme",
-    "test_programs",
-    "test_house",
-    "test_reproduce",
     "test_golden",
-    "test_download",
+    "test_train_and_test",
+    "test_readme",
+    "test_timm",
+    "test_packages",
+    "test_reproduce",
 )
 
 
@@ -56,7 +55,7 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def broken(data: Path, tmp_path: Path) -> Path:
-    """The data with an image damaged that pairs of every split show."""
+    """A copy of the data with a damaged image, which pairs of every split show."""
     shutil.copytree(data, tmp_path / "broken")
     image = tmp_path / "broken" / "PF-PASCAL" / "JPEGImages" / "2008_000001_cat.jpg"
     image.write_bytes(b"\xff\xd8 cut off")

@@ -1,314 +1,236 @@
-"""A training run that can be stopped anywhere and goes on as if it had not been."""
+"""A training run that can be stopped anywhere and goes on as if it had not been.
+
+Everything random is a function of the seed, the epoch, the step and the process. The position in the run therefore
+stands for the state of all generators.
+"""
 
 import math
 import signal
 import time
-from contextlib import ExitStack
-from dataclasses import asdict
+from argparse import Namespace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
+from itertools import chain, repeat
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from PIL.Image import Image
 from torch import Tensor, nn
 
+from dhpf.common import run as files
 from dhpf.common.errors import UserError
-from dhpf.common.processes import gather, peak_memory, start, synchronise, total
-from dhpf.common.program import STOPS
-from dhpf.common.run import HISTORY, Run, progress, versions
-from dhpf.data import open_benchmark
-from dhpf.data.benchmark import Benchmark, write_trained
-from dhpf.data.loading import Loader, skip_or_raise
-from dhpf.model.ablation import Ablation
-from dhpf.model.options import BEST, STATES
+from dhpf.common.processes import gather, peak_memory, synchronise, total
+from dhpf.common.program import STOP_SIGNALS, Stopped
+from dhpf.common.run import Run, progress, versions
+from dhpf.data.benchmark import Benchmark
+from dhpf.data.loading import LoadedBatch, Loader, skip_or_raise
+from dhpf.evaluation.train_test_overlap import save_training_images
+from dhpf.model.dhpf import DHPF
 from dhpf.training import SUPERVISIONS
-from dhpf.training.examples import example, selected
-from dhpf.training.options import TrainOptions
+from dhpf.training.examples import example, selection_map
 from dhpf.training.supervision import Batch, StepResult, epoch_batches, gate_noise, to_device
+from dhpf.training.totals import Totals, to_cpu_double
 from dhpf.weights import files as weights
-from dhpf.weights.checkpoint import build_model, load_learner
+from dhpf.weights.checkpoint import load_learner
+from dhpf.weights.config import ModelConfig
 
-STATE, NOT_FINITE = STATES
-BEST_TWIN = "best_model.safetensors"
 EXAMPLES = 3  # validation pairs that are shown
-SAVE = getattr(signal, "SIGUSR1", None)  # Windows has none
+SAVE_SIGNALS = (signal.SIGUSR1,) if hasattr(signal, "SIGUSR1") else ()  # Windows has none
+SIGNALS = (*STOP_SIGNALS, *SAVE_SIGNALS)
 
 
 class Trainer:
     """One process of a training run.
 
-    Everything random is a function of the seed, the epoch and the step, so the position in the run stands for
-    the state of all generators.
+    Args:
+        options: those of `train.py`.
+        processes, device: as `processes.start` gives them.
+        sets: training and validation pairs, as "trn" and "val".
+        model: untrained, the same in all processes.
+    Raises: UserError: there are too few pairs.
     """
 
-    def __init__(self, options: TrainOptions) -> None:
-        """Opens data and model.
-
-        Raises:
-            UserError: they cannot be used.
-        """
-        self.options = options
-        self.processes, self.device = start(options.device)
-        count = self.processes.num_processes
-        if options.bsz < 2 * count:
+    def __init__(
+        self,
+        options: Namespace,
+        processes: PartialState,
+        device: torch.device,
+        sets: Mapping[str, Benchmark],
+        model: DHPF,
+    ) -> None:
+        self.options, self.device, self.sets, self.model = options, device, sets, model
+        self.rank, self.process_count = processes.process_index, processes.num_processes
+        if options.bsz < 2 * self.process_count:
             raise UserError(
                 f"--bsz {options.bsz}: gates need batch statistics, a training batch at least 2 pairs a process"
             )
-        if len(options.list) not in (0, 2):
-            raise UserError("--list: give two lists, of training and of validation pairs")
-        self.sets = {
-            split: open_benchmark(
-                options.benchmark,
-                options.datapath,
-                split,
-                options.thres,
-                options.img_side,
-                not options.no_download,
-                own=options.own,
-                pair_list=pair_list,
-                only=options.categories,
-            )
-            for split, pair_list in zip(("trn", "val"), options.list or (None, None), strict=True)
-        }
-        if len(self.sets["trn"]) < 2 * count:
-            raise UserError(f"{self.sets['trn'].list_path}: one pair makes no training batch, two are needed")
-        torch.manual_seed(options.seed)
-        form = {"layers": options.backbone_layers, "side": options.backbone_side, "width": options.width}
-        self.model = build_model(options.backbone, options.backbone_weights, options.voting, **form)
-        self.model.ablate(Ablation(layers=options.layers))
-        for data in self.sets.values():
-            data.picture_side = self.model.picture_side(options.img_side)
-        self.model.bf16 = options.precision == "bf16"
-        if count > 1 and self.device.type == "cuda":
-            self.model.learner = nn.SyncBatchNorm.convert_sync_batchnorm(self.model.learner)
-        self.model.to(self.device)
-        self.optimizer = torch.optim.SGD(self.model.learner.parameters(), lr=options.lr, momentum=0.5)
-        for parameter in self.model.learner.parameters():  # the same in all processes, and after a resumption
+        if len(sets["trn"]) < 2 * self.process_count:
+            raise UserError(f"{sets['trn'].list_path}: one pair makes no training batch, two are needed")
+        if self.process_count > 1 and device.type == "cuda":
+            model.learner = nn.SyncBatchNorm.convert_sync_batchnorm(model.learner)
+        model.to(device)
+        self.optimizer = torch.optim.SGD(model.learner.parameters(), lr=options.lr, momentum=0.5)
+        for parameter in model.learner.parameters():  # the same in all processes, and after resuming
             parameter.grad = torch.zeros_like(parameter)
-        self.material = self._material()
-        self.epoch = self.step = 0
-        self.best = -1.0
-        self.steps = 0  # of an epoch
-        self.sums = self._no_sums()
-        self.skipped: list[str] = []  # training pairs of this epoch, and why
+        self.metadata = ModelConfig.of_model(model).to_metadata()
         # One set of workers reads both splits: (split, index).
-        self.load = Loader(partial(_item, self.sets), options.workers, self.device.type == "cuda")
-        self.run: Run | None = None
-        self.asked: set[int] = set()  # signals that came
+        self.load = Loader(partial(read_pair, sets), options.workers, device.type == "cuda")
+        self.no_totals = Totals(torch.zeros(len(model.backbone.channels), dtype=torch.float64))
 
-    def train(self, folder: Path) -> None:
-        """Train into a run folder, from where its state says; one named by the time may get a number, too.
+        self.run: Run | None = None  # in the main process
+        self.epoch = self.step = 0  # that are done; the steps of this epoch
+        self.best = -1.0  # validation PCK
+        self.totals = self.no_totals  # of this epoch's steps
+        self.skipped: list[str] = []  # this epoch's unreadable training pairs, and why
+        self.signals: set[int] = set()  # that came and are not answered
+        self.waiting = False  # for a batch
+
+    def train(self, run: Run | None) -> None:
+        """Train into a run folder from where its state says. Only the main process has the folder.
 
         Raises:
             UserError: a pair cannot be read, the loss is not finite, a file cannot be written.
-            SystemExit: a signal asked to stop; the state is saved.
+            Stopped: a signal asked to stop; the state is saved.
         """
-        numbers = [number for number in STOPS if signal.getsignal(number) != signal.SIG_IGN]  # nohup
-        numbers += [SAVE] if SAVE else []
-        before = [signal.signal(number, lambda number, _: self.asked.add(number)) for number in numbers]
-        with ExitStack() as stack:
-            # What asks to save must not end the process while it writes its report.
-            after = [signal.SIG_IGN if n == SAVE else h for n, h in zip(numbers, before, strict=True)]
-            stack.callback(lambda: [signal.signal(n, h) for n, h in zip(numbers, after, strict=True)])
-            self._open_run(folder, stack)
+        self.run, resume = run, self.options.resume
+        with self._noted_signals():
+            if resume and any((resume / name).exists() for name in (files.STATE, files.HISTORY)):
+                self._load_state(resume / files.STATE)
+            else:  # a new run, or one that was killed before it began
+                self._begin()
+                self._save_state()
             while self.epoch < self.options.niter:
-                begin = time.monotonic()
+                start = time.monotonic()
                 if self.device.type == "cuda":
                     torch.cuda.reset_peak_memory_stats(self.device)
-                self._training_pass()
-                self._finish_epoch(*self._validation_pass(), begin)
-            best = (
-                f"best validation PCK {percent(self.best)}"
-                if self.best >= 0
-                else "no PCK: the last epoch's model"
-            )
-            if self.run:
-                final = {"final/val_pck": self.best if self.best >= 0 else math.nan}
-                self.run.conclude(asdict(self.options), final)
-                self.run.log(f"{best}: {self.run.folder / BEST}")
+                self._train_epoch()
+                self._finish_epoch(*self._validate(), start)
+                self._save_state()
+                self._answer_signals()
+            if run:
+                final = self.best if self.best >= 0 else math.nan
+                run.add_hyperparameters(vars(self.options), {"final/val_pck": final})
+                best = f"best validation PCK {percent(final)}"
+                best = "no PCK: the last epoch's model" if math.isnan(final) else best
+                run.log(f"{best}: {run.folder / files.BEST_MODEL}")
 
-    @property
-    def visible(self) -> bool:
-        """Whether this process shows its progress."""
-        return self.run is not None and not self.options.quiet
+    def _save_state(self, name: str = files.STATE) -> None:
+        """Save the state of the run. All processes take part; a list has an entry for each of them."""
+        totals, skipped = gather([vars(self.totals)]), gather([self.skipped])
+        if self.run:
+            state = {
+                "learner": self.model.learner.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "epoch": self.epoch,
+                "step": self.step,
+                "best": self.best,
+                "totals": totals,
+                "skipped": skipped,
+                "files": self.run.sizes(),
+                "pairs": {split: len(pairs) for split, pairs in self.sets.items()},
+                "metadata": self.metadata,
+                "threads": torch.get_num_threads(),
+                "versions": versions(),
+            }
+            weights.write(self.run.folder / name, state)
 
-    def log(self, text: str) -> None:
+    def _load_state(self, path: Path) -> None:
+        """Go on from a saved state. Raises: UserError: it cannot be read, or is another run's."""
+        resume, threads = f"--resume {path.parent}", torch.get_num_threads()
+        try:
+            state = upgrade_state(weights.read(path), len(self.no_totals.selection))
+            if (count := len(state["totals"])) != self.process_count:
+                raise UserError(f"{resume}: the run has {count} processes, not {self.process_count}")
+            for split, pairs in self.sets.items():
+                if (count := state["pairs"][split]) != len(pairs):
+                    change = f"pairs of '{split}': {count:g} then, {len(pairs)} now"
+                    raise UserError(f"{resume}: the run began with other data, {change}")
+            for kind, value in state["metadata"].items():
+                if self.metadata[kind] != value:
+                    raise UserError(f"{path}: the run's {kind} is {value}, not {self.metadata[kind]}")
+            load_learner(self.model, path, weights.check_tensors(path, state["learner"]))
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.epoch, self.step, self.best = state["epoch"], state["step"], state["best"]
+            self.totals, self.skipped = Totals(**state["totals"][self.rank]), state["skipped"][self.rank]
+            torch.set_num_threads(state["threads"])  # on which the rounding of sums depends
+            sizes = dict(state["files"])
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"{path}: not the state of a run ({error!r})") from error
+        if self.run:
+            self.run.rewind(sizes)
+        if (count := torch.get_num_threads()) != threads:
+            self._log(f"resumed with the run's {count} threads, where this machine has {threads}")
+
+    def _begin(self) -> None:
+        """Write the first lines of the log, and which images are trained on."""
+        if self.run:
+            self.run.rewind({})
+            save_training_images(self.run.folder, self.sets["trn"])
+            backbone = self.model.backbone
+            notes = [backbone.note, backbone.cost(self.options.img_side)]
+            notes += chain.from_iterable(pairs.notes for pairs in self.sets.values())
+            self.run.log("\n".join(filter(None, notes)))
+
+    def _log(self, text: str) -> None:
         if self.run:
             self.run.log(text)
 
-    def _tell(self) -> None:
-        """What was read, as the log begins, and which images are trained on."""
-        if self.run:
-            write_trained(self.run.folder, self.sets["trn"])
-        notes = [note for data in self.sets.values() for note in data.notes]
-        net = self.model.backbone
-        self.log("\n".join(filter(None, [net.note, net.cost(self.options.img_side), *notes])))
-
-    def _open_run(self, folder: Path, stack: ExitStack) -> None:
-        """The run folder in the main process: a new one, or the one to resume with the state that it holds.
-
-        Args: stack: ends the run.
-        """
-        threads = torch.get_num_threads()
-        main = self.processes.is_main_process
-        if main and self.options.resume:
-            self.run = Run(folder, self.options.quiet)
-            stack.enter_context(self.run.ending())
-        if not self.options.resume:
-            if main:
-                about = asdict(self.options) | {"about": self.about, "versions": versions()}
-                numbered = not self.options.logpath
-                self.run = Run.create(folder, about, numbered=numbered, quiet=self.options.quiet)
-                stack.enter_context(self.run.ending())
-                self._tell()
-            self._save()
-            return
-        sizes: dict[str, int] = {}
-        if (folder / STATE).exists() or (folder / HISTORY).exists():  # else it was killed before it began
-            sizes = self._restore(folder / STATE)
-        if self.run:
-            self.run.rewind(sizes)
-            if not sizes:
-                self._tell()
-        if torch.get_num_threads() != threads:
-            self.log(
-                f"resumed with the run's {torch.get_num_threads()} threads, where this machine has {threads}"
+    def _train_epoch(self) -> None:
+        options, count = self.options, len(self.sets["trn"])
+        batches = list(epoch_batches(count, options.bsz, self.process_count, options.seed, self.epoch))
+        unused = count - sum(map(len, batches))
+        if unused and self.epoch == self.step == 0:
+            self._log(
+                f"the last {unused} of an epoch's {count} shuffled pairs make no batch and are left out"
             )
-
-    def _state(self) -> dict[str, Any]:
-        """The whole state of the run; a list has an entry for each process."""
-        return {
-            "learner": self.model.learner.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "epoch": self.epoch,
-            "step": self.step,
-            "best": self.best,
-            "sums": gather([self.sums]),
-            "skipped": gather([self.skipped]),
-            "files": self.run.sizes() if self.run else {},
-            "material": self.material,
-            "threads": torch.get_num_threads(),
-            "about": self.about,
-            "versions": versions(),
-        }
-
-    def _material(self) -> dict[str, float]:
-        """What tells one data set and one backbone from another, wherever they lie."""
-        sizes = {f"pairs of '{split}'": float(len(data)) for split, data in self.sets.items()}
-        norms = [p.double().abs().sum().item() for p in self.model.backbone.parameters()]
-        return sizes | {"backbone weights (sum of their sizes)": sum(norms)}
-
-    def _restore(self, path: Path) -> dict[str, int]:
-        """Take over a saved state; returns the sizes that the growing files had.
-
-        Raises:
-            UserError: it cannot be read, or is another run's.
-        """
-        state, rank = weights.read(path), self.processes.process_index
-        try:
-            count = len(state["sums"])
-            if count != self.processes.num_processes:
-                raise UserError(
-                    f"--resume {path.parent}: the run has {count} processes, not {self.processes.num_processes}"
-                )
-            for kind, other in state.get("about", {}).items():  # runs of earlier versions do not say it
-                if other != self.about[kind]:
-                    raise UserError(f"{path}: the run's {kind} is {other}, not {self.about[kind]}")
-            for name, now in self.material.items():
-                if not math.isclose(now, state["material"][name], rel_tol=1e-5):
-                    raise UserError(
-                        f"--resume {path.parent}: the run began with other data or weights, "
-                        f"{name}: {state['material'][name]:g} then, {now:g} now"
-                    )
-            load_learner(self.model, path, weights.checked(path, state["learner"]))
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.epoch, self.step, self.best = (state[k] for k in ("epoch", "step", "best"))
-            sums, self.skipped = state["sums"][rank], state["skipped"][rank]
-            missing = max(
-                0, len(self.sums) - len(sums)
-            )  # an earlier version did not sum the selection's loss
-            self.sums = torch.cat([sums, torch.full((missing,), math.nan, dtype=sums.dtype)])
-            torch.set_num_threads(state["threads"])  # on which the rounding of sums depends
-            return dict(state["files"])
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"{path}: not the state of a run ({error!r})") from error
-
-    def _save(self) -> None:
-        """Write the state of the run: the main process writes, all take part."""
-        state = self._state()
-        if self.run:
-            weights.write(self.run.folder / STATE, state)
-
-    def _obey(self) -> None:
-        """Save the state if a signal came to any process, and stop unless it was SIGUSR1."""
-        asked = self._total(torch.tensor([number in self.asked for number in (*STOPS, SAVE)]).int())
-        self.asked.clear()
-        if asked.any():
-            self._save()
-        if asked[:-1].any():
-            number = STOPS[int(asked[:-1].argmax())]
-            self.log(
-                f"stopped by {number.name}: continue with --resume {self.run.folder if self.run else ''}"
-            )
-            raise SystemExit(128 + number)
-
-    def _training_pass(self) -> None:
-        options, rank, count = self.options, self.processes.process_index, self.processes.num_processes
-        data = self.sets["trn"]
-        batches = list(epoch_batches(len(data), options.bsz, count, options.seed, self.epoch))
-        self.steps, left = len(batches), len(data) - sum(map(len, batches))
-        if left and self.epoch == self.step == 0:
-            self.log(
-                f"the last {left} of an epoch's {len(data)} shuffled pairs make no batch and are left out"
-            )
+        first_event = self.epoch * len(batches) + 1
+        batches = batches[self.step :]
+        loaded = self.load(
+            [[("trn", i) for i in batch[self.rank :: self.process_count]] for batch in batches]
+        )
         self.model.train()
-        todo = batches[self.step :]
-        loaded = self.load([[("trn", i) for i in b[rank::count]] for b in todo])
-        with progress(f"epoch {self.epoch + 1} training", sum(map(len, todo)), self.visible) as advance:
-            for whole, (batch, errors) in zip(todo, loaded, strict=True):
-                self.skipped += skip_or_raise(errors, options.on_bad_pair)
-                self._training_step(batch)
+        with self._progress("training", sum(map(len, batches))) as advance:
+            for indices in batches:
+                step = self._training_step(self._next_batch(loaded, self.skipped))
+                if step and self.run:
+                    values = torch.stack(
+                        [step.matching_loss, step.selection_loss, step.selection.sum(1).mean()]
+                    )
+                    names = "step/matching_loss", "step/selection_loss", "step/layers_selected"
+                    figures = dict(zip(names, values.tolist(), strict=True)) | {
+                        "step/learning_rate": options.lr
+                    }
+                    self.run.add_events(first_event + self.step, figures)
                 self.step += 1
                 if options.save_every and self.step % options.save_every == 0:
-                    self._save()
-                self._obey()
-                advance(len(whole), **self._means(self.sums))
+                    self._save_state()
+                advance(len(indices), **self.totals.means())
 
-    def _training_step(self, batch: Batch | None) -> None:
-        """One step, or none in all processes where unreadable pairs leave one of them less than two."""
-        options, learner, rank = self.options, self.model.learner, self.processes.process_index
-        sizes = torch.zeros(self.processes.num_processes, dtype=torch.int64)
-        sizes[rank] = 0 if batch is None else len(batch["index"])
-        sizes = self._total(sizes)
-        if batch is None or sizes.min() < 2:
-            self.log(f"epoch {self.epoch + 1}, step {self.step + 1} is left out: too few readable pairs")
-            return
-        size = len(batch["index"])
-        noise = gate_noise(
-            len(self.model.backbone.channels), 2 * size, options.seed, self.epoch, self.step, rank
-        )
+    def _training_step(self, batch: Batch | None) -> StepResult | None:
+        """One step; none in all processes where unreadable pairs leave one of them fewer than two."""
+        learner, size = self.model.learner, len(batch["index"]) if batch else 0
+        sizes = self._total([size if rank == self.rank else 0 for rank in range(self.process_count)])
+        if batch is None or min(sizes) < 2:
+            self._log(f"epoch {self.epoch + 1}, step {self.step + 1} is left out: too few readable pairs")
+            return None
+        layers, key = len(self.no_totals.selection), (self.options.seed, self.epoch, self.step, self.rank)
         self.optimizer.zero_grad(set_to_none=False)
-        step = self._forward(batch, noise.to(self.device))
+        step = self._forward(batch, gate_noise(layers, 2 * size, *key).to(self.device))
         step.loss.backward()
         # Statistics of a batch may overflow where loss and gradients do not yet.
-        kept = [p.grad for p in learner.parameters() if p.grad is not None]
-        kept += [b for b in learner.buffers() if b.is_floating_point()]
-        norm = torch.nn.utils.get_total_norm(kept)
-        self._check_finite([] if bool(torch.isfinite(norm + step.loss.detach())) else names(batch))
-        self.sums += self._sums_of(step)
-        self._show_step(step)
-        if len(sizes) > 1:
-            synchronise(learner, size / int(sizes.sum()))
+        tensors = [p.grad for p in learner.parameters() if p.grad is not None]
+        tensors += [b for b in learner.buffers() if b.is_floating_point()]
+        norm = torch.nn.utils.get_total_norm(tensors)
+        self._check_finite([] if bool(torch.isfinite(norm + step.loss.detach())) else pair_names(batch))
+        self.totals += Totals.of_step(step)
+        if self.process_count > 1:
+            synchronise(learner, size / sum(sizes))
         self.optimizer.step()
-
-    def _show_step(self, step: StepResult) -> None:
-        if self.run:
-            parts = [step.matching.detach(), step.selecting.detach(), step.selection.sum(1).mean()]
-            names = ("matching_loss", "selection_loss", "layers_selected")
-            figures = {f"step/{n}": v for n, v in zip(names, torch.stack(parts).tolist(), strict=True)}
-            figures["step/learning_rate"] = self.options.lr
-            self.run.show(self.epoch * self.steps + self.step + 1, figures)
+        return step
 
     def _forward(self, batch: Batch, noise: Tensor | None) -> StepResult:
         options = self.options
@@ -316,147 +238,180 @@ class Trainer:
         return SUPERVISIONS[options.supervision](self.model, batch, options.alpha, options.selection, noise)
 
     @torch.no_grad()
-    def _validation_pass(self) -> tuple[Tensor, list[str]]:
-        """Sums over the validation pairs, and which of this process's could not be read and why.
-
-        Shows PCK by category, and the first pairs.
-        """
-        options, rank, count = self.options, self.processes.process_index, self.processes.num_processes
-        data = self.sets["val"]
-        self.model.eval()
-        sums, bad, skipped = self._no_sums(), [], []
-        by_category = torch.zeros(len(data.categories), 2, dtype=torch.float64)  # PCK and pairs that have one
+    def _validate(self) -> tuple[Totals, Tensor, list[str]]:
+        """Totals over this process's validation pairs, PCK and number of each category's, and the unreadable ones."""
+        options, pairs = self.options, self.sets["val"]
+        totals, unreadable, not_finite = self.no_totals, list[str](), list[str]()
+        by_category = torch.zeros(len(pairs.categories), 2, dtype=torch.float64)
         examples: dict[str, Image] = {}
-        batches = [list(range(len(data)))[b : b + options.bsz] for b in range(0, len(data), options.bsz)]
-        mine = batches[rank::count]
-        loaded = self.load([[("val", i) for i in b] for b in mine])
-        with progress(f"epoch {self.epoch + 1} validation", len(data), self.visible) as advance:
-            for indices, (batch, errors) in zip(mine, loaded, strict=True):
-                skipped += skip_or_raise(errors, options.on_bad_pair)
+        items = [("val", i) for i in range(len(pairs))]
+        batches = [items[first : first + options.bsz] for first in range(0, len(items), options.bsz)]
+        # All processes go through equally many rounds; some have nothing to do in the last.
+        rounds = [batches[k : k + self.process_count] for k in range(0, len(batches), self.process_count)]
+        loaded = chain(self.load(batches[self.rank :: self.process_count]), repeat((None, [])))
+        self.model.eval()
+        with self._progress("validation", len(pairs)) as advance:
+            for round_ in rounds:
+                batch = self._next_batch(loaded, unreadable)
                 if batch is not None:
                     step = self._forward(batch, None)
-                    sums += self._sums_of(step)
-                    pck, known = step.pck.double().cpu(), step.pck.isfinite().cpu()
-                    entries = torch.stack([pck, known.double()], 1)[known]
-                    by_category.index_add_(0, batch["category_id"][known], entries)
+                    totals += Totals.of_step(step)
+                    pck, has_pck = to_cpu_double(step.pck), step.pck.isfinite().cpu()
+                    entries = torch.stack([pck, has_pck.double()], 1)[has_pck]
+                    by_category.index_add_(0, batch["category_id"][has_pck], entries)
                     for i in range(min(len(pck), EXAMPLES - len(examples)) if self.run else 0):
-                        pair = example(batch, i, step.predicted[i], options.alpha)
-                        examples[f"examples/{len(examples) + 1}"] = pair
-                    if not bool(torch.isfinite(step.loss)):
-                        bad += names(batch)
-                advance(count * len(indices), **self._means(sums))
-                self._obey()
-        if len(mine) < math.ceil(len(batches) / count):
-            self._obey()  # as often as the processes that had a batch more
-        self._check_finite(bad)
-        by_category = self._total(by_category)
+                        image = example(batch, i, step.predicted[i], options.alpha)
+                        examples[f"examples/{len(examples) + 1}"] = image
+                    not_finite += [] if bool(torch.isfinite(step.loss)) else pair_names(batch)
+                advance(sum(map(len, round_)), **totals.means())
+        self._check_finite(not_finite)
         if self.run:
-            rates = zip(data.categories, by_category.tolist(), strict=True)
-            figures = {f"val_pck/{name}": pck / count for name, (pck, count) in rates if count}
-            self.run.show(self.epoch + 1, figures, examples)
-        return self._total(sums), skipped
+            self.run.add_events(self.epoch + 1, {}, examples)
+        return totals, by_category, unreadable
 
-    def _finish_epoch(self, validation: Tensor, unread: list[str], begin: float) -> None:
-        training = self._total(self.sums)
-        figures = {f"trn_{k}": v for k, v in self._means(training).items()}
-        figures |= {f"val_{k}": v for k, v in self._means(validation).items()}
-        rates = (training[4:-1] / training[1].clamp(min=1)).tolist()
-        seconds = time.monotonic() - begin
-        skipped = gather(self.skipped + unread)
-        self.epoch, self.step, self.sums, self.skipped = self.epoch + 1, 0, self._no_sums(), []
-        best = figures["val_pck"] > self.best
-        better = best or (
-            self.best < 0 and math.isnan(figures["val_pck"])
-        )  # without any PCK the last is kept
-        if best:
-            self.best = figures["val_pck"]
-        if self.run:
-            if better:
-                learner = {k: v.cpu() for k, v in self.model.learner.state_dict().items()}
-                for name in (BEST, BEST_TWIN):
-                    weights.write(self.run.folder / name, learner, self.about)
-            for error in skipped:
-                self.log(f"skipped: {error}")
-            if skipped:
-                self.log(f"epoch {self.epoch}: {len(skipped)} pairs skipped")
-            self.log(
-                f"epoch {self.epoch}/{self.options.niter}: training loss {figures['trn_loss']:.4f} "
-                f"PCK {percent(figures['trn_pck'])}, validation loss {figures['val_loss']:.4f} "
-                f"PCK {percent(figures['val_pck'])}{' (best)' if best else ''}, "
-                f"{sum(rates):.1f} of {len(rates)} layers selected, {seconds:.0f} s"
-            )
-            for part, sums in (("training", training), ("validation", validation)):
-                pairs, known = int(sums[1]), int(sums[3])
-                if 0 < known < pairs:
-                    self.log(
-                        f"epoch {self.epoch}: {pairs - known} {part} pairs are in no PCK, without key-points or with a "
-                        "threshold of zero: python -m dhpf.data.verify names them"
-                    )
-            self.run.record(
-                self.epoch, figures | {f"selection/{k:02d}": rate for k, rate in enumerate(rates)}
-            )
-            self.run.record_resources(self.epoch, {"seconds": seconds, **peak_memory(self.device)})
-            self.run.show(self.epoch, {}, {"layers": selected(self.run.folder / HISTORY)})
-        self._save()
-        self._obey()
-
-    @property
-    def about(self) -> dict[str, str]:
-        """What state and checkpoints say of themselves."""
-        layers = self.model.ablation.layers
-        fixed = {"layers": ",".join(map(str, layers))} if layers else {}
-        return {**self.model.backbone.about, **fixed, "voting": self.model.voting}
-
-    def _check_finite(self, bad: list[str]) -> None:
-        """Stop all processes, with the state saved beside the run's, if any names pairs."""
-        if not self._total(torch.tensor(len(bad))):
+    def _finish_epoch(self, totals: Totals, by_category: Tensor, unreadable: list[str], start: float) -> None:
+        """Record the figures of an epoch, and its model if it is the best. Args: as `_validate` returns them."""
+        training, validation = (sum(gather([t]), start=self.no_totals) for t in (self.totals, totals))
+        by_category, skipped = sum(gather([by_category])), gather(self.skipped + unreadable)
+        figures = {f"trn_{name}": value for name, value in training.means().items()}
+        figures |= {f"val_{name}": value for name, value in validation.means().items()}
+        better = figures["val_pck"] > self.best
+        no_pck_yet = self.best < 0 and math.isnan(figures["val_pck"])  # then the last epoch's model is kept
+        self.best = figures["val_pck"] if better else self.best
+        self.epoch, self.step, self.totals, self.skipped = self.epoch + 1, 0, self.no_totals, []
+        if not self.run:
             return
-        bad, state = gather(bad), self._state()
-        if self.run:
-            weights.write(self.run.folder / NOT_FINITE, state)
+        if better or no_pck_yet:
+            learner = {k: v.cpu() for k, v in self.model.learner.state_dict().items()}
+            for name in (files.BEST_MODEL, files.BEST_MODEL_SAFETENSORS):
+                weights.write(self.run.folder / name, learner, self.metadata)
+        epoch, seconds = f"epoch {self.epoch}", time.monotonic() - start
+        rates = (training.selection / max(training.pairs, 1)).tolist()
+        lines = [f"skipped: {error}" for error in skipped]
+        lines += [f"{epoch}: {len(skipped)} pairs skipped"] if skipped else []
+        lines.append(
+            f"{epoch}/{self.options.niter}: training loss {figures['trn_loss']:.4f} "
+            f"PCK {percent(figures['trn_pck'])}, validation loss {figures['val_loss']:.4f} "
+            f"PCK {percent(figures['val_pck'])}{' (best)' if better else ''}, "
+            f"{sum(rates):.1f} of {len(rates)} layers selected, {seconds:.0f} s"
+        )
+        for split, t in (("training", training), ("validation", validation)):
+            if 0 < t.pck_pairs < t.pairs:
+                lines.append(
+                    f"{epoch}: {t.pairs - t.pck_pairs:.0f} {split} pairs are in no PCK, without key-points or with a "
+                    "threshold of zero: python -m dhpf.data.verify names them"
+                )
+        self.run.log("\n".join(lines))
+        figures |= {f"selection/{layer:02d}": rate for layer, rate in enumerate(rates)}
+        used = {"seconds": seconds, **peak_memory(self.device)}
+        self.run.record(self.epoch, figures)
+        self.run.record(self.epoch, {k: round(v, 3) for k, v in used.items()}, files.RESOURCES)
+        # TensorBoard groups scalars by what is before the slash.
+        scalars = {k if "/" in k else f"{k.rpartition('_')[2]}/{k}": v for k, v in figures.items()}
+        categories = zip(self.sets["val"].categories, by_category.tolist(), strict=True)
+        scalars |= {f"val_pck/{name}": pck / pairs for name, (pck, pairs) in categories if pairs}
+        layers = selection_map(self.run.folder / files.HISTORY)
+        self.run.add_events(self.epoch, scalars, {"selection/all": layers})
+
+    def _check_finite(self, not_finite: list[str]) -> None:
+        """Save the state beside the run's and stop all processes if any names pairs whose results are not finite."""
+        if not any(self._total([len(not_finite)])):
+            return
+        not_finite = gather(not_finite)
+        self._save_state(files.NOT_FINITE)
         raise UserError(
             f"epoch {self.epoch + 1}, step {self.step + 1}: the loss, a gradient or batch statistics are not finite at "
-            f"{', '.join(bad)}; lower --lr or look at these images (the state is in {NOT_FINITE} of the run folder)"
+            f"{', '.join(not_finite)}; lower --lr or look at these images (the state is in {files.NOT_FINITE} of the "
+            "run folder)"
         )
 
-    def _total(self, values: Tensor) -> Tensor:
-        """Sum over processes."""
-        # MPS has no float64, and is one process.
-        return total(values if self.device.type == "mps" else values.to(self.device)).cpu()
+    @contextmanager
+    def _noted_signals(self) -> Iterator[None]:
+        """Within, signals are noted, to be answered between two steps. Those that were ignored (nohup) stay so."""
+        ignored = [number for number in STOP_SIGNALS if signal.getsignal(number) == signal.SIG_IGN]
+        before = {n: signal.signal(n, self._note_signal) for n in SIGNALS if n not in ignored}
+        try:
+            yield
+        finally:
+            # What asks to save must not end the process while it writes its report.
+            for number, handler in (before | dict.fromkeys(SAVE_SIGNALS, signal.SIG_IGN)).items():
+                signal.signal(number, handler)
 
-    def _no_sums(self) -> Tensor:
-        """Loss, pairs, PCK, pairs with key-points, every layer's selection, and the loss of the selection, summed over
-        no pairs."""
-        return torch.zeros(5 + len(self.model.backbone.channels), dtype=torch.float64)
+    def _note_signal(self, number: int, _: FrameType | None) -> None:
+        self.signals.add(number)
+        if self.waiting and number in STOP_SIGNALS:
+            self.waiting = False
+            raise Stopped(number)
 
-    @staticmethod
-    def _sums_of(step: StepResult) -> Tensor:
-        pairs, known = len(step.pck), step.pck.isfinite()
-        loss, pck = step.loss.item() * pairs, float(step.pck[known].sum())
-        head = torch.tensor([loss, pairs, pck, int(known.sum())], dtype=torch.float64)
-        selecting = step.selecting.detach().cpu().double()[None]
-        return torch.cat([head, step.selection.cpu().double().mean(0) * pairs, selecting * pairs])
+    def _next_batch(self, loaded: Iterator[LoadedBatch], unreadable: list[str]) -> Batch | None:
+        """The next batch, if any of its pairs can be read; what cannot is added to `unreadable`.
 
-    @staticmethod
-    def _means(sums: Tensor) -> dict[str, float]:
-        loss, pairs, pck, known = sums[:4].tolist()
-        selecting = float(sums[-1]) / max(pairs, 1)
-        return {
-            "loss": loss / max(pairs, 1),
-            "pck": pck / known if known else math.nan,
-            "selection_loss": selecting,
-        }
+        Answers signals. One that stops is answered without the batch: the worker that loads it may hang.
+        """
+        batch: Batch | None = None
+        errors: list[str] = []
+        try:
+            self.waiting = True
+            if self.signals.isdisjoint(STOP_SIGNALS):
+                batch, errors = next(loaded)
+        except Stopped:
+            pass
+        finally:
+            self.waiting = False
+        self._answer_signals()
+        unreadable += skip_or_raise(errors, self.options.on_bad_pair)
+        return batch
+
+    def _answer_signals(self) -> None:
+        """Save the state if any process got a signal. Stop all processes unless it was SIGUSR1."""
+        noted, self.signals = self.signals, set()
+        counts = self._total([int(number in noted) for number in SIGNALS])
+        if any(counts):
+            self._save_state()
+        for number, count in zip(STOP_SIGNALS, counts, strict=False):
+            if count:
+                raise Stopped(number)
+
+    def _progress(self, name: str, pairs: int) -> Any:
+        visible = self.run is not None and not self.options.quiet
+        return progress(f"epoch {self.epoch + 1} {name}", pairs, visible)
+
+    def _total(self, counts: list[int]) -> list[int]:
+        """Sums over processes."""
+        if self.process_count == 1:
+            return counts
+        return total(torch.tensor(counts, device=self.device)).tolist()
 
 
-def percent(value: float) -> str:
-    return "undefined" if math.isnan(value) else f"{value:.2f} %"
+def upgrade_state(state: Any, layers: int) -> dict[str, Any]:
+    """A state of a run, also of earlier versions, with the keys that `Trainer._save_state` writes."""
+    state = dict(state)
+    if "sums" not in state:
+        return state
+    totals = []
+    for sums in state["sums"]:
+        loss, pairs, pck, pck_pairs, *selection = sums.tolist()
+        selection_loss = selection.pop() if len(selection) > layers else math.nan
+        totals.append(
+            vars(
+                Totals(
+                    torch.tensor(selection, dtype=torch.float64), pairs, loss, selection_loss, pck, pck_pairs
+                )
+            )
+        )
+    pairs = {split: state["material"][f"pairs of '{split}'"] for split in ("trn", "val")}
+    return {**state, "totals": totals, "pairs": pairs, "metadata": state.get("about", {})}
 
 
-def names(batch: Batch) -> list[str]:
+def read_pair(sets: Mapping[str, Benchmark], item: tuple[str, int]) -> dict[str, Any]:
+    split, index = item
+    return sets[split][index]
+
+
+def pair_names(batch: Batch) -> list[str]:
     """The pairs of a batch, each as the names of its images."""
     return [f"{s} - {t}" for s, t in zip(batch["src_key"], batch["trg_key"], strict=True)]
 
 
-def _item(sets: dict[str, Benchmark], item: tuple[str, int]) -> dict[str, Any]:
-    split, index = item
-    return sets[split][index]
+def percent(value: float) -> str:
+    return "undefined" if math.isnan(value) else f"{value:.2f} %"

@@ -1,1 +1,6 @@
-"""Weights in files: checkpoints, pretrained and released ones, and what a model is."""
+"""What a model is (`weights.config`), and its files: checkpoints, released models, pretrained backbones."""
+
+DEFAULT_BACKBONE = "efficientnet_lite0"  # its weights come with a package
+DEFAULT_VOTING = "hough"
+RANDOM = "random"  # instead of a file of weights: they are drawn
+ONE_EIGHTH = "eighth"  # reduced channels: of a layer's own, as published

@@ -1,173 +1,147 @@
-"""Models from files: a backbone's weights, and the checkpoints of learners."""
+"""Models from files: the weights of a backbone, and the checkpoints of trained models."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from dhpf.common.errors import UserError
-from dhpf.model import BACKBONES, VOTINGS
+from dhpf.common.run import OPTIONS
+from dhpf.model import BACKBONES
 from dhpf.model.ablation import Ablation
 from dhpf.model.dhpf import DHPF
-from dhpf.model.options import RANDOM
-from dhpf.weights.files import State, metadata, read_tensors, read_wrapped
+from dhpf.weights import RANDOM
+from dhpf.weights.config import KEYS, ModelConfig, as_text
+from dhpf.weights.files import State, read_metadata, read_tensors, read_wrapped
 from dhpf.weights.imagenet import pretrained
-from dhpf.weights.pretrained import MisfitError
+from dhpf.weights.key_names import MisfitError
 
-OPTIONS = "options.json"  # of the run folder that a checkpoint lies in
-GUESSED = ("resnet50", "resnet101", "efficientnet_lite0")  # what a checkpoint that says nothing may belong to
+# What a checkpoint without any description may belong to.
+KNOWN_BACKBONES = ("resnet50", "resnet101", "efficientnet_lite0")
 
 
-@dataclass(frozen=True)
-class About:
-    """What is known of a checkpoint beside its tensors.
+def build_model(config: ModelConfig, weights: str | Path | None = None) -> DHPF:
+    """An untrained DHPF on a pretrained backbone; what is trained is drawn from torch's generator.
 
-    layers, side, width: as in `FrozenBackbone`.
-    weights: hash of the backbone's weights; empty if nothing says it.
-    fixed: the layers that every pair used in training, if no gates chose.
-    note: says in a line where the backbone was guessed.
+    Args: weights: file of the backbone's weights, or `RANDOM`, always the same ones; None: fetched.
+    Raises: UserError: the weights cannot be had, do not fit, or have another hash than the config says.
     """
-
-    backbone: str
-    voting: str = "hough"
-    layers: tuple[int, ...] | None = None
-    side: int | None = None
-    width: tuple[int, ...] | None = None
-    weights: str = ""
-    fixed: tuple[int, ...] | None = None
-    note: str = ""
-
-
-def about(path: Path, state: State, backbone: str | None = None, **given: Any) -> About:
-    """What a learner's checkpoint belongs to: its metadata say it, its run folder, or options; else it is guessed.
-
-    Args: given: the options backbone_layers and backbone_side; None, as backbone, where they are not given.
-    Raises:
-        UserError: it belongs to another backbone than the given one, or nothing says to which.
-    """
-    told = metadata(path)
-    if not told and (path.parent / OPTIONS).is_file():
-        try:
-            options = dict(json.loads((path.parent / OPTIONS).read_text()))
-            told = options.get("about") or {
-                k: str(options[k]) for k in ("backbone", "voting") if options.get(k)
-            }
-        except (OSError, ValueError, TypeError) as error:
-            raise UserError(
-                f"{path.parent / OPTIONS}: cannot be read, it should say what {path.name} is"
-            ) from error
-    asked = {
-        name: as_text(value) for name, value in ({"backbone": backbone} | given).items() if value is not None
-    }
-    if "backbone" in told:
-        for name, value in asked.items():
-            if value != (known := told.get(name, "")):
-                option = f"--{name.replace('_', '-')} {value}"
-                whose = known or f"all layers of {told['backbone']}, at the frame's side"
-                raise UserError(f"{option}: the checkpoint {path} belongs to {whose}")
-    told = asked | dict(told)
-    voting = VOTINGS.checked(told.get("voting", "hough"))
-    layers, fixed = (
-        tuple(int(k) for k in told.get(name, "").split(",") if k) or None
-        for name in ("backbone_layers", "layers")
-    )
-    side = int(told.get("backbone_side", 0)) or None
-    name, note = told.get("backbone", ""), ""
-    if not name:
-        name = fitting(path, state)
-        note = f"{path.name} does not say its backbone: by its layers it is taken for {name}'s"
-    elif not fits(name, state, layers):
-        if other := next((n for n in GUESSED if fits(n, state)), None):
-            raise UserError(f"--backbone {name}: by its layers the checkpoint {path} belongs to {other}")
-        raise UserError(f"{path}: not a checkpoint of {name}: layers are missing, unknown or misshapen")
-    width = tuple(width for width, _ in shapes(state))
-    return About(name, voting, layers, side, width, told.get("backbone_weights", ""), fixed, note)
-
-
-def as_text(value: Any) -> str:
-    """The value of an option as a checkpoint has it."""
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def fits(backbone: str, state: State, layers: tuple[int, ...] | None = None) -> bool:
-    """Whether a learner's state dict has the layers of a backbone, of any widths."""
-    channels = BACKBONES[backbone].channels
-    taken = [channels[k] for k in layers or range(len(channels)) if k < len(channels)]
-    return [channel for _, channel in shapes(state)] == taken
-
-
-def shapes(state: State) -> list[tuple[int, ...]]:
-    """Width and channels of every layer that a learner's state dict transforms."""
-    layers = sum(name.startswith("reduction_ffns.") and name.endswith(".0.weight") for name in state)
-    convs = [state.get(f"reduction_ffns.{k}.0.weight") for k in range(layers)]
-    return [tuple(conv.shape[:2]) for conv in convs if conv is not None and conv.dim() == 4]
-
-
-def fitting(path: Path, state: State) -> str:
-    """The backbone, one of `GUESSED`, whose layers a learner's state dict fits.
-
-    Raises:
-        UserError: none does.
-    """
-    for name in GUESSED:
-        if fits(name, state):
-            return name
-    counts = ", ".join(f"{name} has {len(BACKBONES[name].channels)}" for name in GUESSED)
-    raise UserError(
-        f"{path}: not a DHPF checkpoint of a known backbone: {len(shapes(state))} hyperpixel layers, where {counts}; "
-        "if it belongs to another, name it as --backbone"
-    )
-
-
-def build_model(
-    backbone: str,
-    weights: str | Path | None = None,
-    voting: str = "hough",
-    **form: Any,
-) -> DHPF:
-    """DHPF on a pretrained backbone, its learner drawn from torch's generator.
-
-    Args:
-        backbone, voting: keys of `BACKBONES` and `VOTINGS`.
-        weights: local file of the backbone's weights, or `RANDOM`, always the same ones; fetched if None.
-        form: layers, side and width as in `FrozenBackbone`.
-    Raises:
-        UserError: the weights cannot be had or do not fit.
-    """
-    cls, place = BACKBONES[backbone], f"--backbone-weights {weights}"
+    cls = BACKBONES[config.backbone]
+    source = f"the weights of {config.backbone}" if weights is None else f"--backbone-weights {weights}"
     if weights == RANDOM:
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(0)
             state: State = cls.network(cls).state_dict()  # type: ignore[arg-type]
-    elif weights is not None:
-        state = read_wrapped(Path(weights))
     else:
-        place = f"the weights of {backbone}"
-        try:
-            state = pretrained(backbone)
-        except UserError:
-            raise
-        except Exception as error:  # no network
-            reason = str(error).partition("\n")[0][:200]
-            raise UserError(
-                f"the weights of {backbone} cannot be had ({reason}): get {cls.fetch} and give the file as "
-                "--backbone-weights FILE"
-            ) from error
+        state = pretrained(config.backbone) if weights is None else read_wrapped(Path(weights))
     try:
-        net = cls(state, **form)
+        backbone = cls(state, config.blocks, config.input_size, config.reduced_channels)
     except MisfitError as error:
-        raise UserError(f"{place}: the file does not hold the weights of {backbone}: it {error}") from error
-    return DHPF(net, voting)
+        raise UserError(
+            f"{source}: the file does not hold the weights of {config.backbone}: it {error}"
+        ) from error
+    if config.weights_hash not in ("", backbone.weights_hash):
+        raise UserError(
+            f"{source}: the model was trained on weights of {config.backbone} with the hash {config.weights_hash}, "
+            f"these have {backbone.weights_hash}: give its own as --backbone-weights FILE"
+        )
+    model = DHPF(backbone, config.voting)
+    model.ablate(Ablation(layers=config.fixed_layers))
+    return model
+
+
+def load_model(
+    path: Path, weights: str | Path | None = None, voting: str | None = None, **required: Any
+) -> tuple[DHPF, str]:
+    """The model of a checkpoint, and a sentence that says where its backbone was guessed (else empty).
+
+    Args:
+        weights: as in `build_model`.
+        voting: replaces the one that it was trained with.
+        required: fields of `ModelConfig` that the checkpoint must agree with (None: any).
+    Raises: UserError: the file is unusable, or does not agree.
+    """
+    state = read_tensors(path)
+    config, note = checkpoint_config(path, state, **required)
+    model = build_model(replace(config, voting=voting or config.voting), weights)
+    load_learner(model, path, state)
+    return model, note
+
+
+def checkpoint_config(path: Path, state: State, **required: Any) -> tuple[ModelConfig, str]:
+    """What a checkpoint is, and a sentence that says where its backbone was guessed (else empty).
+
+    Its metadata say it, or the options of the run folder that it lies in, or `required`; else the backbone is
+    guessed from its layers. Args and errors: as in `load_model`.
+    """
+    saved = read_metadata(path) or folder_metadata(path)
+    given = {field: value for field, value in required.items() if value is not None}
+    if saved.get("backbone"):
+        for field, value in given.items():
+            if as_text(value) != (known := str(saved.get(KEYS[field]) or "")):
+                belongs = known or f"all blocks of {saved['backbone']}, at the size of the frame"
+                option = f"--{KEYS[field].replace('_', '-')} {as_text(value)}"
+                raise UserError(f"{option}: the checkpoint {path} belongs to {belongs}")
+    with_given = {KEYS[field]: as_text(value) for field, value in given.items()} | saved
+    config, note = ModelConfig.from_metadata(with_given), ""
+    if not config.backbone:
+        config = replace(config, backbone=fitting_backbone(path, state))
+        note = f"{path.name} does not name its backbone: by its layers it is {config.backbone}"
+    elif not fits(config.backbone, state, config.blocks):
+        if other := next((name for name in KNOWN_BACKBONES if fits(name, state)), None):
+            raise UserError(
+                f"--backbone {config.backbone}: by its layers the checkpoint {path} belongs to {other}"
+            )
+        raise UserError(
+            f"{path}: not a checkpoint of {config.backbone}: its layers have other names, numbers or shapes"
+        )
+    return replace(config, reduced_channels=tuple(reduced for reduced, _ in layer_shapes(state))), note
+
+
+def folder_metadata(path: Path) -> dict[str, str]:
+    """What the options of the run folder that a checkpoint lies in say of the model; nothing where there are none."""
+    options_path = path.parent / OPTIONS
+    if not options_path.is_file():
+        return {}
+    try:
+        options = dict(json.loads(options_path.read_text()))
+        return dict(
+            options.get("about") or {k: str(options[k]) for k in ("backbone", "voting") if options.get(k)}
+        )
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{options_path}: cannot be read, it should say what {path.name} is") from error
+
+
+def layer_shapes(state: State) -> list[tuple[int, int]]:
+    """Reduced channels and channels of every layer that a checkpoint transforms."""
+    layers = sum(name.startswith("reduction_ffns.") and name.endswith(".0.weight") for name in state)
+    convs = [state.get(f"reduction_ffns.{k}.0.weight") for k in range(layers)]
+    return [(conv.shape[0], conv.shape[1]) for conv in convs if conv is not None and conv.dim() == 4]
+
+
+def fits(backbone: str, state: State, blocks: tuple[int, ...] | None = None) -> bool:
+    """Whether a checkpoint has the layers of a backbone, whatever they are reduced to."""
+    channels = BACKBONES[backbone].channels
+    chosen = [channels[k] for k in blocks or range(len(channels)) if k < len(channels)]
+    return [channel for _, channel in layer_shapes(state)] == chosen
+
+
+def fitting_backbone(path: Path, state: State) -> str:
+    """The backbone, one of `KNOWN_BACKBONES`, whose layers a checkpoint has. Raises: UserError: none has them."""
+    for name in KNOWN_BACKBONES:
+        if fits(name, state):
+            return name
+    counts = ", ".join(f"{name} has {len(BACKBONES[name].channels)}" for name in KNOWN_BACKBONES)
+    raise UserError(
+        f"{path}: not a DHPF checkpoint of a known backbone: {len(layer_shapes(state))} layers, where {counts}; "
+        "if it belongs to another, name it as --backbone"
+    )
 
 
 def load_learner(model: DHPF, path: Path, state: State) -> None:
-    """Fill the learner from a published checkpoint's state dict.
-
-    Raises:
-        UserError: names or shapes differ.
-    """
+    """Load a checkpoint's state dict. Raises: UserError: names or shapes differ."""
     own = model.learner.state_dict()
     different = sorted(own.keys() ^ state.keys()) or [k for k in own if own[k].shape != state[k].shape]
     if different:
@@ -175,30 +149,3 @@ def load_learner(model: DHPF, path: Path, state: State) -> None:
             f"{path}: not a checkpoint of {model.backbone.name}: '{different[0]}' is missing, unknown or misshapen"
         )
     model.learner.load_state_dict(state)
-
-
-def load_model(
-    path: Path,
-    backbone: str | None = None,
-    weights: str | Path | None = None,
-    voting: str | None = None,
-    layers: tuple[int, ...] | None = None,
-    side: int | None = None,
-) -> tuple[DHPF, About]:
-    """The model of a checkpoint, with the voting that it was trained with or `voting`, and what it is.
-
-    Raises:
-        UserError: the file is unusable, or belongs to another backbone, or other weights of it, than the one asked for.
-    """
-    state = read_tensors(path)
-    known = about(path, state, backbone=backbone, backbone_layers=layers, backbone_side=side)
-    form = {"layers": known.layers, "side": known.side, "width": known.width}
-    model = build_model(known.backbone, weights, voting or known.voting, **form)
-    if known.weights and known.weights != model.backbone.weights_hash:
-        raise UserError(
-            f"{path}: it was trained on weights of {known.backbone} with the hash {known.weights}, and these have "
-            f"{model.backbone.weights_hash}: give its own as --backbone-weights FILE"
-        )
-    load_learner(model, path, state)
-    model.ablate(Ablation(layers=known.fixed))
-    return model, known

@@ -1,4 +1,4 @@
-"""Reading and writing of weights: nothing is believed before it is checked, nothing half written is left."""
+"""Files of weights: read without running code in them, checked, and written whole or not at all."""
 
 import json
 import pickle
@@ -19,7 +19,13 @@ from dhpf.common.errors import UserError
 from dhpf.common.files import describe_content, replace_file
 
 State = Mapping[str, Tensor]
-WRAPPERS = ("state_dict", "model", "teacher")
+WRAPPERS = (
+    "state_dict",
+    "model",
+    "teacher",
+    "net",
+    "model_state_dict",
+)  # keys of what is kept beside other things
 
 
 def read(path: Path) -> Any:
@@ -31,7 +37,7 @@ def read(path: Path) -> Any:
     if not path.is_file():
         raise UserError(f"{path}: there is no such file")
     try:
-        if path.suffix == ".safetensors":
+        if is_safetensors(path):
             return safetensors.torch.load_file(path)
         with warnings.catch_warnings(action="ignore"):  # about files that are refused below
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -44,11 +50,18 @@ def read(path: Path) -> Any:
             else None
         ):
             raise UserError(
-                f"{path}: not a file of tensors alone, it names {found[1]}; loading anything else could run code in it"
+                f"{path}: not a file of tensors alone, it names {found[1]}, and loading that could run code: save "
+                "the state dict, torch.save(model.state_dict(), FILE), where you trust it"
             ) from error
         raise UserError(
             f"{path}: the file is damaged or no file of weights ({type(error).__name__}): replace it"
         ) from error
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file is of safetensors, whatever its name says: its header, JSON, follows the header's length."""
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"
 
 
 def read_tensors(path: Path) -> State:
@@ -57,7 +70,7 @@ def read_tensors(path: Path) -> State:
     Raises:
         UserError: the file holds something else.
     """
-    return checked(path, read(path))
+    return check_tensors(path, read(path))
 
 
 def read_wrapped(path: Path) -> State:
@@ -73,10 +86,10 @@ def read_wrapped(path: Path) -> State:
         if inner is None:
             break
         content = inner
-    return checked(path, content)
+    return check_tensors(path, content)
 
 
-def checked(path: Path, state: Any) -> State:
+def check_tensors(path: Path, state: Any) -> State:
     """What a file held, if that is a state dict of finite tensors.
 
     Raises:
@@ -94,19 +107,24 @@ def checked(path: Path, state: Any) -> State:
     return state
 
 
-def metadata(path: Path) -> dict[str, str]:
+def read_metadata(path: Path) -> dict[str, str]:
     """What a .safetensors file that `write` wrote says of itself; nothing for other files."""
-    if path.suffix != ".safetensors":
+    if not is_safetensors(path):
         return {}
     with safetensors.safe_open(path, "pt") as file:
-        about = (file.metadata() or {}).get("dhpf")
-    return dict(json.loads(about)) if about else {}
+        packed = (file.metadata() or {}).get("dhpf", "{}")
+    try:
+        return {str(key): str(value) for key, value in json.loads(packed).items()}
+    except (ValueError, AttributeError) as error:
+        raise UserError(
+            f"{path}: its metadata 'dhpf' are damaged: save the model again, or use its .pt file"
+        ) from error
 
 
-def write(path: Path, content: Any, about: Mapping[str, str] | None = None) -> None:
+def write(path: Path, content: Any, metadata: Mapping[str, str] | None = None) -> None:
     """Write content, a state dict if the suffix is .safetensors, beside `path` and rename it.
 
-    Args: about: the metadata of a .safetensors file.
+    Args: metadata: of a .safetensors file.
 
     Raises:
         UserError: the disk is full or the folder not writable; what was there stays.
@@ -114,7 +132,7 @@ def write(path: Path, content: Any, about: Mapping[str, str] | None = None) -> N
     if path.suffix == ".safetensors":
         tensors = {k: v.contiguous() for k, v in content.items()}
         # One entry: the order of several is not the same from run to run.
-        packed = safetensors.torch.save(tensors, {"dhpf": json.dumps(about)} if about else None)
+        packed = safetensors.torch.save(tensors, {"dhpf": json.dumps(metadata)} if metadata else None)
     else:
         buffer = BytesIO()  # torch hides why it cannot write to a file
         torch.save(content, buffer)

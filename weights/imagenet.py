@@ -8,7 +8,7 @@ from dhpf.common.download import fetch
 from dhpf.common.errors import UserError
 from dhpf.model import BACKBONES
 from dhpf.weights.files import State, read_tensors
-from dhpf.weights.pretrained import MisfitError, fitting
+from dhpf.weights.key_names import MisfitError, fitting
 
 URL = "https://download.pytorch.org/models/"
 # IMAGENET1K_V1 under its name of today, then under that before torchvision 0.10: the same tensors, stored otherwise.
@@ -26,7 +26,14 @@ def pretrained(backbone: str) -> State:
     """
     cls = BACKBONES[backbone]
     if backbone not in FILES:
-        return cls.pretrained()
+        try:
+            return cls.pretrained()
+        except UserError:
+            raise
+        except Exception as error:  # no network
+            reason = str(error).partition("\n")[0][:200]
+            way_out = f"get {cls.fetch} and give the file as --backbone-weights FILE"
+            raise UserError(f"the weights of {backbone} cannot be had ({reason}): {way_out}") from error
     folder, new = Path(torch.hub.get_dir()) / "checkpoints", FILES[backbone][0]
     if not any((folder / name).is_file() for name in FILES[backbone]):
         try:

@@ -61,7 +61,8 @@ def is_named(file: Path, model: str, mu: str) -> bool:
     text = file.relative_to(cache()).as_posix().lower()
     trained_on, supervision, backbone = model.split("-")
     words = (trained_on.removeprefix("pf"), supervision, backbone.removeprefix("resnet"))
-    return all(word in text for word in words) and float(mu) in map(float, re.findall(r"\d+\.\d+|\d+", text))
+    numbers = map(float, re.findall(r"\d+\.\d+|\d+", text))
+    return all(word in text for word in words) and (trained_on == "spair" or float(mu) in numbers)
 
 
 def resolve(name: str) -> Path:
@@ -71,7 +72,7 @@ def resolve(name: str) -> Path:
     Raises:
         UserError: no such model; it cannot be fetched (says where to save it by hand); the file is no such model.
     """
-    from dhpf.weights.checkpoint import fitting
+    from dhpf.weights.checkpoint import fitting_backbone
     from dhpf.weights.files import read_tensors  # torch: not needed to know the names
 
     known = released(name)
@@ -84,7 +85,7 @@ def resolve(name: str) -> Path:
         path = next((file for file in files if is_named(file, model, mu)), path)
 
     def check(at: Path) -> None:
-        belongs = fitting(at, read_tensors(at))
+        belongs = fitting_backbone(at, read_tensors(at))
         if not model.endswith(f"-{belongs}"):
             way_out = ": remove it" if at == path else ""
             raise UserError(f"{at}: a checkpoint of {belongs}, not {name}{way_out}")

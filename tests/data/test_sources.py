@@ -396,13 +396,13 @@ def test_a_folder_is_never_taken_for_another_benchmarks(alone, request):
     [folder] = alone.iterdir()
     for name in {*tiny.MAKERS, "spairu", "ap10k"} - {own}:
         for datapath in (alone, folder):
-            assert BENCHMARKS[name].folder_in(datapath) is None, name
-            assert BENCHMARKS[name].folder_deeper(datapath) is None, name
+            assert BENCHMARKS[name].find_folder(datapath) is None, name
+            assert BENCHMARKS[name].find_datapath_below(datapath) is None, name
             with pytest.raises(UserError) as caught:
                 open_benchmark(name, datapath)
             assert f"{datapath / BENCHMARKS[name].folder}: " in str(caught.value) or name == "spairu"
     renamed = folder.rename(alone / "of any name")
-    assert BENCHMARKS[own].folder_in(renamed) == renamed
+    assert BENCHMARKS[own].find_folder(renamed) == renamed
 
 
 def test_beside_another_benchmark_the_missing_one_is_fetched(server, archives, tmp_path):
@@ -414,10 +414,10 @@ def test_beside_another_benchmark_the_missing_one_is_fetched(server, archives, t
 
 def test_spair_and_spairu_are_told_by_their_names(tmp_path):
     tiny_own.make_spairu(tmp_path)
-    assert BENCHMARKS["spair"].folder_in(tmp_path) == tmp_path / "SPair-71k"
-    assert SPairU.folder_in(tmp_path) == SPairU.folder_in(tmp_path / "SPair-U") == tmp_path / "SPair-U"
-    assert BENCHMARKS["spair"].folder_in(tmp_path / "SPair-U") is None
-    assert SPairU.folder_in(tmp_path / "SPair-71k") is None
+    assert BENCHMARKS["spair"].find_folder(tmp_path) == tmp_path / "SPair-71k"
+    assert SPairU.find_folder(tmp_path) == SPairU.find_folder(tmp_path / "SPair-U") == tmp_path / "SPair-U"
+    assert BENCHMARKS["spair"].find_folder(tmp_path / "SPair-U") is None
+    assert SPairU.find_folder(tmp_path / "SPair-71k") is None
 
 
 # ---- AP-10K ----------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,20 +13,18 @@ import torch
 from dhpf.data import BENCHMARKS
 from dhpf.evaluation import METRICS
 from dhpf.model import BACKBONES, VOTINGS
-from dhpf.programs.test import parser
-from dhpf.programs.testing import evaluate
 from dhpf.training import SUPERVISIONS
 from tests.helpers.commands import TINY, succeed
 from tests.helpers.places import ROOT
 from tests.helpers.tiny import save, views, write_csv
 
 REGISTRIES = (BENCHMARKS, METRICS, BACKBONES, VOTINGS, SUPERVISIONS)
-RUN = f"--benchmark shapes --datapath . {TINY}"
+RUN = f"--benchmark shapes --datapath . --backbone shallow {TINY}"
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with the data of the document's benchmark, while its things are entered."""
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the data of the document's benchmark."""
     folder = tmp_path_factory.mktemp("home")
     for category in ("square", "round"):
         for view in views(category):
@@ -37,23 +36,29 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             ends = [f"{view.name}-{category}.png" for view in (a, b)]
             rows += [[*ends, category, *a.points[k], *b.points[k]] for k in range(3)]
         write_csv(folder / "Shapes" / f"{split}.csv", rows)
+    return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def document() -> Iterator[dict[str, Any]]:
+    """The names that the document's code defines, while its things are in the registries."""
     before = [set(registry) for registry in REGISTRIES]
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "extending.md").read_text(), re.S | re.M)
     assert len(blocks) == 6  # how to run them, and one of each kind
-    exec("\n".join(blocks[1:]), {"__name__": "my_things"})
-    yield folder
-    for registry, names in zip(REGISTRIES, before, strict=True):
-        for name in set(registry) - names:
+    names: dict[str, Any] = {"__name__": "my_things"}
+    exec("\n".join(blocks[1:]), names)
+    yield names
+    for registry, known in zip(REGISTRIES, before, strict=True):
+        for name in set(registry) - known:
             del registry[name]
 
 
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
-        ("strong", "--backbone shallow --supervision strong"),
-        ("peaked", "--backbone shallow --supervision peaked"),
-        ("transport", "--backbone shallow --supervision weak --voting transport"),
-        ("transport-strong", "--backbone shallow --supervision strong --voting transport"),
+        ("peaked", "--supervision peaked"),
+        ("transport", "--supervision weak --voting transport"),
+        ("transport-strong", "--supervision strong --voting transport"),
     ],
 )
 def test_things_from_outside_train_and_are_measured(
@@ -61,32 +66,30 @@ def test_things_from_outside_train_and_are_measured(
 ) -> None:
     monkeypatch.setattr(BENCHMARKS["shapes"], "metric", "pck")
     succeed(home, f"train.py {RUN} {arguments} --niter 1 --logpath {name}")
-    run = home / "logs" / name
     for ending in ("pt", "safetensors"):  # either brings its backbone and its voting
         tested = f"test-{name}-{ending}"
-        outcome = succeed(home, f"test.py {RUN} --load {run}/best_model.{ending} --logpath {tested}")
-        assert "the paper's" not in outcome.out
-        assert ("voting transport" in outcome.out) == ("transport" in name)
+        options = RUN.replace("--backbone shallow", f"--load logs/{name}/best_model.{ending}")
+        succeed(home, f"test.py {options} --logpath {tested}")
         results = json.loads((home / "logs" / tested / "results.json").read_text())
         assert results["options"]["backbone"] == "shallow"
+        assert ("voting transport" in results["options"].get("ablation", "")) == ("transport" in name)
         figures = results["figures"]["totals"]
         assert [figure["name"] for figure in figures] == ["PCK@0.1"] * 6
         assert not any(figure["paper"] for figure in figures)
 
 
-def test_a_metric_from_outside_is_measured_and_reported(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(home)
-    results = evaluate(parser().parse(f"{RUN} --backbone shallow --raw --logpath of-error".split()))
+def test_a_metric_from_outside_is_measured_and_reported(home: Path) -> None:
+    succeed(home, f"test.py {RUN} --raw --logpath of-error", reports=True)
+    results = json.loads((home / "logs" / "of-error" / "results.json").read_text())
     (figure,) = results["figures"]["totals"]
     assert (figure["name"], figure["unit"], figure["paper"]) == ("error", "px", False)
     assert 0 <= figure["value"] < 64
     assert f"{figure['value']:.2f} px" in (home / "logs" / "of-error" / "report.html").read_text()
 
 
-def test_transport_moves_equal_weights_and_lets_gradients_through(home: Path) -> None:
-    plan = VOTINGS["transport"].__closure__[0].cell_contents  # type: ignore[attr-defined]
+def test_transport_moves_equal_weights_and_lets_gradients_through(document: dict[str, Any]) -> None:
     appearance = torch.rand(2, 16, 16, dtype=torch.float64, requires_grad=True)
-    moved = plan(appearance, rounds=200)
+    moved = document["transport"](appearance, rounds=200)
     assert moved.sum(1).detach().numpy() == pytest.approx(np.ones((2, 16)))
     assert moved.sum(2).detach().numpy() == pytest.approx(np.ones((2, 16)), abs=1e-6)
     moved[0, 0, 0].backward()

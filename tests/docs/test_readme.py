@@ -1,4 +1,4 @@
-"""Every command of the README and of the documents in `LEFT` runs as it stands, on tiny benchmarks, shortly.
+"""Commands of the README and of docs/ run as they stand, on tiny benchmarks, shortly.
 
 The commands of a document run one after another in one folder, as a reader would type them. What they leave must be
 there; reports and their pictures have tests of their own.
@@ -18,11 +18,10 @@ import torchvision
 
 from dhpf.data import synthetic
 from dhpf.model import BACKBONES
-from dhpf.model.gating import DynamicGating
-from dhpf.weights import files as weights_file
 from dhpf.weights import released
 from tests.helpers import tiny, tiny_own
 from tests.helpers.commands import run
+from tests.helpers.models import draw_learner
 from tests.helpers.places import ROOT
 
 LITE = "efficientnet_lite0"
@@ -47,15 +46,16 @@ LEFT = {
     "docs/search.md": "logs/layers/layers.json logs/static/best_model.pt logs/static-test/results.json",
     "docs/tables.md": "logs/tables/table-1.csv logs/tables/table-3.md logs/tables/table-mu.html",
 }
+# Where only `make test-all` runs every command: those with a ResNet-101, tables and speed take long.
+LONG = ("README.md", "docs/own-images.md", "docs/tables.md")
 
 
-def blocks(document: str, language: str) -> Iterator[str]:
+def blocks(document: str, language: str) -> list[str]:
     """Code blocks of a document."""
-    for _, block in re.findall(rf"^```({language})\n(.*?)^```", (ROOT / document).read_text(), re.S | re.M):
-        yield block
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / document).read_text(), re.S | re.M)
 
 
-def shown(document: str) -> Iterator[list[str]]:
+def commands(document: str) -> Iterator[list[str]]:
     """Commands of a document, and instead of `make` what it would run."""
     for block in blocks(document, "bash"):
         for line in block.replace("\\\n", " ").splitlines():
@@ -70,12 +70,6 @@ def shown(document: str) -> Iterator[list[str]]:
                 yield words
 
 
-def drawn_learner(name: str, path: Path) -> None:
-    torch.manual_seed(0)
-    backbone = BACKBONES[name]
-    weights_file.write(path, DynamicGating(backbone.channels, backbone.widths).state_dict())
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data") / "Datasets_DHPF"
@@ -84,73 +78,85 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(scope="module")
-def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What would be downloaded: backbone weights in `hub`, released models in `cache`, trained ones in `weights`."""
-    folder = tmp_path_factory.mktemp("stand-ins")
-    (folder / "cache").mkdir()
-    for name in released.FILES:
-        drawn_learner("resnet101", folder / "cache" / f"{name}.pt")
-    for place in ("weights", "cache"):
-        for model in ("pfpascal-strong", "pfpascal-weak", "spair-strong"):
-            drawn_learner(LITE, folder / place / f"{model}-{LITE}-mu0.5.pt")
-    drawn_learner("resnet101", folder / "cache" / "pfpascal-strong-resnet101-mu0.7.pt")
-    weights = folder / "hub" / "checkpoints" / Path(BACKBONES["resnet101"].fetch).name
-    weights.parent.mkdir(parents=True)
-    state = torchvision.models.resnet101(weights=None).state_dict()
-    for name in (name for name in state if name.endswith("bn3.weight")):
-        state[name] *= 0.2  # or the drawn network's maps would grow beyond measure
-    torch.save(state, weights)
-    return folder
-
-
 @pytest.fixture
-def home(tmp_path: Path, data: Path, stand_ins: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder like a clone, beside the data and the stand-ins; of the synthetic pairs there are few."""
+def home(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder like a clone, beside the data, with trained models in weights/; of the synthetic pairs there are few."""
     monkeypatch.setattr(synthetic, "LENGTHS", {"trn": 4, "val": 2, "test": 2})
+    monkeypatch.setenv("DHPF_CACHE", str(tmp_path / "cache"))
     home = tmp_path / "home"
-    home.mkdir()
+    (home / "weights").mkdir(parents=True)
+    for model in ("pfpascal-strong", "pfpascal-weak", "spair-strong", "spair-weak"):
+        torch.save(draw_learner(LITE), home / "weights" / f"{model}-{LITE}-mu0.5.pt")
     for link, target in {
         tmp_path / data.name: data,
-        tmp_path / "cache": stand_ins / "cache",
         home / "docs": ROOT / "docs",
         home / "hubconf.py": ROOT / "hubconf.py",
-        home / "weights": stand_ins / "weights",
-        home / "hub": stand_ins / "hub",
     }.items():
         link.symlink_to(target)
     tiny_own.make_animals(tmp_path / "shared" / "data")
     return home
 
 
-@pytest.mark.parametrize("document", LEFT)
-def test_commands_run(document: str, home: Path) -> None:
-    cache = {"DHPF_CACHE": str(home.parent / "cache")}
-    commands = list(shown(document))
-    assert commands
-    for words in commands:
+@pytest.fixture
+def fetched(home: Path) -> None:
+    """What would be downloaded: released models in the cache, ResNet-101's weights in torch's."""
+    (home / "weights").rename(home.parent / "cache")
+    (home / "weights").symlink_to(home.parent / "cache")
+    for name in (*released.FILES, "pfpascal-strong-resnet101-mu0.7"):
+        torch.save(draw_learner("resnet101"), home.parent / "cache" / f"{name}.pt")
+    state = torchvision.models.resnet101(weights=None).state_dict()
+    for name in (name for name in state if name.endswith("bn3.weight")):
+        state[name] *= 0.2  # or the drawn network's maps would grow beyond measure
+    weights = home / "hub" / "checkpoints" / Path(BACKBONES["resnet101"].fetch).name
+    weights.parent.mkdir(parents=True)
+    torch.save(state, weights)
+
+
+def run_document(document: str, home: Path, short: bool) -> None:
+    """`short`: without commands that take long, and with a small model instead of the released ones."""
+    assert list(commands(document))
+    for words in commands(document):
         if words[:2] == ["pip", "install"]:  # all that is required is there already
             pip = [sys.executable, "-m", *words, "--no-index", "--dry-run", "--quiet"]
             subprocess.run(pip, cwd=ROOT, check=True)
-        elif words[0] == "python" and words[1:] != ["-m", "pytest"]:
-            arguments = shlex.join(words[1:]).replace("'~/.cache/dhpf'", cache["DHPF_CACHE"])
-            short = SHORT[words[1]].replace("--niter 1", f"--niter {1 + ('--resume' in words)}")
-            # The tiny lists are not the published ones, which verify finds wrong.
-            code = 1 if "dhpf.data.verify" in words else 0
-            assert run(home, f"{arguments} {short}", cache).code == code, arguments
         elif words[0] in ("mkdir", "cp"):
             subprocess.run(words, cwd=home, check=True)
-        else:
-            assert words == ["python", "-m", "pytest"], words  # this very command
+        elif words[:3] == ["python", "-m", "pytest"]:  # this very command
+            continue
+        elif not (short and words[1] == "benchmarks/speed.py"):
+            assert words[0] == "python", words
+            arguments = shlex.join(words[1:]).replace("'~/.cache/dhpf'", str(home.parent / "cache"))
+            if short:
+                arguments = re.sub(r"dhpf:(\w+-\w+)-resnet101\S*", rf"weights/\1-{LITE}-mu0.5.pt", arguments)
+            options = SHORT[words[1]].replace("--niter 1", f"--niter {1 + ('--resume' in words)}")
+            # The tiny lists are not the published ones, which verify finds wrong.
+            code = 1 if "dhpf.data.verify" in words else 0
+            assert run(home, f"{arguments} {options}").code == code, arguments
     assert [name for name in LEFT[document].split() if not (home / name).is_file()] == []
+
+
+@pytest.mark.parametrize("document", [name for name in LEFT if name != "docs/tables.md"])
+def test_commands_run(document: str, home: Path) -> None:
+    run_document(document, home, short=True)
     if document == "README.md":
         history = (home / "logs" / "pfpascal-strong" / "history.csv").read_text()
         assert [line.split(",")[0] for line in history.splitlines()] == ["epoch", "1", "2"]  # it was resumed
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/own-images.md"])
-def test_python_runs(document: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DHPF_CACHE", str(home.parent / "cache"))
+@pytest.mark.slow
+@pytest.mark.parametrize("document", LONG)
+def test_all_commands_run_with_released_models(document: str, home: Path, fetched: None) -> None:
+    run_document(document, home, short=False)
+
+
+@pytest.mark.parametrize(
+    "document", ["README.md", pytest.param("docs/own-images.md", marks=pytest.mark.slow)]
+)
+def test_python_runs(
+    document: str, home: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    if document in LONG[1:]:
+        request.getfixturevalue("fetched")
     monkeypatch.setenv("TORCH_HOME", str(home))
     for block in blocks(document, "python"):
         names: dict[str, object] = {}
@@ -165,11 +171,9 @@ def anchors(document: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
 
 
-def test_documents_name_files_that_exist() -> None:
-    for document in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "benchmarks" / "README.md"):
-        links = re.findall(r"\]\((?!http)([^)#]*)(?:#([^)]+))?\)", document.read_text())
-        assert links or document.parent.name != ROOT.name
-        for path, anchor in links:
+def test_documents_name_files_and_headings_that_exist() -> None:
+    for document in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "benchmarks" / "README.md"):
+        for path, anchor in re.findall(r"\]\((?!http)([^)#]*)(?:#([^)]+))?\)", document.read_text()):
             place = document.parent / path if path else document
             assert place.exists(), f"{document.name}: {path}"
             assert not anchor or anchor in anchors(place), f"{document.name}: {path}#{anchor}"

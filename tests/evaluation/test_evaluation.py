@@ -3,7 +3,6 @@
 import tracemalloc
 from fractions import Fraction
 from pathlib import Path
-from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from hypothesis import strategies as st
 from torch.utils.data import default_collate
 
 from dhpf.common.errors import UserError
-from dhpf.data import BENCHMARKS
 from dhpf.data.benchmark import Benchmark
 from dhpf.data.caltech import Caltech
 from dhpf.data.pfpascal import PFPascal
@@ -26,75 +24,24 @@ from dhpf.evaluation.figures import measure, score
 from dhpf.evaluation.metrics import keypoint_errors
 from tests.helpers import tiny
 from tests.helpers.places import SHARED
+from tests.helpers.tables import MAX_PTS, SIDE, Toy, make_pair, random_pairs, rows_of, table_of, whole_points
 
 needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason="no benchmark data beside the repository")
 
-SIDE, MAX_PTS = 20, 8
 ALPHAS = (0.05, 0.1, 0.5)
-
-
-class Toy(SPair):
-    """A benchmark of nobody's, with every kind of label."""
-
-    name = "toy"
-    labels = MappingProxyType({"leaked": ("no", "yes"), **DIFFICULTY})
-    paper = MappingProxyType({})
-
-
-BENCHMARKS["toy"] = Toy
-
-
-def benchmark(name: str = "toy") -> Any:
-    """What the table reads of an opened benchmark."""
-    of = BENCHMARKS[name]
-    return SimpleNamespace(name=name, split="test", img_side=SIDE, auto_thres=of.auto_thres, labels=of.labels)
-
-
-def make_pair(
-    index: int, source: Any, target: Any, predicted: Any, **changes: Any
-) -> tuple[dict, torch.Tensor]:
-    """A sample and its prediction from lists of (x, y); None: no prediction."""
-
-    def padded(points: Any) -> torch.Tensor:
-        kps = torch.full((2, MAX_PTS), -1.0)
-        if len(points):
-            kps[:, : len(points)] = torch.tensor(np.array(points, np.float32)).T
-        return kps
-
-    sample = {
-        "index": index, "src_key": f"{index}a.jpg", "trg_key": f"{index}b.jpg", "category": "cat",
-        "n_pts": len(source), "n_trg_pts": len(target), "src_kps": padded(source), "trg_kps": padded(target),
-        "points": "", "trg_size": torch.tensor([SIDE, SIDE]), "bbox_extent": torch.tensor([20.0, 10.0]),
-    } | dict.fromkeys(Toy.labels, -1) | changes  # fmt: skip
-    nan = (float("nan"), float("nan"))
-    return sample, padded([nan if xy is None else xy for xy in predicted])[:, : len(source)]
-
-
-def rows_of(pairs: list, of: Any = None, selection: torch.Tensor | None = None) -> table.PairRows:
-    samples, predicted = zip(*pairs, strict=True)
-    return table.rows_of(default_collate(list(samples)), predicted, of or benchmark(), selection)
-
-
-def table_of(pairs: list, of: Any = None, selection: torch.Tensor | None = None) -> pd.DataFrame:
-    return table.table_of(rows_of(pairs, of, selection), list((of or benchmark()).labels))
 
 
 def values(figures: list[dict[str, Any]]) -> dict[tuple, float]:
     return {(f["alpha"], f["average"], f["frame"]): f["value"] for f in figures}
 
 
-# Integer coordinates far beyond the frame's borders; predictions may lie exactly on a limit.
-whole = st.integers(-10, 30)
-point = st.tuples(whole, whole)
-
-
 @st.composite
 def pair(draw: st.DrawFn) -> dict[str, Any]:
     n = draw(st.integers(0, MAX_PTS))
-    x, y = draw(point)
+    x, y = draw(whole_points)
     return {
-        "target": draw(st.lists(point, min_size=n, max_size=n)),
-        "predicted": draw(st.lists(st.none() | point, min_size=n, max_size=n)),
+        "target": draw(st.lists(whole_points, min_size=n, max_size=n)),
+        "predicted": draw(st.lists(st.none() | whole_points, min_size=n, max_size=n)),
         "size": [SIDE * draw(st.integers(1, 3)), SIDE * draw(st.integers(1, 3))],
         "box": [x, y, x + draw(st.integers(0, 30)), y + draw(st.integers(0, 30))],
         "category": draw(st.sampled_from(("cat", "dog", "a, b"))),
@@ -263,7 +210,7 @@ SQUARE = [(2, 2), (12, 2), (12, 12), (2, 12)]
 
 def outline_figures(target: list, predicted: list) -> dict[str, float]:
     source = [(1, 1)] * len(predicted)
-    figures = score(table_of([make_pair(0, source, target, predicted)], benchmark("caltech")), ())["totals"]
+    figures = score(table_of([make_pair(0, source, target, predicted)], "caltech"), ())["totals"]
     return {figure["name"]: figure["value"] for figure in figures}
 
 
@@ -299,7 +246,7 @@ def test_outline_pairs_that_cannot_be_measured_are_counted_and_left_out() -> Non
         make_pair(1, SQUARE, SQUARE, SQUARE),
         make_pair(2, [(1, 1)], [], [None]),
     ]
-    result = score(table_of(pairs, benchmark("caltech")), ())
+    result = score(table_of(pairs, "caltech"), ())
     assert (result["n_pairs"], result["n_pairs_without_keypoints"]) == (3, 1)
     found = {figure["name"]: (figure["value"], figure["n_pairs"]) for figure in result["totals"][:2]}
     assert found == {"LT-ACC": (1, 2), "IoU": (1, 1)}  # two empty outlines have no intersection over union
@@ -315,17 +262,6 @@ def test_a_threshold_that_the_benchmark_cannot_give_is_named() -> None:
     pair = make_pair(0, [(1, 1)], [(2, 2)], [(3, 3)], bbox_extent=torch.full((2,), torch.nan))
     with pytest.raises(UserError, match=r"--thres bbox: toy .* auto, img, bbox-kp"):
         score(table_of([pair]), (0.1,), "bbox")
-
-
-def random_pairs(seed: int, number: int) -> list:
-    """Pairs of an own index each; every fifth has no key-point."""
-    rng = np.random.default_rng(seed)
-    pairs = []
-    for index in range(number):
-        n = 0 if index % 5 == 4 else int(rng.integers(1, MAX_PTS + 1))
-        target = rng.uniform(0, SIDE, (n, 2))
-        pairs.append(make_pair(index, target, target, target + rng.normal(0, 1.5, (n, 2))))
-    return pairs
 
 
 @settings(deadline=None, max_examples=15)

@@ -21,7 +21,7 @@ from dhpf.evaluation.figures import score
 from dhpf.evaluation.predictions import PairRows, read_predictions, write_predictions
 from dhpf.evaluation.predictions import table_of as join
 from dhpf.evaluation.results import describe, rescore, save_results
-from tests.evaluation.test_evaluation import Toy, make_pair, random_pairs, rows_of, table_of
+from tests.helpers.tables import Toy, make_pair, random_pairs, rows_of, table_of
 
 ONE_FOLDER = settings(
     deadline=None,
@@ -133,96 +133,83 @@ def edited(column: str, value: Any, row: int = 2) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("edit", "message"),
+    ("edit", "line"),
     [
-        (lambda table: table.drop(columns="target_x"), "missing columns: target_x"),
-        (lambda table: table.iloc[:0], "no rows"),
-        (lambda table: table.drop(index=1), "line 2: a line is missing"),
-        (lambda table: table.iloc[:-2], "a line is missing"),
-        (lambda table: table.iloc[::-1], "not in order"),
-        (lambda table: pd.concat([table, table]), "not in order"),
-        (edited("benchmark", "pfwillow"), "line 4: another evaluation"),
-        (edited("bbox_width", 3), "contradicts"),
-        (edited("category", "dog"), "contradicts"),
-        (edited("img_side", "240px"), "damaged"),
-        (edited("pair", ""), "damaged"),
-        (edited("point", 5), "points are not in order"),
-        (edited("target_x", ""), "without a place"),
-        (edited("predicted_x", "inf"), "infinite"),
-        (edited("predicted_x", "1e99"), "infinite"),
-        (lambda table: table.assign(img_side=10**9), "impossible size"),
-        (lambda table: table.assign(target_width=0), "impossible size"),
-        (lambda table: table.assign(bbox_width=-1), "impossible box"),
-        (lambda table: table.assign(layer_sel="1 x"), "selection"),
+        (lambda table: table.drop(columns="target_x"), ".*target_x"),
+        (lambda table: table.iloc[:0], ": "),
+        (lambda table: table.drop(index=1), ", line 2: "),
+        (lambda table: table.iloc[:-2], ", line "),
+        (lambda table: table.iloc[::-1], ", line "),
+        (lambda table: pd.concat([table, table]), ", line "),
+        (edited("benchmark", "pfwillow"), ", line 4: "),
+        (edited("bbox_width", 3), ", line 4: "),
+        (edited("category", "dog"), ", line 4: "),
+        (edited("img_side", "240px"), ": .*240px"),
+        (edited("pair", ""), ": "),
+        (edited("point", 5), ", line 4: "),
+        (edited("target_x", ""), ", line 4: "),
+        (edited("predicted_x", "inf"), ", line 4: "),
+        (edited("predicted_x", "1e99"), ", line 4: "),
+        (lambda table: table.assign(img_side=10**9), ", line 2: "),
+        (lambda table: table.assign(target_width=0), ", line 2: "),
+        (lambda table: table.assign(bbox_width=-1), ", line 2: "),
+        (lambda table: table.assign(layer_sel="1 x"), ": "),
+        (
+            lambda table: table.assign(layer_sel=["1 0" if pair else "1" for pair in table.pair]),
+            ": .*layer_sel",
+        ),
     ],
 )
-def test_a_damaged_table_is_refused(tmp_path: Path, table: pd.DataFrame, edit: Any, message: str) -> None:
+def test_a_damaged_table_is_refused(tmp_path: Path, table: pd.DataFrame, edit: Any, line: str) -> None:
     write_predictions(tmp_path / "table.csv.gz", edit(table))
-    with pytest.raises(UserError, match=f"table.csv.gz.*{message}"):
+    with pytest.raises(UserError, match=f"table.csv.gz{line}"):
         rescore(tmp_path / "table.csv.gz", (0.1,))
 
 
 def test_what_is_no_table_is_refused(
     tmp_path: Path, table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    good = tmp_path / "good.csv.gz"
+    good, bad = tmp_path / "good.csv.gz", tmp_path / "bad.csv.gz"
     text = text_of(table, good)
     packed = good.read_bytes()
-    bad = tmp_path / "bad.csv.gz"
-    for content in (
-        b"",
-        b"\x1f\x8b",
-        packed[:-9],
-        packed[:300],
-        packed[:60] + b"garbage" + packed[67:],
-        b"\x89PNG\0\xff",
-        text[:20],
-        b"\x1d" + text,
-    ):
+    damaged = packed[:60] + b"garbage" + packed[67:]
+    for content in (b"", b"\x1f\x8b", packed[:-9], packed[:300], damaged, b"\x89PNG\0\xff", text[:20]):
         bad.write_bytes(content)
         with pytest.raises(UserError, match=r"bad\.csv\.gz"):
             read_predictions(bad)
     for missing in (tmp_path, tmp_path / "none.csv"):
-        with pytest.raises(UserError, match="cannot be read"):
+        with pytest.raises(UserError, match=re.escape(str(missing))):
             read_predictions(missing)
     monkeypatch.setattr(predictions, "MAX_BYTES", 2**20)
     bad.write_bytes(gzip.compress(bytes(2**24)))  # a small file that unpacks to a large one
-    with pytest.raises(UserError, match="larger than 1 MiB"):
+    with pytest.raises(UserError, match=r"bad\.csv\.gz"):
         read_predictions(bad)
 
 
-@settings(ONE_FOLDER, max_examples=100)
-@given(st.data())
-def test_no_edit_of_a_table_makes_anything_but_a_clear_error(
-    tmp_path: Path, table: pd.DataFrame, data: st.DataObject
-) -> None:
-    text = text_of(table[table.pair < 5], tmp_path / "table.csv.gz")
-    at = data.draw(st.integers(0, len(text)))
-    cut = data.draw(st.integers(0, 12))
-    new = data.draw(
-        st.binary(max_size=6) | st.sampled_from((b"\n", b",", b'"', b"-1", b"1e300", b"nan", b"9" * 30))
-    )
-    (tmp_path / "edited.csv").write_bytes(text[:at] + new + text[at + cut :])
-    try:
-        figures = rescore(tmp_path / "edited.csv", (0.1,))
-    except UserError:
-        return
-    assert all(figure["value"] is None or 0 <= figure["value"] <= 100 for figure in figures["totals"])
-
-
 def test_the_totals_as_text(table: pd.DataFrame) -> None:
-    lines = describe(score(table, (0.1,))).splitlines()
-    assert lines[0] == "toy test, categories cat: 10 pairs, of which 2 without key-points are in no figure"
-    assert lines[1].startswith("list: 10 pairs where the published test list has 12234: no figure")
-    assert lines[2] == "leak: unknown, the training list is missing"
-    assert sum("mean over" in line for line in lines) == 6
-    assert [line.split()[-3:] for line in lines if "in %" in line] == [
-        ["pairs", "key-points", "categories"]
-    ] * 2
-    assert re.search(r"\d % \[\d+\.\d\d, \d+\.\d\d\] +mean", lines[3])
-    assert re.search(r"resamples of the images.* is \[\d+\.\d\d, \d+\.\d\d\]$", lines[9])
-    assert "mean over      8 pairs," in lines[3]
-    assert "threshold bbox = larger side of the target box, 20x20 frame" in lines[3]
-    assert "original pixels" in lines[6]
-    undefined = describe(score(table_of([make_pair(0, [], [], [])]), (0.1,)))
-    assert "undefined" in undefined
+    scored = score(table, (0.1,))
+    text = describe(scored)
+    for note in scored["about"]:
+        assert note in text
+    lines = [line for line in text.splitlines() if "mean over" in line]
+    for line, figure in zip(lines, scored["totals"], strict=True):
+        low, high = figure["interval"]
+        assert line.split()[:3] == [figure["name"], f"{figure['value']:.2f}", "%"]
+        assert f"[{low:.2f}, {high:.2f}]" in line
+        assert line.endswith(figure["basis"])
+    heads = [line.split()[-3:] for line in text.splitlines() if "in %" in line]
+    assert heads == [["pairs", "key-points", "categories"]] * 2
+    assert "undefined" in describe(score(table_of([make_pair(0, [], [], [])]), (0.1,)))
+
+
+def test_notes_say_what_the_figures_are_of(table: pd.DataFrame) -> None:
+    what, published, overlap = score(table, (0.1,))["about"]
+    assert what == "toy test, categories cat: 10 pairs, of which 2 without key-points are in no figure"
+    assert "12234" in published
+    assert "unknown" in overlap
+    assert "3 of 10 pairs" in score(table.assign(leaked=(table.pair < 3).astype(int)), (0.1,))["about"][2]
+    assert "training split" in score(table.assign(split="trn"), (0.1,))["about"][-1]
+    one = score(table[table.pair == 0].assign(bbox_width=0.0, bbox_height=0.0, predicted_x=np.nan), (0.1,))
+    assert one["about"][0].endswith("1 pair")
+    assert f"{one['totals'][0]['n_points'] or len(table[table.pair == 0])} of" in " ".join(one["about"])
+    assert any("0a.jpg - 0b.jpg" in note for note in one["about"])

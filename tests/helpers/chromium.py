@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,19 @@ AXE = ROOT / ".axe" / "node_modules" / "axe-core" / "axe.min.js"
 OPTIONS = (
     "--headless --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run --virtual-time-budget=60000"
 )
-needs_chromium = pytest.mark.skipif(not PROGRAM, reason="no Chromium here: `apt install chromium`")
-needs_axe = pytest.mark.skipif(
-    not (PROGRAM and AXE.exists()), reason="no Chromium or no axe-core here: `.ci/run` shows how they come"
-)
+
+
+def needs_chromium(test: Callable[..., None]) -> Callable[..., None]:
+    """A slow test, which skips where there is no Chromium."""
+    return pytest.mark.slow(pytest.mark.skipif(not PROGRAM, reason="no Chromium, see CONTRIBUTING.md")(test))
+
+
+def needs_axe(test: Callable[..., None]) -> Callable[..., None]:
+    """A slow test, which skips where there is no Chromium or no axe-core."""
+    there = PROGRAM and AXE.exists()
+    return pytest.mark.slow(pytest.mark.skipif(not there, reason="no axe-core, see CONTRIBUTING.md")(test))
+
+
 # One page a frame; each tells what axe found, and what its own errors were, when it has been looked at.
 OUTER = """<!DOCTYPE html><title>frames</title><body><script>
 const pages = PAGES, found = {};

@@ -1,4 +1,4 @@
-"""Make tests/golden_small.npz, the golden numbers that can be checked alone: `python -m tests.extract_golden GOLDEN`.
+"""Make tests/model/golden_small.npz, golden numbers that need no data: `python -m tests.helpers.extract_golden DIR`.
 
 The golden values need weights of 12 MB and photographs. So this keeps, beside the published numbers of one pair,
 what they follow from: the transformed maps of the layers that the pair selects, computed in float64 and rounded to

@@ -16,7 +16,7 @@ from dhpf.model.dhpf import DHPF
 from dhpf.programs.test import parser
 from tests.helpers import oracle, tiny
 from tests.helpers.commands import TINY, succeed
-from tests.model.test_model import Bank
+from tests.helpers.models import Bank
 
 SIDES, CHANNELS = [16, 16, 8, 4], [16, 8, 24, 32]
 SCENES = {

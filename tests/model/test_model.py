@@ -23,21 +23,10 @@ from dhpf.model.losses import entropies
 from dhpf.model.voting import factor_rows
 from dhpf.training import SUPERVISIONS
 from tests.helpers import oracle
+from tests.helpers.models import Bank
 
 ALPHA, RATE = 0.1, 0.4
 MAX_PTS = 4
-
-
-class Bank(nn.Module):
-    """A backbone whose images are mere numbers, B×1×1×1: which of its random maps, drawn beforehand, to give."""
-
-    def __init__(self, sides: list[int], channels: list[int], widths: list[int], images: int) -> None:
-        super().__init__()
-        self.channels, self.widths = tuple(channels), tuple(widths)
-        self.maps = [torch.randn(images, c, h, h) for c, h in zip(channels, sides, strict=True)]
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        return [m[images[:, 0, 0, 0]] for m in self.maps]
 
 
 @dataclass

@@ -18,6 +18,7 @@ from dhpf.model import BACKBONES, timm_backbone
 from dhpf.training.supervision import strong_step
 from dhpf.weights import files as weights
 from dhpf.weights.checkpoint import build_model, load_model
+from tests.helpers.models import scrambled
 
 # Each with the side of pictures of 64×64 pixels, and the number and sides of its layers then.
 NETWORKS = {
@@ -48,15 +49,6 @@ def drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
         return create(arch) if real else deepcopy(drawn(arch))
 
     monkeypatch.setattr(timm_backbone, "created", created)
-
-
-def scrambled(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights with which no batch norm is the identity."""
-    torch.manual_seed(0)
-    for name, value in state.items():
-        if name.endswith("running_var"):
-            value.uniform_(0.5, 1.5)
-    return state
 
 
 @pytest.mark.parametrize("arch", NETWORKS)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from dhpf.common.errors import UserError
-from dhpf.common.run import hold
+from dhpf.common.run import lock_folder
 from dhpf.programs import reproduce
 from dhpf.programs import tables as published
 from dhpf.weights import checkpoint, released
@@ -207,7 +207,7 @@ def test_mistakes_are_named(
     with pytest.raises(SystemExit, match="2"):
         tables("2", "--wrokers", "2")
     assert "--wrokers" in capsys.readouterr().err
-    lock = hold(tmp_path / "out")
+    lock = lock_folder(tmp_path / "out")
     with pytest.raises(UserError, match="/out: another process is writing in this folder"):
         tables("2")
     lock.release()

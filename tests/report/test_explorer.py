@@ -173,7 +173,7 @@ def test_a_pair_of_a_benchmark_is_drawn_as_it_is_tested(
     )
     benchmark = open_benchmark("spair", tmp_path, "test", img_side=64)
     sample, pair = benchmark.annotation(5), benchmark.complete(benchmark.pairs[5])
-    source, target = (benchmark.picture(sample[f"{end}_key"]) for end in ("src", "trg"))
+    source, target = (benchmark.pil_image(sample[f"{end}_key"]) for end in ("src", "trg"))
     table = pd.read_csv(tmp_path / "out" / "spair-test-5.csv")
     np.testing.assert_allclose(table.iloc[:, :2].to_numpy().T, pair.src_kps, atol=1e-3)
     found = matcher.match(source, target, np.asarray(pair.src_kps).T)

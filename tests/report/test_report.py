@@ -13,13 +13,14 @@ import pytest
 from PIL import Image
 
 from dhpf.common.errors import UserError
-from dhpf.common.run import Run
+from dhpf.common.run import RESOURCES, Run
 from dhpf.data import BENCHMARKS
 from dhpf.evaluation.figures import score
 from dhpf.evaluation.predictions import columns
 from dhpf.report import pictures
 from dhpf.report.page import Section, picture, write_report
-from dhpf.report.runs import evaluation, report_training
+from dhpf.report.test_report import evaluation
+from dhpf.report.training_report import report_training
 from tests.helpers import chromium
 
 pytestmark = pytest.mark.filterwarnings("error", "ignore::DeprecationWarning")
@@ -142,7 +143,7 @@ def test_every_total_is_there_with_value_counts_and_definition(tmp_path, undrawn
     assert page.text("p")[:3] == figures["about"] == [
         "pfpascal test, categories cat, dog: 6 pairs, of which 1 without key-points are in no figure",
         "list: 6 pairs where the published test list has 299: no figure on it is the paper's",
-        "leak: 3 of 6 pairs are training pairs",
+        "train/test overlap: 3 of 6 pairs are training pairs",
     ]  # fmt: skip
     point = figures["points"]["values"]["cat 3"]
     at = cells.index("cat 3")
@@ -237,7 +238,7 @@ def test_pages_are_accessible_on_screen_and_paper_and_hostile_names_stay_in_thei
     run = Run.create(tmp_path / "run", {"benchmark": long, "supervision": "strong"})
     for epoch in range(1, 4):
         run.record(epoch, dict.fromkeys(HISTORY, 1.5 * epoch))
-        run.record_resources(epoch, {"seconds": 60 * epoch, "memory": 2.5})
+        run.record(epoch, {"seconds": 60 * epoch, "memory": 2.5}, RESOURCES)
     run.close()
     report_training(tmp_path / "run")
     training = (tmp_path / "run" / "report.html").read_text()

@@ -22,8 +22,7 @@ from dhpf.evaluation.predictions import read_predictions
 from dhpf.programs import train
 from dhpf.programs.test import parser
 from dhpf.programs.testing import drawing, evaluate
-from dhpf.report import pictures
-from dhpf.report import runs as reporting
+from dhpf.report import pictures, training_report
 from tests.helpers import tiny, tiny_own
 from tests.helpers.commands import succeed
 
@@ -298,7 +297,7 @@ def test_the_run_of_an_earlier_version_is_reported_and_goes_on_with_its_columns(
     run.close()
     lines = (tmp_path / "run" / "history.csv").read_text().splitlines()
     assert lines[2] == "2,2.0,40.0,3.0,35.5,0.5"
-    reporting.report_training(tmp_path / "run")
+    training_report.report_training(tmp_path / "run")
     page = (tmp_path / "run" / "report.html").read_text()
     assert page.count("data:image/png") == 1
     assert "<b>35.50 %</b><small>mean over validation pairs, epoch 2 of 2: the model that is kept" in page
@@ -308,5 +307,5 @@ def test_the_run_of_an_earlier_version_is_reported_and_goes_on_with_its_columns(
 
 def test_no_epoch_no_report(tmp_path: Path) -> None:
     Run.create(tmp_path / "run", {"benchmark": "spair"})
-    reporting.report_training(tmp_path / "run")
+    training_report.report_training(tmp_path / "run")
     assert not (tmp_path / "run" / "report.html").exists()

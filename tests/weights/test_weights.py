@@ -1,5 +1,7 @@
 """Backbones' weights as files have them (docs/backbones.md), and checkpoints that know theirs."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,12 @@ import torchvision
 from torch import Tensor
 
 from dhpf.common.errors import UserError
+from dhpf.matching.matcher import Matcher
 from dhpf.model import BACKBONES
-from dhpf.weights import files as weights
-from dhpf.weights.checkpoint import build_model, load_model
-from dhpf.weights.pretrained import MisfitError, fitting
-from tests.model.test_timm import scrambled
+from dhpf.weights.key_names import MisfitError, fitting
+from tests.helpers import tiny
+from tests.helpers.commands import TINY, refused, succeed
+from tests.helpers.models import build, draw_learner, scrambled
 
 
 def files(state: dict[str, Tensor]) -> dict[str, Any]:
@@ -34,12 +37,12 @@ def test_weights_are_read_as_files_have_them(tmp_path: Path) -> None:
     path, hashes = tmp_path / "weights.pth", set()
     for content in files(state).values():
         torch.save(content, path)
-        hashes.add(build_model("timm:resnet18", path).backbone.weights_hash)
+        hashes.add(build("timm:resnet18", path).backbone.weights_hash)
     safetensors.torch.save_file(state, path.with_suffix(".safetensors"))
-    found = build_model("timm:resnet18", path.with_suffix(".safetensors")).backbone
-    assert hashes == {found.digest}
+    found = build("timm:resnet18", path.with_suffix(".safetensors")).backbone
+    assert hashes == {found.weights_hash}
     torch.save(files(state)["teacher"], path)
-    assert build_model("timm:resnet18", path).backbone.note == "1 not used: head.mlp.0.bias"
+    assert build("timm:resnet18", path).backbone.note == "1 not used: head.mlp.0.bias"
 
 
 def test_dino_hubs_names_are_timms() -> None:
@@ -127,24 +130,41 @@ def test_another_networks_weights_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     for reason, state in others.items():
         torch.save(state, path)
-        words = rf"weights.pth: the file does not hold .* timm:resnet18: it .*{reason}"
-        with pytest.raises(UserError, match=words):
-            build_model("timm:resnet18", path)
+        with pytest.raises(UserError, match=rf"weights.pth: .*{reason}"):
+            build("timm:resnet18", path)
 
 
-def test_checkpoints_know_their_backbone(tmp_path: Path) -> None:
-    path = tmp_path / "best_model.safetensors"
-    model = build_model("timm:resnet18", "random", layers=(1, 4), side=96, width=8)
-    weights.write(path, model.learner.state_dict(), {**model.backbone.about, "voting": "none"})
-    again, known = load_model(path, weights="random")
-    assert (again.backbone.layers, again.backbone.side, again.backbone.widths) == ((1, 4), 96, (8, 8))
-    assert (known.backbone, again.voting) == ("timm:resnet18", "none")
-    with pytest.raises(UserError, match=r"--backbone resnet50: .* belongs to timm:resnet18"):
-        load_model(path, "resnet50", "random")
-    with pytest.raises(UserError, match=r"--backbone-layers 1,5: .* belongs to 1,4"):
-        load_model(path, weights="random", layers=(1, 5))
-    with pytest.raises(UserError, match=r"--backbone-side 128: .* belongs to 96"):
-        load_model(path, weights="random", side=128)
+def test_a_checkpoint_knows_its_model(tmp_path: Path) -> None:
+    """Its twin by itself, a published file by the run folder that it lies in; alone, by its layers or not at all."""
+    tiny.make_pfpascal(tmp_path, pairs=4)
+    options = f"--benchmark pfpascal --datapath . {TINY} --backbone-weights random"
+    model = "--backbone timm:resnet18 --backbone-layers 1,4 --backbone-side 96 --width 8 --voting none"
+    succeed(tmp_path, f"train.py {options} {model} --niter 1 --logpath run")
+    folder = tmp_path / "logs" / "run"
+    shutil.copy(folder / "best_model.safetensors", tmp_path / "twin.safetensors")
+    shutil.copy(folder / "best_model.pt", tmp_path / "bare.pt")
     torch.save(scrambled(torchvision.models.resnet18().state_dict()), tmp_path / "other.pth")
-    with pytest.raises(UserError, match=f"hash {model.backbone.weights_hash}, and these have"):
-        load_model(path, weights=tmp_path / "other.pth")
+    for checkpoint in ("logs/run/best_model.pt", "twin.safetensors"):
+        test = f"test.py {options} --load {checkpoint}"
+        succeed(tmp_path, f"{test} --logpath tested-{Path(checkpoint).stem}")
+        refused(tmp_path, f"{test} --backbone resnet50", "--backbone", "timm:resnet18", checkpoint)
+        refused(tmp_path, f"{test} --backbone-layers 1,5", "--backbone-layers 1,5", "1,4")
+        refused(tmp_path, f"{test} --backbone-side 128", "--backbone-side 128", "96")
+    tested = [json.loads(path.read_text()) for path in tmp_path.glob("logs/tested-*/options.json")]
+    keys = "backbone", "backbone_layers", "backbone_side", "voting"
+    assert [[options[key] for key in keys] for options in tested] == [
+        ["timm:resnet18", [1, 4], 96, "none"]
+    ] * 2
+    refused(tmp_path, f"{test} --backbone-weights other.pth", "hash", "--backbone-weights")
+    refused(tmp_path, f"test.py {options} --load bare.pt", "bare.pt", "--backbone")
+
+
+def test_a_checkpoint_of_another_backbone_is_refused_naming_both(tmp_path: Path) -> None:
+    torch.save(draw_learner("resnet50"), tmp_path / "published.pt")
+    arguments = f"test.py --benchmark synthetic {TINY} --load published.pt --backbone efficientnet_lite0"
+    refused(tmp_path, arguments, "resnet50", "efficientnet_lite0")
+    torch.save(draw_learner("efficientnet_lite0"), tmp_path / "own.pt")
+    assert (
+        Matcher.load(tmp_path / "own.pt", img_side=64, device="cpu").model.backbone.name
+        == "efficientnet_lite0"
+    )

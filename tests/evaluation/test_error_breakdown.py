@@ -11,9 +11,7 @@ from dhpf.data.spair import SPair
 from dhpf.evaluation.error_breakdown import KINDS, kinds_and_distances
 from dhpf.evaluation.figures import score
 from dhpf.report import statistics
-from tests.evaluation.test_evaluation import make_pair, random_pairs, table_of, whole
-
-point = st.tuples(whole, whole)
+from tests.helpers.tables import make_pair, random_pairs, table_of, whole_points
 
 
 def kind(found: tuple[int, int] | None, target: tuple[int, int], others: list, limit: float) -> str:
@@ -32,7 +30,8 @@ def kind(found: tuple[int, int] | None, target: tuple[int, int], others: list, l
     st.lists(
         st.integers(0, 5).flatmap(
             lambda n: st.tuples(
-                st.lists(point, min_size=n, max_size=n), st.lists(st.none() | point, min_size=n, max_size=n)
+                st.lists(whole_points, min_size=n, max_size=n),
+                st.lists(st.none() | whole_points, min_size=n, max_size=n),
             )
         ),
         min_size=1,

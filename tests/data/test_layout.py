@@ -58,56 +58,47 @@ def moved(root: Path, moves: str) -> None:
             path.rename(place)
 
 
-PASCAL = [
-    "PF-PASCAL > pf-pascal",
-    "PF-PASCAL > PF-dataset-PASCAL",
-    "PF-PASCAL > x, x > pf-pascal/PF-dataset-PASCAL",
-    "PF-PASCAL > x, x > PF-PASCAL/PF-PASCAL",
-    "PF-PASCAL/JPEGImages > PF-PASCAL/PF-dataset-PASCAL/, PF-PASCAL/Annotations > PF-PASCAL/PF-dataset-PASCAL/",
-    "PF-PASCAL > x, x > pf-pascal/PF-dataset-PASCAL, */*/*.csv > pf-pascal/image_pairs/",
-    "PF-PASCAL/trn_pairs.csv > PF-PASCAL/train_pairs.csv, PF-PASCAL/*.csv > PF-PASCAL/image_pairs/",
-    "PF-PASCAL/*.csv > ./",
-    *(
-        f"PF-PASCAL/trn_pairs.csv > PF-PASCAL/train_pairs_pf_pascal.csv, PF-PASCAL/test_pairs.csv > PF-PASCAL/{name}"
-        for name in ("test_pairs_pf_pascal.csv", "bbox_test_pairs_pf_pascal.csv")
+LAYOUTS = {
+    "pfpascal": (
+        "PF-PASCAL > pf-pascal",
+        "PF-PASCAL > PF-dataset-PASCAL",
+        "PF-PASCAL > x, x > pf-pascal/PF-dataset-PASCAL",
+        "PF-PASCAL > x, x > PF-PASCAL/PF-PASCAL",
+        "PF-PASCAL/JPEGImages > PF-PASCAL/PF-dataset-PASCAL/, PF-PASCAL/Annotations > PF-PASCAL/PF-dataset-PASCAL/",
+        "PF-PASCAL > x, x > pf-pascal/PF-dataset-PASCAL, */*/*.csv > pf-pascal/image_pairs/",
+        "PF-PASCAL/trn_pairs.csv > PF-PASCAL/train_pairs.csv, PF-PASCAL/*.csv > PF-PASCAL/image_pairs/",
+        "PF-PASCAL/*.csv > ./",
+        "PF-PASCAL/trn_pairs.csv > PF-PASCAL/train_pairs_pf_pascal.csv, "
+        "PF-PASCAL/test_pairs.csv > PF-PASCAL/test_pairs_pf_pascal.csv",
+        "PF-PASCAL/test_pairs.csv > PF-PASCAL/bbox_test_pairs_pf_pascal.csv",
     ),
-]
-WILLOW = [
-    "PF-WILLOW > pf-willow",
-    "PF-WILLOW > PF-dataset",
-    "PF-WILLOW > x, x > pf-willow/PF-dataset",
-    "PF-WILLOW > x, x > PF-WILLOW/PF-dataset, */*/*.csv > PF-WILLOW/",
-    "PF-WILLOW > PF-dataset, PF-dataset/test_pairs.csv > PF-dataset/test_pairs_pf.csv",
-    "PF-WILLOW > PF-dataset, PF-dataset/test_pairs.csv > bbox_test_pairs_pf.csv",
-]
-SPAIR = [
-    "SPair-71k > SPair71k",
-    "SPair-71k > Spair-71k",
-    "SPair-71k > x, x > SPair-71k/SPair-71k",
-    "SPair-71k/Layout/large > SPair-71k/Layout/small",
-    "SPair-71k/Layout > nowhere",
-]
-CALTECH = ["Caltech-101 > caltech-101", "Caltech-101 > x, x > caltech-101/Caltech-101"]
-LAYOUTS = [
-    (name, moves)
-    for name, all_moves in {
-        "pfpascal": PASCAL,
-        "pfwillow": WILLOW,
-        "spair": SPAIR,
-        "caltech": CALTECH,
-    }.items()
-    for moves in all_moves
-]
+    "pfwillow": (
+        "PF-WILLOW > pf-willow",
+        "PF-WILLOW > PF-dataset",
+        "PF-WILLOW > x, x > pf-willow/PF-dataset",
+        "PF-WILLOW > x, x > PF-WILLOW/PF-dataset, */*/*.csv > PF-WILLOW/",
+        "PF-WILLOW > PF-dataset, PF-dataset/test_pairs.csv > PF-dataset/test_pairs_pf.csv",
+        "PF-WILLOW > PF-dataset, PF-dataset/test_pairs.csv > bbox_test_pairs_pf.csv",
+    ),
+    "spair": (
+        "SPair-71k > SPair71k",
+        "SPair-71k > Spair-71k",
+        "SPair-71k > x, x > SPair-71k/SPair-71k",
+        "SPair-71k/Layout/large > SPair-71k/Layout/small",
+        "SPair-71k/Layout > nowhere",
+    ),
+    "caltech": ("Caltech-101 > caltech-101", "Caltech-101 > x, x > caltech-101/Caltech-101"),
+}
 
 
-@pytest.mark.parametrize(("name", "moves"), LAYOUTS)
+@pytest.mark.parametrize(("name", "moves"), [(k, m) for k, every in LAYOUTS.items() for m in every])
 def test_a_layout_gives_the_same_pairs(own: Path, whole: Path, name: str, moves: str) -> None:
     moved(own, moves)
     for split in {"trn", "test"} & set(BENCHMARKS[name].splits):
         data = open_benchmark(name, own, split)
         assert samples(data) == samples(BENCHMARKS[name](whole, split))
         assert data.image(data.pairs[0].src_key).shape == (3, 240, 240)
-        assert f"{name} {split}: 4 pairs of {data.list_path}, images in {data.root}" in data.notes[0]
+        assert all(str(path) in data.notes[0] for path in (data.list_path, data.root))
     if name == "pfpascal":  # the training list was found by its name, too
         assert data.annotation(0)["leaked"] >= 0
 
@@ -117,7 +108,7 @@ def test_datapath_may_be_the_folder_itself_or_is_hinted_at(own: Path, whole: Pat
     folder = own / BENCHMARKS[name].folder
     expected = samples(BENCHMARKS[name](whole, "test"))
     assert samples(open_benchmark(name, folder, "test")) == expected
-    with pytest.raises(UserError, match=f"--datapath {own.parent}: .* give --datapath {own}$"):
+    with pytest.raises(UserError, match=f"--datapath {own.parent}.*--datapath {own}"):
         open_benchmark(name, own.parent, "test", download=True)
     renamed = folder.rename(own / "of any name")
     assert samples(open_benchmark(name, renamed, "test")) == expected
@@ -128,11 +119,10 @@ def test_the_more_specific_list_is_read_and_the_other_named(own: Path) -> None:
     shutil.copy(folder / "val_pairs.csv", folder / "test_pairs_pf_pascal.csv")
     data = PFPascal(own, "test")
     assert data.list_path.name == "test_pairs_pf_pascal.csv"
-    assert f"not read, though they fit too: {folder / 'test_pairs.csv'}" in data.notes[0]
+    assert str(folder / "test_pairs.csv") in data.notes[0]
     chosen = PFPascal(own, "test", pair_list=folder / "test_pairs.csv")
     assert [pair.line for pair in chosen.pairs] == [2, 3, 4, 5]
-    assert str(folder / "test_pairs.csv") in chosen.notes[0]
-    assert "not read" not in chosen.notes[0]
+    assert "test_pairs_pf_pascal.csv" not in chosen.notes[0]
 
 
 def rewritten(path: Path, edit: Any, **style: Any) -> None:
@@ -162,6 +152,7 @@ FORMS: dict[str, Any] = {
     "other columns": (lambda rows: [[*reversed(row), "7"] if n else [*reversed(row), "more"]
                                     for n, row in enumerate(rows)], {}),
     "backslashes": (lambda rows: [[c.replace("2008", "PF-dataset\\JPEGImages\\2008", 1) for c in r] for r in rows], {}),
+    "paths of another machine": (lambda rows: [[c.replace("2008", "/home/me/2008", 1) for c in r] for r in rows], {}),
 }  # fmt: skip
 
 
@@ -217,8 +208,8 @@ def test_where_annotations_are_missing_the_points_of_the_list_count(own: Path, w
         assert before | {"points": numbered} == after
     assert data.annotation(0)["trg_bbox"].isnan().all()
     assert data.annotation(1)["trg_bbox"].isfinite().all()
-    assert "2 pairs without Annotations: key-points of the list, no boxes" in data.notes
-    with pytest.raises(UserError, match="line 2: --thres bbox: the target has no box"):
+    assert any(note.startswith("2 pairs") and "Annotations" in note for note in data.notes)
+    with pytest.raises(UserError, match="line 2: --thres bbox"):
         PFPascal(own, "test", "bbox").annotation(0)
 
 
@@ -228,9 +219,7 @@ def test_names_in_another_case_are_found_and_said_once(own: Path, whole: Path) -
     data = PFPascal(own, "trn")
     assert samples(data) == samples(PFPascal(whole, "trn"))
     assert data[0]["src_img"].shape == (3, 240, 240)
-    told = [note for note in data.notes if "upper and lower case" in note]
-    assert len(told) == 1
-    assert "CAT.JPG for JPEGImages/2008_" in told[0]
+    assert len([note for note in data.notes if "CAT.JPG for JPEGImages/2008_" in note]) == 1
 
 
 def test_spair_as_windows_unpacks_it(own: Path, whole: Path) -> None:
@@ -271,18 +260,15 @@ def test_evaluation_of_training_pairs_mirrors_none_and_leaves_copies_out(own: Pa
     assert [pair.flip for pair in PFPascal(own, "trn").pairs] == [0, 1, 1, 0]
     data = PFPascal(own, "trn", evaluation=True)
     assert [(pair.line, pair.flip) for pair in data.pairs] == [(2, 0), (4, 0), (5, 0)]  # one has no original
-    assert "1 mirrored copies of pairs left out" in data.notes
+    assert any(note.startswith("1 mirrored") for note in data.notes)
 
 
 def test_categories_restrict_the_pairs(own: Path) -> None:
     data = PFPascal(own, "test", only=("dog",))
     assert {pair.category_id for pair in data.pairs} == {PFPascal.categories.index("dog")}
-    assert "categories dog alone" in data.notes
-    with pytest.raises(
-        UserError, match="--categories: unknown category 'unicorn': choose of aeroplane, bicycle"
-    ):
+    with pytest.raises(UserError, match=r"--categories: .*'unicorn'.* aeroplane, bicycle"):
         PFPascal(own, "test", only=("cat", "unicorn"))
-    with pytest.raises(UserError, match=r"--categories: .*test_pairs.csv has no pair of cow"):
+    with pytest.raises(UserError, match=r"--categories: .*test_pairs.csv.* cow"):
         PFPascal(own, "test", only=("cat", "cow"))
 
 
@@ -294,22 +280,24 @@ def test_a_list_is_compared_with_the_published_ones(own: Path, monkeypatch: pyte
     val, test = (pairs_of(PFPascal(own, split)) for split in ("val", "test"))
     lists = {"val": Published(4, digest(val)), "test": Published(4, digest(reversed(test)))}
     monkeypatch.setattr(PFPascal, "published", MappingProxyType(lists))
-    assert "list: the published test list of 4 pairs" in PFPascal(own, "test").notes
-    folder = own / "PF-PASCAL"
+    path = own / "PF-PASCAL/test_pairs.csv"
 
-    def said() -> str:
-        return next(note for note in PFPascal(own, "test").notes if note.startswith("list: "))
+    def note(is_published: bool) -> str:
+        data = PFPascal(own, "test")
+        assert data.is_published == is_published
+        return next(note for note in data.notes if note.startswith("list: "))
 
-    text = (folder / "test_pairs.csv").read_text()
-    (folder / "test_pairs.csv").write_text("\n".join(text.splitlines()[:-1]))
-    assert said() == "list: 3 pairs where the published test list has 4: no figure on it is the paper's"
+    assert "the published test list" in note(True)
+    text = path.read_text()
+    path.write_text("\n".join(text.splitlines()[:-1]))
+    assert "3 pairs" in note(False)
     swapped = text.replace("2008_000000_cat.jpg", "x").replace("2008_000003_cat.jpg", "2008_000000_cat.jpg")
-    (folder / "test_pairs.csv").write_text(swapped.replace("x", "2008_000003_cat.jpg"))
-    assert "but other ones: no figure" in said()
-    shutil.copy(folder / "val_pairs.csv", folder / "test_pairs.csv")
-    assert said().startswith("list: the published val list, not the test list: no figure")
+    path.write_text(swapped.replace("x", "2008_000003_cat.jpg"))
+    assert "other pairs" in note(False)
+    shutil.copy(own / "PF-PASCAL/val_pairs.csv", path)
+    assert "the published val list" in note(False)
     monkeypatch.setattr(PFPascal, "published", MappingProxyType({"test": Published(4)}))
-    assert said() == "list: as many pairs as the published test list, 4; content not checked"
+    assert "content not checked" in note(True)
 
 
 NOT_TEST = "the published val list, not the test list: no figure on it is the paper's"
@@ -350,38 +338,36 @@ def test_points_of_real_lists_are_those_of_the_annotations() -> None:
 
 
 @needs_lists
-def test_the_published_leak_is_counted() -> None:
+def test_the_published_overlap_is_counted() -> None:
     """95 of 299 test pairs and 99 of 308 validation pairs are training pairs."""
     trained = PFPascal(SHARED / "data", "trn", pair_list=LISTS / "ncnet/train_pairs.csv", evaluation=True)
-    known = {frozenset((pair.src_key, pair.trg_key)) for pair in trained.pairs}
+    training = {frozenset((pair.src_key, pair.trg_key)) for pair in trained.pairs}
     for split, count in {"test": 95, "val": 99}.items():
         data = PFPascal(SHARED / "data", split, pair_list=LISTS / f"ncnet/{split}_pairs.csv")
-        assert sum(frozenset((pair.src_key, pair.trg_key)) in known for pair in data.pairs) == count
+        assert sum(frozenset((pair.src_key, pair.trg_key)) in training for pair in data.pairs) == count
 
 
-def figures(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / RESULTS).read_text())["figures"]
-
-
-def test_only_the_published_test_pairs_give_a_figure_of_the_paper(
+def test_results_say_which_list_and_how_many_training_pairs_it_has(
     own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lists = {s: Published(4, digest(pairs_of(PFPascal(own, s)))) for s in ("val", "test")}
-    monkeypatch.setattr(PFPascal, "published", MappingProxyType(lists))
+    published = {"test": Published(4, digest(pairs_of(PFPascal(own, "test"))))}
+    monkeypatch.setattr(PFPascal, "published", MappingProxyType(published))
     on = f"test.py --benchmark pfpascal --datapath {own} {TINY}"
-    told = succeed(tmp_path, f"{on} --logpath whole").out
-    found = figures(tmp_path / "logs/whole")
-    assert found["about"][1] == "list: the published test list of 4 pairs"
-    assert "the published test list of 4 pairs" in told
-    told = succeed(tmp_path, f"{on} --logpath cats --categories cat").out
-    assert told.count("pfpascal test, categories cat: 2 pairs") == 1
-    assert "categories cat alone" in told
-    assert (
-        "2 pairs where the published test list has 4: no figure"
-        in figures(tmp_path / "logs/cats")["about"][1]
-    )
-    again = succeed(tmp_path, f"test.py --from-predictions logs/cats/{PREDICTIONS}").out
-    assert told[told.index("pfpascal test, ") : told.index("  PCK")] in again  # rescoring says the same
+
+    def figures(options: str) -> dict[str, Any]:
+        out = succeed(tmp_path, f"{on} {options} --overwrite --logpath run").out
+        found = json.loads((tmp_path / "logs/run" / RESULTS).read_text())["figures"]
+        assert all(sentence in out for sentence in found["about"])
+        return found
+
+    found = figures("")
+    assert "without_leaked" in found
+    assert "the published test list" in "".join(found["about"])
+    again = succeed(tmp_path, f"test.py --from-predictions logs/run/{PREDICTIONS}").out
+    assert all(sentence in again for sentence in found["about"])  # rescoring says the same
+    assert "2 pairs where the published test list has 4" in "".join(figures("--categories cat")["about"])
+    (own / "PF-PASCAL/trn_pairs.csv").unlink()
+    assert "without_leaked" not in figures("")  # unknown, not none
 
 
 def test_figures_of_the_paper_need_the_published_test_pairs(
@@ -406,39 +392,16 @@ def test_figures_of_the_paper_need_the_published_test_pairs(
     assert counts("val", known) == 0
 
 
-@pytest.mark.parametrize(
-    ("split", "list_there", "words"),
-    [
-        ("test", True, "leak: 0 of 4 pairs are training pairs"),
-        ("test", False, "leak: unknown, the training list is missing"),
-        ("trn", True, "leak: training split"),
-    ],
-)
-def test_the_leak_is_said(own: Path, tmp_path: Path, split: str, list_there: bool, words: str) -> None:
-    if not list_there:
-        (own / "PF-PASCAL/trn_pairs.csv").unlink()
-    told = succeed(
-        tmp_path, f"test.py --benchmark pfpascal --datapath {own} {TINY} --split {split} --logpath run"
-    ).out
-    found = figures(tmp_path / "logs/run")
-    assert words in found["about"]
-    assert words in told
-    assert ("without_leaked" in found) == ("0 of" in words)
-
-
 def test_lists_and_categories_of_training(own: Path, tmp_path: Path) -> None:
     folder = own / "PF-PASCAL"
     for split in ("trn", "val"):
         (folder / f"{split}_pairs.csv").rename(own / f"my {split}.csv")
     on = f"train.py --benchmark pfpascal --datapath {own} {TINY} --bsz 2 --niter 1 --categories cat"
-    assert "it has no list of trn pairs" in refused(tmp_path, on)
-    assert "give two lists" in refused(tmp_path, f"{on} --list '{own}/my trn.csv'")
-    assert "one list" in refused(tmp_path, f"test.py --datapath {own} {TINY} --benchmark pfpascal --list a b")
-    lists = f"--list '{own}/my trn.csv' '{own}/my val.csv'"
-    told = succeed(tmp_path, f"{on} {lists} --logpath run").out
-    assert f"pfpascal trn: 2 pairs of {own}/my trn.csv" in told
-    assert f"pfpascal val: 2 pairs of {own}/my val.csv" in told
+    assert "trn" in refused(tmp_path, on)
+    assert "--list" in refused(tmp_path, f"{on} --list '{own}/my trn.csv'")
+    assert "--list" in refused(tmp_path, f"test.py --datapath {own} {TINY} --benchmark pfpascal --list a b")
+    out = succeed(tmp_path, f"{on} --list '{own}/my trn.csv' '{own}/my val.csv' --logpath run").out
+    assert all(f"pfpascal {split}: 2 pairs of {own}/my {split}.csv" in out for split in ("trn", "val"))
     # A resumed run has the same lists and categories, and refuses others.
-    told = succeed(tmp_path, "train.py --resume logs/run --niter 2").out
-    assert "epoch 2/2" in told
+    assert "epoch 2/2" in succeed(tmp_path, "train.py --resume logs/run --niter 2").out
     assert "--categories" in refused(tmp_path, "train.py --resume logs/run --niter 3 --categories dog")

@@ -1,8 +1,11 @@
-"""Weights of backbones as files have them: wrapped, with prefixes, named by another library, without a classifier."""
+"""Weights of backbones as files have them: with prefixes, named by another library, without a classifier.
+
+How a file names its tensors tells which library wrote it: timm and torchvision (the network's own names), transformers,
+efficientnet_pytorch, or one whose names timm itself converts (DINO and others).
+"""
 
 import re
 import sys
-from collections.abc import Callable
 from contextlib import redirect_stdout
 from typing import Any
 
@@ -54,15 +57,14 @@ def fitting(net: nn.Module, state: State) -> tuple[State, str]:
     state, others = unwrapped(state, own)
     if any(name.endswith("embeddings.cls_token") for name in state):
         state = from_transformers(state)
+    elif "_conv_stem.weight" in state:
+        state = from_efficientnet_pytorch(state, own)
     with_biases = any(name.endswith(BIASES) and tensor.any() for name, tensor in state.items())
     if with_biases and "storage_tokens" in state and not any(name.endswith(BIASES) for name in own):
         raise MisfitError(
             "has biases of queries and values, as timm's networks have whose names end in _qkvb"
         )
-    found = in_order(own, state) if own.keys().isdisjoint(state) else state
-    if not fits(own, found) and (convert := converter(net)):
-        found = convert(state)
-    found = found if fits(own, found) or not own.keys().isdisjoint(found) else in_order(own, found)
+    found = state if fits(own, state) else converted_by_timm(net, state)
     names = needed(own)
     missing = [name for name in names if name not in found]
     if missing:
@@ -107,6 +109,40 @@ def from_transformers(state: State) -> State:
     return named
 
 
+# What efficientnet_pytorch calls the parts of a block without and with an expansion, and what timm calls them.
+EFFICIENTNET_BLOCKS = (
+    {"depthwise_conv": "conv_dw", "bn1": "bn1", "project_conv": "conv_pw", "bn2": "bn2"},
+    {
+        "expand_conv": "conv_pw", "bn0": "bn1", "depthwise_conv": "conv_dw", "bn1": "bn2", "project_conv": "conv_pwl",
+        "bn2": "bn3",
+    },
+)  # fmt: skip
+EFFICIENTNET_ENDS = {
+    "conv_stem": "conv_stem",
+    "bn0": "bn1",
+    "conv_head": "conv_head",
+    "bn1": "bn2",
+    "fc": "classifier",
+}
+
+
+def from_efficientnet_pytorch(state: State, own: State) -> State:
+    """The tensors of an EfficientNet of the library efficientnet_pytorch under timm's names."""
+    blocks = list(dict.fromkeys(".".join(name.split(".")[:3]) for name in own if name.startswith("blocks.")))
+    named: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        *place, part, kind = name.split(".")
+        if place:
+            expands = f"{'.'.join(place)}._expand_conv.weight" in state
+            number, parts = int(place[-1]), EFFICIENTNET_BLOCKS[expands]
+            block = f"{blocks[number]}." if number < len(blocks) else f"blocks.{number}."
+        else:
+            block, parts = "", EFFICIENTNET_ENDS
+        part = part.removeprefix("_")
+        named[f"{block}{parts.get(part, part)}.{kind}"] = tensor
+    return named
+
+
 def needed(own: State) -> list[str]:
     """Names of a network's tensors that features depend on."""
     return [name for name in own if not name.startswith(HEADS) and not name.endswith(COUNTERS)]
@@ -132,29 +168,15 @@ def fits(own: State, state: State) -> bool:
     return all(n in state and state[n].shape == t.shape for n, t in own.items() if not n.startswith(HEADS))
 
 
-def in_order(own: State, state: State) -> State:
-    """The tensors under the network's names, if all but the last are of its kinds and shapes, in its order."""
-    names = [name for name in own if not name.startswith(HEADS)]
-    pairs = list(zip(own, state, strict=False))
-    same = len(state) >= len(names) and all(
-        own[mine].shape == state[theirs].shape and mine.rpartition(".")[2] == theirs.rpartition(".")[2]
-        for mine, theirs in pairs
-    )
-    return {mine: state[theirs] for mine, theirs in pairs} if same else state
-
-
-def converter(net: nn.Module) -> Callable[[State], State] | None:
-    """What timm has to read other libraries' names for such networks, and position embeddings of other sides."""
+def converted_by_timm(net: nn.Module, state: State) -> State:
+    """The tensors as timm reads other libraries' names for such networks, and position embeddings of other sizes."""
     convert: Any = getattr(sys.modules[type(net).__module__], "checkpoint_filter_fn", None)
-
-    def converted(state: State) -> State:
-        patches = (x.get("patch_embed.proj.weight") for x in (net.state_dict(), state))
-        if len({p.shape for p in patches if p is not None and p.dim() == 4}) > 1:
-            return state  # of other patches: timm would resample them
-        try:
-            with redirect_stdout(None):
-                return convert(dict(state), net)
-        except Exception:  # it takes for granted what such a file holds
-            return state
-
-    return converted if convert else None
+    patches = (x.get("patch_embed.proj.weight") for x in (net.state_dict(), state))
+    other_patches = len({p.shape for p in patches if p is not None and p.dim() == 4}) > 1
+    if convert is None or other_patches:  # timm would resample patches
+        return state
+    try:
+        with redirect_stdout(None):
+            return convert(dict(state), net)
+    except Exception:  # it takes for granted what such a file holds
+        return state

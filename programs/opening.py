@@ -1,0 +1,119 @@
+"""What programs open as their options say: a benchmark, a model."""
+
+from argparse import Namespace
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from dhpf import data
+from dhpf.common.errors import UserError
+from dhpf.data.benchmark import Benchmark
+from dhpf.model import BACKBONES
+from dhpf.model.ablation import Ablation
+from dhpf.model.dhpf import DHPF
+from dhpf.programs.options import Layers, own_data_options
+from dhpf.weights import DEFAULT_BACKBONE, DEFAULT_VOTING
+from dhpf.weights.checkpoint import build_model, load_model
+from dhpf.weights.config import KEYS, ModelConfig
+from dhpf.weights.released import resolve
+
+
+def open_benchmark(options: Namespace, split: str | None = None, pair_list: Path | None = None) -> Benchmark:
+    """The pairs that the options name; with a split, those to train on or to validate with. Raises: UserError."""
+    return data.open_benchmark(
+        options.benchmark,
+        options.datapath,
+        split or options.split,
+        options.thres,
+        options.img_side,
+        not options.no_download,
+        own=own_data_options(options),
+        pair_list=pair_list or next(iter(options.list), None),
+        only=options.categories,
+        evaluation=split is None,
+    )
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """A model, the file of its checkpoint if there is one, and sentences for the log about where it comes from."""
+
+    model: DHPF
+    checkpoint: Path | None
+    notes: list[str]
+
+
+def open_model(options: Namespace) -> OpenedModel:
+    """The model of --load, or an untrained one, on the CPU. Raises: UserError."""
+    checkpoint, note = resolve(options.load) if options.load else None, ""
+    if checkpoint:
+        model, note = load_model(
+            checkpoint,
+            options.backbone_weights,
+            options.voting,
+            backbone=options.backbone,
+            blocks=options.backbone_layers,
+            input_size=options.backbone_side,
+        )
+    else:
+        model = build_model(requested_config(options), options.backbone_weights)
+    model.bf16 = options.precision == "bf16"
+    return OpenedModel(model, checkpoint, [text for text in (note, model.backbone.note) if text])
+
+
+def requested_config(options: Namespace) -> ModelConfig:
+    """The model that the options ask for where no checkpoint says what it is."""
+    return ModelConfig(
+        options.backbone or DEFAULT_BACKBONE,
+        options.backbone_layers,
+        options.backbone_side,
+        getattr(options, "width", None),
+        options.voting or DEFAULT_VOTING,
+    )
+
+
+def ablate(options: Namespace, model: DHPF) -> None:
+    """Replace the parts of a model that the options replace. Raises: UserError: as `requested_ablation`."""
+    ablation = requested_ablation(options, len(model.backbone.channels), model.ablation.layers)
+    check_searched_layers(ablation.layers, ModelConfig.of_model(model))
+    model.ablate(ablation)
+
+
+def layer_count(options: Namespace) -> int:
+    """How many hyperpixel layers the options ask for."""
+    return len(options.backbone_layers or BACKBONES[options.backbone or DEFAULT_BACKBONE].channels)
+
+
+def requested_ablation(
+    options: Namespace, layer_count: int, trained_layers: tuple[int, ...] | None = None
+) -> Ablation:
+    """What the options replace in a model of so many layers.
+
+    Without --load nothing is learned: the backbone's raw features of all layers are matched, or with --untrained
+    those of drawn gates and transformation.
+
+    Args: trained_layers: those that a checkpoint was trained with instead of gates; it uses them unless told otherwise.
+    Raises: UserError: options contradict each other, or there is no such layer.
+    """
+    raw = options.raw or not (options.load or options.untrained)
+    layers = trained_layers if options.layers is None else options.layers
+    if layers is None and raw and not options.load:
+        layers = tuple(range(layer_count))  # no gate has learned to choose
+    if layers is not None and options.soft_gates:
+        raise UserError("--soft-gates: gates are not used with --layers, nor without --load or --untrained")
+    check_layer_numbers(layers, layer_count)
+    return Ablation(layers, raw, options.soft_gates)
+
+
+def check_layer_numbers(layers: tuple[int, ...] | None, layer_count: int) -> None:
+    if layers and layers[-1] >= layer_count:
+        raise UserError(f"--layers {layers[-1]}: the backbone's hyperpixel layers are 0 to {layer_count - 1}")
+
+
+def check_searched_layers(layers: tuple[int, ...] | None, config: ModelConfig) -> None:
+    """Refuse layers that a search found on another backbone, or on other blocks of it."""
+    if isinstance(layers, Layers) and layers.searched_on:
+        metadata = replace(config, fixed_layers=None).to_metadata()
+        own = {key: metadata.get(key, "") for key in (KEYS["backbone"], KEYS["blocks"])}
+        if layers.searched_on != own:
+            theirs, ours = (" ".join(filter(None, each.values())) for each in (layers.searched_on, own))
+            raise UserError(f"--layers: the file's layers were found on {theirs}, the backbone is {ours}")

@@ -1,0 +1,851 @@
+"""The options of all programs. Neither torch nor pandas is imported: help and refusals come at once."""
+
+import argparse
+import json
+import math
+import re
+import sys
+import time
+from argparse import ArgumentTypeError, Namespace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NoReturn
+
+from dhpf.common import __version__
+from dhpf.common.errors import UserError
+from dhpf.common.files import MIB, read_json
+from dhpf.common.registry import Registry
+from dhpf.common.run import BEST_MODEL, OPTIONS, PREDICTIONS, STATES
+from dhpf.data import BENCHMARKS, MAX_PIXELS
+from dhpf.model import BACKBONES, VOTINGS
+from dhpf.training import SUPERVISIONS
+from dhpf.weights import DEFAULT_BACKBONE, DEFAULT_VOTING, ONE_EIGHTH, RANDOM
+from dhpf.weights.released import released
+
+TABLE_FORMATS = ("text", "markdown", "latex", "csv", "html")
+# Learning rate and batch size of the paper, by supervision.
+PAPER_DEFAULTS = {"strong": (0.03, 8), "weak": (0.1, 4)}
+# What runs had before there was the option, where that is not its default.
+EARLIER_DEFAULTS = {"width": ONE_EIGHTH}
+# Options that do not change what a run computes: they may differ when it is resumed.
+FREE = {
+    "resume",
+    "logpath",
+    "datapath",
+    "device",
+    "workers",
+    "no_download",
+    "backbone_weights",
+    "images",
+    "quiet",
+}
+FREE |= {"no_report", "explore_pairs"}
+FREE_IN = {
+    "train": FREE | {"on_bad_pair", "save_every", "niter"},
+    "test": FREE | {"on_bad_pair", "bsz", "alpha", "overwrite"},
+    "search": FREE | {"bsz", "cache_gb", "max_layers"},
+}
+EXAMPLES = {
+    "train": (
+        "--benchmark pfpascal --supervision strong --backbone resnet101 --logpath strong",
+        "--resume logs/strong",
+    ),
+    "test": (
+        "--benchmark pfpascal --load logs/strong/best_model.pt",
+        "--benchmark spair --from-predictions others.csv --alpha 0.05 0.1 0.15",
+    ),
+    "match": (
+        "a.jpg b.jpg --points 120,80 64.5,200 --explore a-b.html",
+        "--benchmark spair --pair 17 --load logs/strong/best_model.pt",
+    ),
+    "search": (
+        "--benchmark pfpascal --backbone resnet101 --logpath layers",
+        "--resume logs/layers",
+    ),
+    "compare": (
+        "logs/before logs/after",
+        "logs/ours theirs.csv --benchmark spair --format html --out compared.html",
+    ),
+    "reproduce": (
+        "--table 1 --weights weights",
+        "--table mu --weights weights --backbones resnet101 --datapath ../Datasets_DHPF",
+    ),
+}
+# What is typed behind a program's name.
+USAGE = {
+    "match": "SRC TRG [TRG ...] [options]",
+    "compare": "RUN RUN [RUN ...] [options]",
+    "reproduce": "--table TABLE --weights DIR [options]",
+}
+
+
+def parse(program: str, arguments: Sequence[str] | None = None) -> Namespace:
+    """The options of a program: those of `arguments`, or of the process.
+
+    Raises:
+        UserError: options that contradict each other.
+        SystemExit: 2 for a wrong option, after one sentence; 0 after help and version.
+    """
+    parser = PARSERS[program](program)
+    if program == "reproduce":
+        options, rest = parser.parse_known_args(arguments)
+        options.test_arguments = rest
+    else:
+        options = parser.parse_args(arguments)
+    if getattr(options, "resume", None):
+        options = resumed(parser, arguments, options.resume, FREE_IN[program])
+    options.program = program
+    if check := CHECKS.get(program):
+        check(options)
+    return options
+
+
+def resumed(
+    parser: "Parser", arguments: Sequence[str] | None, folder: Path, free: Collection[str]
+) -> Namespace:
+    """The options of the run to resume, and those of `arguments` that may differ.
+
+    Raises: UserError: there is no such run; an option of `arguments` would change what it computes.
+    """
+    try:
+        saved = dict(json.loads((folder / OPTIONS).read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"--resume {folder}: not the folder of a run, {OPTIONS} cannot be read") from error
+    defaults = vars(parser.parse_args([])) | EARLIER_DEFAULTS
+    before = as_json({name: saved.get(name, default) for name, default in defaults.items()})
+    parser.set_defaults(**before)
+    options = parser.parse_args(arguments)
+    changed = [k for k, v in as_json(vars(options)).items() if k not in free and v != before[k]]
+    if changed:
+        names = ", ".join(f"{flag(name)} (it was {before[name]})" for name in changed)
+        raise UserError(f"--resume {folder}: it would be another run with a different {names}")
+    return options
+
+
+def as_json(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as the file of a run has them."""
+    return dict(json.loads(json.dumps(dict(options), default=str)))
+
+
+def typed_command(program: str) -> list[str]:
+    """What is typed to run a program: as in a clone, or `dhpf-train` where that is what was run."""
+    installed = Path(sys.argv[0]).name.startswith("dhpf-")
+    return [f"dhpf-{program}"] if installed else ["python", f"{program}.py"]
+
+
+def to_save(options: Namespace) -> dict[str, Any]:
+    """The options as a run folder keeps them."""
+    return {
+        name: value
+        for name, value in vars(options).items()
+        if name not in ("program", "test_arguments", "own_data", "own_points")
+    }
+
+
+def flag(name: str) -> str:
+    """An option as it is typed."""
+    return f"--{name.replace('_', '-')}"
+
+
+def run_folder(options: Namespace) -> Path | None:
+    """The folder that --logpath names, if it does. Raises: UserError: a relative path that leaves logs/."""
+    if options.logpath and not Path(options.logpath).is_absolute() and ".." in Path(options.logpath).parts:
+        raise UserError(f"--logpath {options.logpath}: it leaves logs/, give a name or an absolute path")
+    return Path("logs") / options.logpath if options.logpath else None
+
+
+def dated_folder(*parts: str) -> Path:
+    """A folder in logs/ for a run that --logpath does not name."""
+    name = "-".join((*parts, time.strftime("%Y%m%d-%H%M%S")))
+    return Path("logs") / name.replace(":", "-")
+
+
+def own_data_options(options: Namespace) -> dict[str, Any]:
+    """The options that only benchmarks of one's own data understand, those that were given."""
+    pairs = getattr(options, "pairs_per_category", options.pairs)  # --pairs of search.py means another thing
+    given = {"images": options.images, "pairs": pairs, "val_share": options.val_share}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that answers a wrong option with one sentence and exit code 2, and shows defaults that say something."""
+
+    def __init__(self, program: str, description: str) -> None:
+        self.command = " ".join(typed_command(program))
+        super().__init__(
+            prog=self.command.removeprefix("python "),
+            usage=f"%(prog)s {USAGE.get(program, '[options]')}",
+            description=description,
+            epilog="\n  ".join(
+                ["examples:", *(f"{self.command} {example}" for example in EXAMPLES[program])]
+            ),
+            formatter_class=HelpFormatter,
+            allow_abbrev=False,
+        )
+        self.add_argument("--version", action="version", version=f"DHPF {__version__}")
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see {self.command} --help)\n")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's, but a value may begin with a minus, --points takes several values, and lists are tuples."""
+        joined: list[str] = []
+        for argument in sys.argv[1:] if args is None else args:
+            last = joined[-1] if joined else ""
+            if re.fullmatch(r"--[a-z-]+", last) and (re.match(r"-\.?\d", argument) or last == "--points"):
+                joined[-1] += f"={argument}"
+            elif last.startswith("--points=") and re.fullmatch(r"[-+.\d]+,[-+.\d]+", argument):
+                joined[-1] += f" {argument}"
+            else:
+                joined.append(argument)
+        options, rest = super().parse_known_args(joined, namespace)
+        for name, value in vars(options).items():
+            if isinstance(value, list):
+                setattr(options, name, tuple(value))
+        return options, rest
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Shows the defaults that say something."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=30)
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        silent = action.default in (None, False, "", (), argparse.SUPPRESS)
+        if silent or not action.option_strings or "default" in (action.help or ""):
+            return action.help
+        shown = " ".join(map(str, action.default)) if isinstance(action.default, tuple) else action.default
+        return f"{action.help} (default: {shown})"
+
+
+# Types of arguments: functions of the text; argparse tells their errors with the name of the option.
+
+
+def name_in(registry: Registry[Any]) -> Callable[[str], str]:
+    """A name of the registry."""
+
+    def parse_name(text: str) -> str:
+        try:
+            return registry.checked(text)
+        except UserError as error:
+            raise ArgumentTypeError(str(error)) from None
+
+    return parse_name
+
+
+def choice(registry: Registry[Any]) -> dict[str, Any]:
+    """Arguments of `add_argument` for a name of the registry."""
+    names = [*registry, *(f"{prefix}:NAME" for prefix in registry.families)]
+    return {"type": name_in(registry), "metavar": f"{{{','.join(names)}}}"}
+
+
+def number(kind: type, low: float, high: float = math.inf, *, above: bool = False) -> Callable[[str], Any]:
+    """A finite number of `kind` from `low` (excluded if `above`) to `high`."""
+
+    def parse_number(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            raise ArgumentTypeError(f"'{text}' is not a number of type {kind.__name__}") from None
+        if not (low < value if above else low <= value) or not value <= high or value == math.inf:
+            bounds = f"{'above' if above else 'at least'} {low:g}"
+            bounds += f" and at most {high:g}" if high < math.inf else ""
+            raise ArgumentTypeError(f"{text} is not {bounds}")
+        return value
+
+    return parse_number
+
+
+ALPHA = number(float, 0, 1, above=True)
+
+
+def existing_file(text: str) -> Path:
+    if not Path(text).is_file():
+        raise ArgumentTypeError(f"{text}: there is no such file")
+    return Path(text)
+
+
+def predictions_file(text: str) -> Path:
+    """A file of predictions, or that of a run folder."""
+    return existing_file(str(Path(text) / PREDICTIONS)) if Path(text).is_dir() else existing_file(text)
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Names, 'cat,dog'."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def frame_side(text: str) -> int:
+    """A side of the frame, which the correlation grid must divide."""
+    side = int(number(int, 64)(text))
+    if side % 4:
+        raise ArgumentTypeError(f"{side} is not a multiple of 4")
+    return side
+
+
+class Layers(tuple[int, ...]):
+    """Ascending numbers of hyperpixel layers, and on which backbone a search found them, if one did."""
+
+    searched_on: Mapping[str, str] = MappingProxyType({})
+
+
+def layer_numbers(text: str) -> Layers:
+    """Distinct numbers of hyperpixel layers, '2,17,21', or those of a file that `search.py` wrote, '@layers.json'."""
+    if text.startswith("@"):
+        try:
+            content = read_json(existing_file(text[1:]), MIB)
+            layers = layer_numbers(",".join(str(layer) for layer in content["layers"]))
+            layers.searched_on = {k: str(content.get(k, "")) for k in ("backbone", "backbone_layers")}
+            return layers
+        except (UserError, ArgumentTypeError) as error:
+            raise ArgumentTypeError(f"{text}: not a file of search.py ({error})") from None
+        except (LookupError, TypeError):
+            raise ArgumentTypeError(f"{text}: not a file of search.py, it has no list 'layers'") from None
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdecimal() for part in parts):
+        raise ArgumentTypeError(f"'{text}' is not a list of layer numbers such as 2,17,21")
+    return Layers(sorted({int(part) for part in parts}))
+
+
+def checkpoint(text: str) -> str:
+    """A file, a run folder (its best model), or the name of a released model."""
+    path = Path(text)
+    if path.name in STATES:
+        raise ArgumentTypeError(
+            f"{text}: the state of a run, to resume it; its best model is {path.with_name(BEST_MODEL)}"
+        )
+    try:
+        return (
+            text if released(text) else str(existing_file(str(path / BEST_MODEL if path.is_dir() else path)))
+        )
+    except UserError as error:
+        raise ArgumentTypeError(str(error)) from None
+
+
+def device(text: str) -> str:
+    """What may be a device; whether this machine has it is known later."""
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", text):
+        raise ArgumentTypeError(f"{text}: no such device, use auto, cpu, cuda, cuda:N or mps")
+    return text
+
+
+def weights_file(text: str) -> Path | str:
+    """A file, or that weights are to be drawn."""
+    return RANDOM if text == RANDOM else existing_file(text)
+
+
+def reduced_channels(text: str) -> int | str:
+    """One eighth, or a number of channels."""
+    return text if text == ONE_EIGHTH else int(number(int, 1)(text))
+
+
+def pair_count(text: str) -> int | str:
+    """A number of pairs, or 'all'."""
+    return text if text == "all" else int(number(int, 1)(text))
+
+
+# Groups of options that several programs share.
+
+
+def add_benchmark(parser: Parser, *, required: bool = True, pairs: bool = True) -> None:
+    """Which pairs of which benchmark. `pairs`: whether --pairs is free for the pairs drawn of a COCO category."""
+    group = parser.add_argument_group("data")
+    group.add_argument(
+        "--benchmark",
+        default="synthetic" if required else None,
+        help="benchmark; synthetic needs no files" if required else "match a pair of it, with --pair",
+        **choice(BENCHMARKS),
+    )
+    group.add_argument(
+        "--datapath", type=Path, default=Path("../Datasets_DHPF"), metavar="DIR",
+        help="folder of the benchmarks' folders; for coco and table the file, or three as TRN,VAL,TEST",
+    )  # fmt: skip
+    group.add_argument(
+        "--thres", choices=("auto", "img", "bbox", "bbox-kp"), default="auto",
+        help="what PCK is relative to; auto: the benchmark's own (docs/measures.md)",
+    )  # fmt: skip
+    group.add_argument(
+        "--categories", type=names, default=(), metavar="NAME,NAME", help="only these categories"
+    )
+    group.add_argument(
+        "--list", type=Path, nargs="+", default=(), metavar="FILE",
+        help="pair list to read instead of the benchmark's; train.py takes two, for training and validation",
+    )  # fmt: skip
+    group.add_argument("--no-download", action="store_true", help="do not download a missing benchmark")
+    group.add_argument(
+        "--images", type=Path, metavar="DIR", help="coco: folder of the images, if not the file's"
+    )
+    group.add_argument(
+        "--pairs" if pairs else "--pairs-per-category", type=pair_count, metavar="N",
+        help="coco: number of pairs to draw for each category, or all; 100 if not given",
+    )  # fmt: skip
+    group.add_argument(
+        "--val-share", type=number(float, 0, 1, above=True), metavar="SHARE",
+        help="coco, table: share of one file's images that are for validation; 0.1 if not given",
+    )  # fmt: skip
+
+
+def add_loading(parser: Parser) -> None:
+    group = parser.add_argument_group("loading")
+    group.add_argument(
+        "--workers", type=number(int, 0, 64), default=2, metavar="N",
+        help="processes that load images; 0: the program itself",
+    )  # fmt: skip
+    group.add_argument(
+        "--on-bad-pair",
+        choices=("stop", "skip"),
+        default="stop",
+        help="what to do with a pair that cannot be read",
+    )
+
+
+def add_model(parser: Parser, *, train: bool = False) -> Any:
+    """The group of options of a model, which programs add to."""
+    group = parser.add_argument_group("model")
+    default_backbone = DEFAULT_BACKBONE if train else None
+    group.add_argument(
+        "--backbone",
+        default=default_backbone,
+        help="frozen feature extractor" if train else f"read from the checkpoint, else {DEFAULT_BACKBONE}",
+        **choice(BACKBONES),
+    )
+    group.add_argument(
+        "--backbone-weights", type=weights_file, metavar="FILE",
+        help=f"weights of the backbone instead of those that are fetched; {RANDOM}: drawn, to try a network out",
+    )  # fmt: skip
+    group.add_argument(
+        "--backbone-layers", type=layer_numbers, metavar="L,L,...",
+        help="blocks of the backbone that are hyperpixel layers, counted from 0; all if not given",
+    )  # fmt: skip
+    group.add_argument(
+        "--backbone-side", type=number(int, 64, 4096), metavar="PIXELS",
+        help="size of the images that the backbone is given, if not --img-side",
+    )  # fmt: skip
+    default_voting = DEFAULT_VOTING if train else None
+    group.add_argument(
+        "--voting",
+        default=default_voting,
+        help="what re-weights appearance" if train else f"read from the checkpoint, else {DEFAULT_VOTING}",
+        **choice(VOTINGS),
+    )
+    group.add_argument(
+        "--no-hough", dest="voting", action="store_const", const="none", default=argparse.SUPPRESS,
+        help="the same as --voting none",
+    )  # fmt: skip
+    group.add_argument(
+        "--img-side", type=frame_side, default=240, metavar="PIXELS", help="size that images are resized to"
+    )
+    group.add_argument("--device", type=device, default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    group.add_argument(
+        "--precision", choices=("fp32", "bf16"), default="fp32", help="of the backbone and the transformation"
+    )
+    return group
+
+
+def add_width(group: Any) -> None:
+    group.add_argument(
+        "--width", type=reduced_channels, metavar="N",
+        help=f"channels of every layer after the transformation, at most; {ONE_EIGHTH}: of its own, which is the "
+        "paper's and the default of the ResNets (64 elsewhere)",
+    )  # fmt: skip
+
+
+def add_layers(group: Any) -> None:
+    group.add_argument(
+        "--layers", type=layer_numbers, metavar="L,L,...",
+        help="all pairs use these hyperpixel layers, counted from 0, or those of a search, @layers.json; no gates",
+    )  # fmt: skip
+
+
+def add_ablation(group: Any) -> None:
+    group.add_argument(
+        "--untrained", action="store_true",
+        help="without --load: gates and transformation drawn from a seed, instead of the backbone's raw features",
+    )  # fmt: skip
+    add_layers(group)
+    group.add_argument("--raw", action="store_true", help="the backbone's own features, not transformed")
+    group.add_argument(
+        "--soft-gates", action="store_true", help="weigh layers by their probability instead of 0 or 1"
+    )
+
+
+def add_load(group: Any) -> None:
+    group.add_argument(
+        "--load", type=checkpoint, metavar="CKPT",
+        help="trained model: a file, a run folder, or a released one such as dhpf:spair-strong-resnet101",
+    )  # fmt: skip
+
+
+def add_compile(group: Any) -> None:
+    group.add_argument(
+        "--compile", action="store_true",
+        help="on a CUDA GPU: compile CUDA graphs first, which takes minutes; was never run on a GPU",
+    )  # fmt: skip
+
+
+def add_output(parser: Parser) -> None:
+    group = parser.add_argument_group("output")
+    group.add_argument(
+        "--logpath",
+        default="",
+        metavar="NAME",
+        help="run folder, logs/NAME; named after the run and the time if not given",
+    )
+    group.add_argument("--quiet", action="store_true", help="print only errors, no progress and no log")
+
+
+def add_alphas(group: Any) -> None:
+    group.add_argument(
+        "--alpha", type=ALPHA, nargs="+", default=(0.1,), metavar="A", help="PCK's alpha, one or several"
+    )
+
+
+def add_predictions_frame(group: Any) -> None:
+    group.add_argument(
+        "--predictions-frame", choices=("image", "240"), default="image",
+        help="other methods' x and y are pixels of the stored image, or of 240x240",
+    )  # fmt: skip
+
+
+SEED = number(int, 0, 2**32 - 1)
+
+
+# The programs.
+
+
+def train_parser(program: str) -> Parser:
+    parser = Parser(
+        program, "Train DHPF. An epoch is one pass over the training pairs and one over the validation pairs."
+    )
+    group = parser.add_argument_group("training")
+    group.add_argument(
+        "--supervision",
+        default="strong",
+        help="strong: key-points; weak: image labels",
+        **choice(SUPERVISIONS),
+    )
+    group.add_argument(
+        "--lr", "--learning-rate", type=number(float, 0), metavar="RATE",
+        help="learning rate; the paper's if not given: 0.03, with weak supervision 0.1",
+    )  # fmt: skip
+    group.add_argument(
+        "--bsz", "--batch-size", type=number(int, 2), metavar="N",
+        help="pairs in a batch, over all processes; the paper's if not given: 8, with weak supervision 4",
+    )  # fmt: skip
+    group.add_argument("--niter", "--epochs", type=number(int, 1), default=5, metavar="N", help="epochs")
+    group.add_argument(
+        "--selection", type=number(float, 0, 1), default=0.5, metavar="MU",
+        help="mu, the share of pairs that should select a layer",
+    )  # fmt: skip
+    group.add_argument(
+        "--alpha", type=ALPHA, default=0.1, metavar="A", help="PCK's alpha, also of the strong loss"
+    )
+    group.add_argument("--seed", type=SEED, default=0, metavar="N", help="seed of everything that is drawn")
+    group.add_argument(
+        "--save-every",
+        type=number(int, 0),
+        default=0,
+        metavar="STEPS",
+        help="save the state within an epoch too",
+    )
+    group.add_argument("--resume", type=Path, metavar="RUN_FOLDER", help="continue the run of this folder")
+    add_benchmark(parser)
+    add_loading(parser)
+    model = add_model(parser, train=True)
+    add_width(model)
+    add_layers(model)
+    add_output(parser)
+    return parser
+
+
+def test_parser(program: str) -> Parser:
+    parser = Parser(program, "Measure a trained DHPF on a benchmark, by default on its test pairs.")
+    group = parser.add_argument_group("testing")
+    add_load(group)
+    add_alphas(group)
+    group.add_argument(
+        "--split",
+        metavar="SPLIT",
+        help="pairs to measure on: trn, val, ...; test if not given, all of own data",
+    )
+    group.add_argument(
+        "--from-predictions", type=predictions_file, metavar="FILE",
+        help="no model: score predictions of an earlier test (file, run folder) or of another method (CSV, JSON lines)",
+    )  # fmt: skip
+    add_predictions_frame(group)
+    group.add_argument("--resume", type=Path, metavar="RUN_FOLDER", help="continue the test of this folder")
+    group.add_argument("--overwrite", action="store_true", help="replace the run folder that --logpath names")
+    group.add_argument("--no-report", action="store_true", help="write no report.html and no pictures")
+    group.add_argument(
+        "--explore-pairs", type=number(int, 0), default=12, metavar="N",
+        help="pairs of the report that get a page to explore them, a second each",
+    )  # fmt: skip
+    group.add_argument(
+        "--bsz",
+        "--batch-size",
+        type=number(int, 1),
+        default=8,
+        metavar="N",
+        help="pairs compared at once on a GPU",
+    )
+    group.add_argument(
+        "--cache-gb", type=number(float, 0), default=0.5, metavar="GB",
+        help="memory for the features of images that several pairs show",
+    )  # fmt: skip
+    group.add_argument("--seed", type=SEED, default=0, metavar="N", help="draws the untrained model")
+    add_benchmark(parser)
+    add_loading(parser)
+    model = add_model(parser)
+    add_width(model)
+    add_ablation(model)
+    add_compile(model)
+    add_output(parser)
+    return parser
+
+
+def match_parser(program: str) -> Parser:
+    parser = Parser(
+        program,
+        "Match points of your own image with other images. Without --load it matches the backbone's raw features: "
+        "nothing learned for matching, all layers, Hough matching.",
+    )
+    group = parser.add_argument_group("images")
+    group.add_argument("source", type=Path, nargs="?", metavar="SRC", help="image that has the points")
+    group.add_argument(
+        "targets",
+        type=Path,
+        nargs="*",
+        default=(),
+        metavar="TRG",
+        help="images, or folders of images, to match it with",
+    )
+    points = group.add_mutually_exclusive_group()
+    points.add_argument(
+        "--points", metavar="X,Y ...",
+        help="points in pixels of SRC, or a file as --points-file, or - for standard input",
+    )  # fmt: skip
+    points.add_argument(
+        "--points-file", type=Path, metavar="FILE",
+        help="a line x,y for each point, or JSON of labelme, COCO or VGG Image Annotator",
+    )  # fmt: skip
+    points.add_argument(
+        "--grid",
+        type=number(int, 1, 100),
+        metavar="N",
+        help="N×N points spread over SRC; 6×6 if no points are given",
+    )
+    add_load(group)
+    group.add_argument(
+        "--min-confidence",
+        type=number(float, 0, 1),
+        default=0.0,
+        metavar="C",
+        help="leave out points that are less sure",
+    )
+    group.add_argument(
+        "--output", type=Path, default=Path("matches"), metavar="DIR", help="folder of what is written"
+    )
+    group.add_argument("--no-warp", action="store_true", help="write no warped picture")
+    group.add_argument(
+        "--json", action="store_true", help="print what was found as JSON, a line for each target"
+    )
+    group.add_argument(
+        "--explore",
+        type=Path,
+        metavar="FILE.html",
+        help="write a page that predicts for any point of either image",
+    )
+    group.add_argument(
+        "--table-out",
+        type=Path,
+        metavar="FILE.csv",
+        help="add the matches to this table of pairs, for --benchmark table",
+    )
+    group.add_argument(
+        "--max-pixels",
+        type=number(int, 1),
+        default=MAX_PIXELS,
+        metavar="N",
+        help="decode no image that has more",
+    )
+    group.add_argument("--pair", type=number(int, 0), metavar="N", help="pair of --benchmark, counted from 0")
+    group.add_argument(
+        "--split", metavar="SPLIT", help="pairs that --pair is of: trn, val, ...; as for test.py"
+    )
+    add_benchmark(parser, required=False)
+    model = add_model(parser)
+    add_ablation(model)
+    add_compile(model)
+    return parser
+
+
+def search_parser(program: str) -> Parser:
+    parser = Parser(
+        program,
+        "Search for the hyperpixel layers that match best where all pairs use the same: beam search, one layer "
+        "added at a time. Without --load on the backbone's raw features, with it on the learned ones. The result, "
+        "layers.json, is for --layers @layers.json of test.py, match.py and train.py.",
+    )
+    group = parser.add_argument_group("searching")
+    add_load(group)
+    group.add_argument(
+        "--beam",
+        type=number(int, 1),
+        default=4,
+        metavar="N",
+        help="subsets of each size that get another layer",
+    )
+    group.add_argument(
+        "--max-layers", type=number(int, 1), default=8, metavar="N", help="layers of the largest subsets"
+    )
+    group.add_argument("--split", default="val", metavar="SPLIT", help="pairs to measure on: trn, val, ...")
+    group.add_argument(
+        "--pairs",
+        type=number(int, 1),
+        default=200,
+        metavar="N",
+        help="pairs to measure on, drawn from --seed",
+    )
+    group.add_argument("--alpha", type=ALPHA, default=0.1, metavar="A", help="PCK's alpha")
+    group.add_argument(
+        "--bsz", type=number(int, 1), default=4, metavar="N", help="pairs compared at once on a GPU"
+    )
+    group.add_argument(
+        "--cache-gb",
+        type=number(float, 0),
+        default=4.0,
+        metavar="GB",
+        help="memory for the features of images",
+    )
+    group.add_argument("--seed", type=SEED, default=0, metavar="N", help="draws the pairs")
+    group.add_argument("--resume", type=Path, metavar="RUN_FOLDER", help="continue the search of this folder")
+    add_benchmark(parser, pairs=False)
+    add_loading(parser)
+    add_model(parser)
+    add_output(parser)
+    return parser
+
+
+def compare_parser(program: str) -> Parser:
+    parser = Parser(
+        program,
+        "Compare runs, or predictions of other methods, on the pairs that all of them have. The data options are for "
+        "predictions of other methods, and --datapath for pictures.",
+    )
+    group = parser.add_argument_group("runs")
+    group.add_argument(
+        "runs", type=predictions_file, nargs="+", metavar="RUN",
+        help="run folders or files of predictions, at least two; the others are compared with the first",
+    )  # fmt: skip
+    add_alphas(group)
+    group.add_argument(
+        "--format", choices=TABLE_FORMATS, default="text", help="of the tables; html has pictures, too"
+    )
+    group.add_argument("--out", type=Path, metavar="FILE", help="write there instead of printing")
+    group.add_argument("--split", metavar="SPLIT", help="of other methods' predictions: trn, val, ...")
+    group.add_argument(
+        "--img-side", type=frame_side, default=240, metavar="N",
+        help="of other methods' predictions: size of the frame that they are measured in",
+    )  # fmt: skip
+    add_predictions_frame(group)
+    add_benchmark(parser)
+    add_loading(parser)
+    return parser
+
+
+def reproduce_parser(program: str) -> Parser:
+    parser = Parser(
+        program,
+        "Measure what a table of the paper shows, beside the published values. Options of test.py, such as "
+        "--datapath, --workers or --device, are handed on to it.",
+    )
+    group = parser.add_argument_group("tables")
+    group.add_argument(
+        "--table",
+        choices=("1", "2", "3", "mu"),
+        required=True,
+        help="number in the paper; mu: selection rates",
+    )
+    group.add_argument(
+        "--weights", type=Path, required=True, metavar="DIR", help="checkpoints, named as docs/tables.md says"
+    )
+    group.add_argument(
+        "--out", type=Path, default=Path("logs/tables"), metavar="DIR", help="finished evaluations and tables"
+    )
+    group.add_argument(
+        "--format", choices=TABLE_FORMATS, default="markdown", help="of what is printed; all are written"
+    )
+    group.add_argument(
+        "--backbones", type=name_in(BACKBONES), nargs="+", default=("resnet101", "resnet50"), metavar="NAME",
+        help="columns of the table",
+    )  # fmt: skip
+    return parser
+
+
+PARSERS: dict[str, Callable[[str], Parser]] = {
+    "train": train_parser,
+    "test": test_parser,
+    "match": match_parser,
+    "search": search_parser,
+    "compare": compare_parser,
+    "reproduce": reproduce_parser,
+}
+
+
+def check_train(options: Namespace) -> None:
+    """The paper's learning rate and batch size where none are given; lists for both splits or none."""
+    lr, bsz = PAPER_DEFAULTS.get(options.supervision, PAPER_DEFAULTS["strong"])
+    options.lr = lr if options.lr is None else options.lr
+    options.bsz = bsz if options.bsz is None else options.bsz
+    if len(options.list) not in (0, 2):
+        raise UserError("--list: give two lists, of training and of validation pairs")
+
+
+def check_one_list(options: Namespace) -> None:
+    if len(options.list) > 1:
+        raise UserError("--list: give one list, of the pairs to measure on")
+
+
+def check_test(options: Namespace) -> None:
+    check_one_list(options)
+    if options.from_predictions and options.load:
+        raise UserError("--load: predictions need no model, give --from-predictions alone")
+    if options.load and options.width is not None:
+        raise UserError("--width: the checkpoint's own shapes decide it")
+    if options.overwrite and not options.logpath:
+        raise UserError("--overwrite: name the run folder with --logpath")
+
+
+def check_match(options: Namespace) -> None:
+    check_one_list(options)
+    options.own_points = any(x is not None for x in (options.points, options.points_file, options.grid))
+    if (options.pair is None) != (options.benchmark is None):
+        raise UserError("a pair of a benchmark needs both --benchmark and --pair")
+    if options.pair is not None and (options.source or options.table_out):
+        raise UserError("--pair: a pair of a benchmark has its images, give no others and no --table-out")
+    if options.pair is not None and options.min_confidence and not options.own_points:
+        raise UserError(
+            "--min-confidence: all key-points of a pair are drawn, give it with --points or --grid"
+        )
+    if options.pair is None and not (options.source and options.targets):
+        raise UserError("give SRC and TRG, or a pair of a benchmark with --benchmark and --pair")
+    for path in filter(None, (options.source, *options.targets, options.points_file)):
+        if not path.exists():
+            raise UserError(f"{path}: there is no such file")
+
+
+def check_compare(options: Namespace) -> None:
+    check_one_list(options)
+    if len(options.runs) < 2:
+        raise UserError("give two runs or more to compare")
+
+
+CHECKS: dict[str, Callable[[Namespace], None]] = {
+    "train": check_train,
+    "test": check_test,
+    "match": check_match,
+    "search": check_one_list,
+    "compare": check_compare,
+}
