@@ -51,14 +51,19 @@ def open_benchmark(
         UserError: it is missing, cannot be fetched, or cannot be used.
     """
     benchmark = BENCHMARKS[name]
-    if benchmark.archive:
-        from dhpf.data.download import ensure  # not above: `python -m` runs it after this package
+    split = split or benchmark.test_split
+    from dhpf.data.sources import (
+        parts_of,
+    )  # not above: heavy, and `python -m` runs the next after this package
 
-        folder = benchmark.find_folder(datapath) or benchmark.find_datapath_below(datapath)
-        if folder in (None, datapath / benchmark.folder):
-            ensure(benchmark, datapath, download)
+    if parts_of(benchmark) and (
+        benchmark.find_folder(datapath) or not benchmark.find_datapath_below(datapath)
+    ):
+        from dhpf.data.download import ensure
+
+        ensure(benchmark, datapath, download, "" if restrictions.get("pair_list") else split)
     check_options(benchmark, own)
-    return benchmark(datapath, split or benchmark.test_split, thres, img_side, **restrictions, **own)
+    return benchmark(datapath, split, thres, img_side, **restrictions, **own)
 
 
 def check_options(benchmark: "type[Benchmark]", own: Mapping[str, Any]) -> None:

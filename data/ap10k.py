@@ -29,9 +29,8 @@ class AP10K(Benchmark):
 
     name = "ap10k"
     folder = "ap-10k"
-    subfolders = ("PairAnnotation", "ImageAnnotation")
+    subfolders = ("ImageAnnotation/*/*/", "PairAnnotation/*_cross_*")
     lists = ("PairAnnotation/{split}",)
-    how_to_get = "prepare it as GeoAware-SC does and place it there"
     categories: tuple[str, ...] = ()
     splits = (
         "trn", "val", "test",

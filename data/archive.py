@@ -1,57 +1,83 @@
-"""Unpack a data set's archive from the network by tarfile's `data` filter, with a bound on its size."""
+"""Unpack archives, zip or tar, also one in another: within bounds, and no file outside the target."""
 
-import gzip
+import lzma
+import os
+import re
 import tarfile
+import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from collections.abc import Iterator
+from gzip import BadGzipFile
+from pathlib import Path
 
 from tqdm import tqdm
 
 from dhpf.common.errors import UserError
-from dhpf.common.files import MIB, describe_content
 
-MAX_MEMBERS = 200_000  # SPair-71k, the largest benchmark, has some 77,000 files
-MAX_BYTES = 16 << 30  # unpacked
-Member = TypeVar("Member")
+MAX_MEMBERS = 400_000  # AP-10K, prepared, has some 340,000 files
+MAX_BYTES = 16 << 30  # unpacked, of one archive
+LITTER = re.compile(r"(^|/)(__MACOSX(/|$)|\._|\.DS_Store$)")
+SUFFIXES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz"}  # of archives in archives
+# What damaged archives raise; RuntimeError: a password is needed.
+DAMAGE = (tarfile.TarError, zipfile.BadZipFile, BadGzipFile, zlib.error, lzma.LZMAError, EOFError, ValueError,
+          OverflowError, RuntimeError)  # fmt: skip
 
 
-def unpack(archive: Path, folder: str, target: Path) -> None:
-    """Unpack a .tar.gz, which must hold the one top folder `folder`, into the new folder `target`.
+def is_archive(path: Path) -> bool:
+    """Whether a file is an archive, whatever its name is."""
+    return zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
 
-    Raises:
-        UserError: damaged, cut off, unsafe or another archive; the message completes "<archive> ...".
-        OSError: no room for it, or no right to write.
-        In both cases part of it may be left in `target`.
-    """
-    target.mkdir()
+
+def member_names(path: Path) -> Iterator[str]:
+    """The paths in an archive, as far as it can be read."""
     try:
-        with tarfile.open(archive, "r:gz") as tar:
-            for member in checked_members(((m, m.name, m.size) for m in tar), folder):
-                tar.extract(member, target, filter="data")
-            while tar.fileobj and tar.fileobj.read(MIB):
-                pass  # on to the checksum at the end
-    except tarfile.FilterError as error:
-        raise UserError(f"is unsafe ({error})") from error
-    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError, OverflowError) as error:
-        content = describe_content(archive) or "damaged, cut off or no .tar.gz"
-        raise UserError(f"is {content} ({error})") from error
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as zipped:
+                yield from zipped.namelist()
+        else:
+            with tarfile.open(path) as tar:
+                yield from (member.name for member in tar)
+    except DAMAGE:
+        return
 
 
-def checked_members(members: Iterable[tuple[Member, str, int]], folder: str) -> Iterator[Member]:
-    """Members of an archive, given with name and size, without what macOS adds.
+def unpack(archive: Path, target: Path, wanted: str = "", depth: int = 1) -> None:
+    """Unpack `archive`, and archives in it to a `depth`, into the folder `target`.
 
-    Raises: UserError: one is not in the top folder `folder`; there are more files or bytes than a data set has.
+    Args: wanted: pattern of the paths that are unpacked; empty: all but what macOS adds.
+    Raises:
+        UserError: damaged, cut off, unsafe or too large; the message completes "<archive>: ...".
+        OSError: no room for it, or no right to write. In both cases part of it may be in `target`.
     """
-    total = 0
-    for count, (member, name, size) in enumerate(tqdm(members, f"unpacking {folder}", disable=None), 1):
-        total += size
-        if count > MAX_MEMBERS or total > MAX_BYTES:
-            raise UserError(f"holds more than {MAX_MEMBERS} files or {MAX_BYTES >> 30} GiB")
-        parts = PurePosixPath(name).parts
-        if not parts or parts[0] == "__MACOSX" or parts[-1].startswith(("._", ".DS_Store")):
-            continue
-        if parts[0] != folder:
-            raise UserError(f"holds '{name}' where the one folder '{folder}' should be")
-        yield member
+    target.mkdir(parents=True, exist_ok=True)
+    members = size = 0
+
+    def chosen(name: str, more: int) -> bool:
+        nonlocal members, size
+        members, size = members + 1, size + more
+        if more < 0 or members > MAX_MEMBERS or size > MAX_BYTES:
+            raise UserError("unpacks to more files or bytes than a data set has")
+        return not LITTER.search(name) and bool(re.search(wanted, name))
+
+    try:
+        if zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as zipped:
+                for info in tqdm(zipped.infolist(), f"unpacking {archive.name}", disable=None):
+                    if chosen(info.filename, info.file_size):
+                        zipped.extract(info, target)
+        else:
+            # Past the zeros at the tar's end lies the compressed file's checksum.
+            with tarfile.open(archive, ignore_zeros=True) as tar:
+                for member in tqdm(tar, f"unpacking {archive.name}", disable=None):
+                    if os.name == "nt":
+                        member.name = member.name.replace(":", "_")  # no file name there has a colon
+                    if chosen(member.name, member.size):
+                        tar.extract(member, target, filter="data")
+    except DAMAGE as error:
+        raise UserError(f"damaged, cut off or unsafe ({error})") from error
+    if not members:
+        raise UserError("damaged, cut off or no archive")
+    for inner in [path for path in target.rglob("*") if depth and path.suffix in SUFFIXES and path.is_file()]:
+        if is_archive(inner):
+            unpack(inner, inner.parent, wanted, depth - 1)
+            inner.unlink()

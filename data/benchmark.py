@@ -88,8 +88,11 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
     name: str
     folder: str  # inside --datapath
     other_folders: tuple[str, ...] = ()  # other names of it
-    subfolders: tuple[str, ...] = ()  # of which it holds one at least
-    archive: tuple[str, ...] = ()  # addresses of a .tar.gz with that one folder, in the order tried
+    subfolders: tuple[str, ...] = ()  # patterns of folders of which it holds one at least
+    never_holds: tuple[str, ...] = ()  # patterns of what other data sets with such folders hold
+    archive: tuple[
+        str, ...
+    ] = ()  # a user's benchmark: addresses of an archive of the folder, in the order tried
     # Names of the pair list in the folder, those that win first; '{split}' stands for the split.
     lists: tuple[str, ...] = ()
     published: Mapping[str, Published] = MappingProxyType({})  # by split
@@ -150,7 +153,9 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
     def find_folder(cls, datapath: Path) -> Path | None:
         """The benchmark's folder, if it is there."""
         names = (cls.folder, *cls.other_folders)
-        return layout.find_folder(datapath, names, cls.subfolders) if cls.folder else datapath
+        return (
+            layout.find_folder(datapath, names, cls.subfolders, cls.never_holds) if cls.folder else datapath
+        )
 
     @classmethod
     def find_datapath_below(cls, datapath: Path) -> Path | None:

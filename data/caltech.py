@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from dhpf.common.download import DRIVE
 from dhpf.data.benchmark import Benchmark, Pair
 from dhpf.data.lists import parse_points, read_pair_table
 from dhpf.data.names import path_parts
@@ -33,7 +32,6 @@ class Caltech(Benchmark):
     name = "caltech"
     folder = "Caltech-101"
     subfolders = ("101_ObjectCategories",)
-    archive = (DRIVE + "1IV0E5sJ6xSdDyIvVSTdZjPHELMwGzsMn",)
     lists = ("{split}_pairs_caltech_with_category.csv",)
     published = MappingProxyType({"test": Published(1515)})  # 15 pairs of each class
     categories = tuple(CATEGORIES.split())

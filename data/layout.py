@@ -15,23 +15,37 @@ from dhpf.data.names import common_suffix_length, folded, path_parts
 MAX_FILES = 1_000_000  # looked through for images
 
 
-def find_folder(datapath: Path, names: Sequence[str], subfolders: Sequence[str]) -> Path | None:
+def find_folder(
+    datapath: Path, names: Sequence[str], subfolders: Sequence[str], never: Sequence[str] = ()
+) -> Path | None:
     """A benchmark's folder: below datapath by one of its names, once more in that one, or datapath itself.
 
     Args:
         names: the first is preferred; upper and lower case, '-' and '_' do not matter.
-        subfolders: of which it holds at least one.
+        subfolders: patterns of folders of which it holds at least one.
+        never: patterns of what other data sets' folders hold: datapath itself does not, unless it has one of the names.
     """
     found = _folders_named(datapath, names)
     nested = (inner for folder in found for inner in _folders_named(folder, names))
-    complete = (f for f in (*found, *nested, datapath) if any((f / name).is_dir() for name in subfolders))
+    other = not is_named(datapath, names) and any(map(any, map(datapath.glob, never)))
+    folders = (*found, *nested, *([] if other else [datapath]))
+    complete = (folder for folder in folders if any(map(any, map(folder.glob, subfolders))))
     return next(complete, found[0] if found else None)
+
+
+def is_named(folder: Path, names: Sequence[str]) -> bool:
+    """Whether a folder has one of the names."""
+    return _letters(folder.name or folder.absolute().name) in map(_letters, names)
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def _folders_named(parent: Path, names: Sequence[str]) -> list[Path]:
     """Folders in a folder by their names, those of the first name first."""
-    letters = [re.sub(r"[^a-z0-9]", "", name.lower()) for name in names]
-    found = [(re.sub(r"[^a-z0-9]", "", folder.name.lower()), folder) for folder in subfolders(parent)]
+    letters = list(map(_letters, names))
+    found = [(_letters(folder.name), folder) for folder in subfolders(parent)]
     chosen = [(f.name not in names, letters.index(name), f) for name, f in found if name in letters]
     return [folder for *_, folder in sorted(chosen)]
 

@@ -8,7 +8,6 @@ from types import MappingProxyType
 
 import numpy as np
 
-from dhpf.common.download import DRIVE
 from dhpf.common.errors import UserError
 from dhpf.common.files import MIB, is_file, read_bytes
 from dhpf.data.benchmark import NO_POINTS, UNKNOWN, Array, Benchmark, Pair
@@ -34,7 +33,7 @@ class PFPascal(Benchmark):
     folder = "PF-PASCAL"
     other_folders = ("PF-dataset-PASCAL",)
     subfolders = ("JPEGImages",)
-    archive = (DRIVE + "1OOwpGzJnTsFXYh-YffMQ9XKM_Kl_zdzg",)
+    never_holds = ("PairAnnotation", "ImageSets")
     lists = ("bbox_{split}_pairs_pf_pascal.csv", "{split}_pairs_pf_pascal.csv", "{split}_pairs.csv")
     published = MappingProxyType(
         {

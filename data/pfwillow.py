@@ -5,7 +5,6 @@ from types import MappingProxyType
 
 import numpy as np
 
-from dhpf.common.download import DRIVE
 from dhpf.data.benchmark import Array, Benchmark, Pair, padded
 from dhpf.data.lists import parse_points, read_pair_table
 from dhpf.data.names import path_parts
@@ -30,7 +29,6 @@ class PFWillow(Benchmark):
     folder = "PF-WILLOW"
     other_folders = ("PF-dataset",)
     subfolders = categories = tuple(CATEGORIES.split())
-    archive = (DRIVE + "1tDP0y8RO5s45L-vqnortRaieiWENQco_",)
     lists = ("bbox_{split}_pairs_pf.csv", "{split}_pairs_pf.csv", "{split}_pairs.csv")
     published = MappingProxyType({"test": Published(900, "0680b285e2f7f08f")})
     splits = ("test",)

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from dhpf.common.download import DRIVE
 from dhpf.common.errors import UserError
 from dhpf.common.files import MIB, is_file, read_text
 from dhpf.data.benchmark import UNKNOWN, Array, Benchmark, Pair
+from dhpf.data.layout import is_named
 from dhpf.data.lists import MAX_LIST_BYTES, at_line
 from dhpf.data.published_lists import Published
 
@@ -36,11 +36,8 @@ class SPair(Benchmark):
 
     name = "spair"
     folder = "SPair-71k"
-    subfolders = ("PairAnnotation", "JPEGImages", "Layout")
-    archive: tuple[str, ...] = (
-        DRIVE + "1KSvB0k2zXA06ojWNvFjBv0Ake426Y76k",
-        "https://cvlab.postech.ac.kr/research/SPair-71k/data/SPair-71k.tar.gz",
-    )
+    subfolders = ("PairAnnotation",)
+    never_holds = ("ImageAnnotation/*/*/", "PairAnnotation/*_cross_*")
     lists = ("Layout/large/{split}.txt", "Layout/small/{split}.txt", "PairAnnotation/{split}")
     published = MappingProxyType(
         {"trn": Published(53_340), "val": Published(5_384), "test": Published(12_234)}
@@ -51,6 +48,12 @@ class SPair(Benchmark):
     auto_thres = "bbox"
     labels = DIFFICULTY
     paper = MappingProxyType({"average": "pairs", "frame": "240x240 frame", "thres": "bbox"})
+
+    @classmethod
+    def find_folder(cls, datapath: Path) -> Path | None:
+        """The benchmark's folder, if it is there. SPair-U's looks the same: its name alone tells which it is."""
+        found = super().find_folder(datapath)
+        return found if found and is_named(found, ["SPair-U"]) == (cls.name == "spairu") else None
 
     def read_pairs(self) -> list[Pair]:
         """All pairs of the list, or of the folder of annotations; these stay in 53,340 files until they are needed."""

@@ -1,6 +1,8 @@
 """SPair-U: other key-points on images of SPair-71k, in SPair-71k's layout, published with Jamais Vu."""
 
 from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -19,10 +21,23 @@ class SPairU(SPair):
 
     name = "spairu"
     folder = "SPair-U"
-    archive = ()
-    how_to_get = "unpack its archive there, and SPair-71k beside it"
     published = MappingProxyType[str, Published]({})
     paper = MappingProxyType[str, Any]({})
+
+    @classmethod
+    def find_folder(cls, datapath: Path) -> Path | None:
+        """The benchmark's folder, if it is there, also where its archive unpacks to."""
+        return super().find_folder(datapath) or super().find_folder(datapath / "datasets")
+
+    def _path(self, key: str) -> Path:
+        """The file of an image: of SPair-71k beside, where the folder has none."""
+        return self.image_root / key if self.image_root else super()._path(key)
+
+    @cached_property
+    def image_root(self) -> Path | None:
+        """SPair-71k's folder beside, if this one has no images."""
+        places = self.root.parents[:2] if not (self.root / "JPEGImages").is_dir() else ()
+        return next(filter(None, map(SPair.find_folder, places)), None)
 
     def read_pairs(self) -> list[Pair]:
         listed = super().read_pairs()

@@ -33,20 +33,21 @@ class Report:
     """What was looked at, over all splits, and what is wrong with it."""
 
     pairs: int = 0
-    images: dict[str, bool] = field(default_factory=dict)  # whether each can be decoded
+    images: dict[Path, bool] = field(default_factory=dict)  # whether each can be decoded
     found: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
 def verify(benchmark: type[Benchmark], datapath: str | Path, **own: Any) -> Report:
-    """Opens every split, of one's own data the file, decodes every image once and reads every pair's annotation.
+    """Opens every split, of one's own data the file or the three, decodes every image once, reads every annotation.
 
     Raises:
         UserError: the benchmark's folder is not there at all.
     """
     benchmark.require_folder(Path(datapath))
     report = Report()
-    for split in benchmark.splits if benchmark.lists else [benchmark.test_split]:
+    three = str(datapath).count(",") == 2 and not Path(datapath).is_file()
+    for split in benchmark.splits if benchmark.lists else ("trn", "val", "test") if three else ["whole"]:
         try:
             dataset = benchmark(datapath, split, **own)
         except UserError as error:
@@ -73,7 +74,7 @@ class SplitCheck:
     what is wrong with single pairs is added to it.
     """
 
-    def __init__(self, dataset: Benchmark, images: dict[str, bool], problems: list[str]) -> None:
+    def __init__(self, dataset: Benchmark, images: dict[Path, bool], problems: list[str]) -> None:
         self.dataset, self.images, self.problems = dataset, images, problems
         self.outside: list[str] = []  # where the list names pairs with points outside their image
         self.no_threshold: list[str] = []
@@ -81,18 +82,18 @@ class SplitCheck:
 
     def check_pair(self, i: int) -> None:
         pair, where = self.dataset.pairs[i], self.dataset.where(i)
-        keys = {pair.src_key, pair.trg_key}
-        for key in sorted(keys - self.images.keys()):
-            self.images[key] = True
+        keys = {self.dataset.root / key: key for key in (pair.src_key, pair.trg_key)}
+        for path in sorted(keys.keys() - self.images.keys()):
+            self.images[path] = True
             try:
-                self.dataset.pil_image(key)
+                self.dataset.pil_image(keys[path])
             except UserError as error:
-                self.images[key] = False
+                self.images[path] = False
                 self.problems.append(f"{where}: {error}")
         try:
             with error_context(where):
                 pair = self.dataset.complete(pair)
-                if all(self.images[key] for key in keys):  # else there is no size, so no frame
+                if all(map(self.images.get, keys)):  # else there is no size, so no frame
                     self._check_geometry(pair, where)
                     sample = self.dataset.in_frame(i, pair)
                     if sample["n_pts"] and not sample["pckthres"]:

@@ -1,16 +1,29 @@
-"""Archives that are damaged, hostile, or only littered: unpacked whole, or refused."""
+"""Archives that are damaged, hostile, or only littered: unpacked whole, or refused, and never a file outside."""
 
 import gzip
+import io
+import lzma
 import tarfile
+import zipfile
+from pathlib import Path
 
 import pytest
 
 from dhpf.common.errors import UserError
 from dhpf.data import archive
-from tests.helpers.archives import ARCHIVE, FILES, FOLDER, TAR, WHOLE, is_whole, member, tar_of
+from tests.helpers.archives import ARCHIVE, FILES, FOLDER, TAR, WHOLE, is_whole, member, tar_of, zip_of
 
+
+def with_size(size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
+    """A .tar.gz with a member that claims `size` bytes, before 1 MiB of zeros."""
+    info, _ = member(f"{FOLDER}/claims", type=kind)
+    info.size = size
+    return gzip.compress(TAR[: 2 * tarfile.BLOCKSIZE] + info.tobuf(tarfile.GNU_FORMAT) + bytes(1 << 20))
+
+
+ZIP = zip_of({f"{FOLDER}/{name}": content for name, content in FILES.items()})
+SPARSE = {"GNU.sparse.map": "0,0", "GNU.sparse.size": str(1 << 40)}
 BAD = {
-    "web page": b"<!DOCTYPE html><title>Quota exceeded</title>",
     "nothing": b"",
     "noise": bytes(range(1, 256)) * 9,
     "cut off": ARCHIVE[:-30_000],
@@ -18,36 +31,80 @@ BAD = {
     "flipped bit": ARCHIVE[:50_000] + bytes([ARCHIVE[50_000] ^ 4]) + ARCHIVE[50_001:],
     "gz, but no tar": gzip.compress(b"hello" * 999),
     "tar cut off": gzip.compress(TAR[:40_000]),
-    "other data set": gzip.compress(tar_of(member("PF-WILLOW/test_pairs.csv"))),
-    "no top folder": gzip.compress(tar_of(*WHOLE, member("readme.txt"))),
-    "traversal": gzip.compress(tar_of(*WHOLE, member(f"{FOLDER}/../../evil.csv", b"evil"))),
-    "traversal at once": gzip.compress(tar_of(*WHOLE, member("../evil.csv", b"evil"))),
-    "absolute": gzip.compress(tar_of(*WHOLE, member("/tmp/evil.csv", b"evil"))),
-    "link out": gzip.compress(tar_of(member(f"{FOLDER}/a", type=tarfile.SYMTYPE, linkname="../.."))),
-    "hard link": gzip.compress(tar_of(member(f"{FOLDER}/a", type=tarfile.LNKTYPE, linkname="/etc/passwd"))),
-    "pipe": gzip.compress(tar_of(member(f"{FOLDER}/pipe", type=tarfile.FIFOTYPE))),
-    "device": gzip.compress(tar_of(member(f"{FOLDER}/null", type=tarfile.CHRTYPE, devmajor=1, devminor=3))),
+    "zip cut off": ZIP[:-30_000],
+    "flipped bit in a zip": ZIP[:50_000] + bytes([ZIP[50_000] ^ 4]) + ZIP[50_001:],
+    "traversal": tar_of(member(f"{FOLDER}/../../evil.csv", b"evil")),
+    "link out": tar_of(member(f"{FOLDER}/a", type=tarfile.SYMTYPE, linkname="../..")),
+    "hard link": tar_of(member(f"{FOLDER}/hard", type=tarfile.LNKTYPE, linkname="../../passwd")),
+    "device": tar_of(member(f"{FOLDER}/null", type=tarfile.CHRTYPE, devmajor=1, devminor=3)),
     "many bytes": gzip.compress(tar_of(*WHOLE, member(f"{FOLDER}/bomb", bytes(1 << 20)))),
-    "many files": gzip.compress(tar_of(*WHOLE, *[member(f"{FOLDER}/{i}") for i in range(99)])),
+    "many bytes in a zip": zip_of({f"{FOLDER}/bomb": bytes(1 << 20)}),
+    "many sparse bytes": tar_of(member(f"{FOLDER}/bomb", pax_headers=SPARSE)),
+    "many files": tar_of(*(member(f"{FOLDER}/{i}") for i in range(99))),
+    "negative size": with_size(-1),
+    "endless loop": with_size(-1024),
 }
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_a_bad_archive_is_refused_and_leaves_its_folder_never(tmp_path, monkeypatch, case):
+def test_a_bad_archive_is_refused_and_writes_nothing_outside(tmp_path, monkeypatch, case):
     monkeypatch.setattr(archive, "MAX_BYTES", 512 << 10)
     monkeypatch.setattr(archive, "MAX_MEMBERS", 60)
     (tmp_path / "a.tar.gz").write_bytes(BAD[case])
     with pytest.raises(UserError):
-        archive.unpack(tmp_path / "a.tar.gz", FOLDER, tmp_path / "unpacked")
+        archive.unpack(tmp_path / "a.tar.gz", tmp_path / "unpacked")
     assert {path.name for path in tmp_path.iterdir()} == {"a.tar.gz", "unpacked"}
-    assert {path.name for path in (tmp_path / "unpacked").iterdir()} <= {FOLDER}
 
 
-def test_what_macos_adds_is_left_out(tmp_path):
-    litter = [member("._PF-PASCAL"), member(f"{FOLDER}/JPEGImages/._1.jpg", b"x"), member(".DS_Store")]
-    litter.append(member(f"__MACOSX/{FOLDER}/._test_pairs.csv", b"x"))
-    folders = [member("./", type=tarfile.DIRTYPE), member(f"./{FOLDER}/", type=tarfile.DIRTYPE, mode=0o000)]
-    renamed = [member(f"./{FOLDER}/{name}", content) for name, content in FILES.items()]
-    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(tar_of(*litter, *folders, *renamed)))
-    archive.unpack(tmp_path / "a.tar.gz", FOLDER, tmp_path / "unpacked")
-    assert is_whole(tmp_path / "unpacked" / FOLDER)
+@pytest.mark.parametrize("name", ["../evil", "/evil", f"{FOLDER}/../../evil"])
+def test_paths_of_a_zip_stay_inside(tmp_path, name):
+    (tmp_path / "a").write_bytes(zip_of({name: b"evil"}))
+    archive.unpack(tmp_path / "a", tmp_path / "unpacked")
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "unpacked"}
+
+
+LITTER = {"._PF-PASCAL": b"x", f"{FOLDER}/JPEGImages/._1.jpg": b"x", ".DS_Store": b"x"}
+LITTER |= {f"__MACOSX/{FOLDER}/._test_pairs.csv": b"x"}
+NAMED = {f"./{FOLDER}/{name}": content for name, content in FILES.items()}
+KINDS = {
+    "tar": tar_of(*(member(name, content) for name, content in {**LITTER, **NAMED}.items())),
+    "tar.gz": gzip.compress(
+        tar_of(*(member(name, content) for name, content in {**LITTER, **NAMED}.items()))
+    ),
+    "tar.xz": lzma.compress(TAR),
+    "zip": zip_of(LITTER | {f"{FOLDER}/{name}": content for name, content in FILES.items()}),
+    "tar.gz in a zip": zip_of({"outer/inner.tar.gz": ARCHIVE, "outer/readme.gz": b"no archive"}),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_archives_of_all_kinds_are_known_by_their_content_and_unpacked_without_litter(tmp_path, kind):
+    path = tmp_path / "of any name"
+    path.write_bytes(KINDS[kind])
+    assert archive.is_archive(path)
+    archive.unpack(path, tmp_path / "unpacked")
+    assert is_whole(next(tmp_path.glob(f"unpacked/**/{FOLDER}")))
+    assert not any(path.name.startswith((".", "__")) for path in tmp_path.rglob("*"))
+    inner = "outer/inner.tar.gz" if "in a" in kind else f"{FOLDER}/test_pairs.csv"
+    assert inner in {name.removeprefix("./") for name in archive.member_names(path)}
+
+
+def test_only_what_is_wanted_is_unpacked(tmp_path):
+    path = tmp_path / "a.zip"
+    path.write_bytes(ZIP)
+    archive.unpack(path, tmp_path / "unpacked", r"\.csv$")
+    assert [path.name for path in Path(tmp_path / "unpacked").rglob("*") if path.is_file()] == [
+        "test_pairs.csv"
+    ]
+
+
+def test_a_zip_with_a_password_is_refused(tmp_path):
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as zipped:
+        zipped.writestr("a", b"secret")
+    content = bytearray(stream.getvalue())
+    content[6] |= 1  # of the file's header
+    content[content.index(b"PK\x01\x02") + 8] |= 1  # of the directory
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(UserError, match="password"):
+        archive.unpack(tmp_path / "a.zip", tmp_path / "unpacked")

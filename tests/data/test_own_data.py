@@ -476,7 +476,9 @@ def test_spairu(tmp_path):
         open_benchmark("spairu", tmp_path, "test")
 
 
-@pytest.mark.parametrize(("name", "words"), [("ap10k", "GeoAware-SC"), ("spairu", "unpack its archive")])
-def test_a_benchmark_that_cannot_be_fetched_says_how_it_is_had(tmp_path, name, words):
-    with pytest.raises(UserError, match=f"needs the folder .*{words}"):
-        open_benchmark(name, tmp_path, "test", download=True)
+@pytest.mark.parametrize(
+    ("name", "address"), [("ap10k", "drive.google.com"), ("spairu", "JamaisVuData/SPair-U.zip")]
+)
+def test_what_is_missing_is_named_with_its_address_where_downloads_are_off(tmp_path, name, address):
+    with pytest.raises(UserError, match=f"{tmp_path}/.*--no-download.*{address}"):
+        open_benchmark(name, tmp_path, "test")

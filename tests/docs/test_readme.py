@@ -41,7 +41,7 @@ LEFT = {
     "matches/collins-hopper-matches.png logs/tables/table-1.md logs/layers/layers.json",
     "docs/own-images.md": "matches/collins-hopper.json matches/collins-hopper-warped.png gridded/collins-hopper.csv "
     "portraits.html matches/spair-test-3.csv",
-    "docs/lists.md": "logs/cats-and-dogs/results.json logs/listed/results.json",
+    "docs/data.md": "logs/cats-and-dogs/results.json logs/listed/results.json",
     "docs/own-data.md": "logs/animals-val/results.json logs/animals-new/results.json portraits/pairs.csv",
     "docs/search.md": "logs/layers/layers.json logs/static/best_model.pt logs/static-test/results.json",
     "docs/tables.md": "logs/tables/table-1.csv logs/tables/table-3.md logs/tables/table-mu.html",
