@@ -25,7 +25,7 @@ from dhpf.data.annotated_points import of_line, read_points
 from dhpf.data.images import HEIF, formats
 from dhpf.data.lists import read_table
 from dhpf.data.pair_table import COLUMNS as ENDS
-from dhpf.matching.matcher import Found, Matcher, Reals, as_rgb, checked_points, grid_points, listed
+from dhpf.matching.matcher import Found, Matcher, Reals, as_rgb, checked_points, grid_points, layer_ranges
 from dhpf.model.ablation import ablation, layer_count
 from dhpf.model.options import DEFAULT_BACKBONE
 from dhpf.programs.match import MatchOptions
@@ -37,7 +37,6 @@ ENDINGS = (".json", ".csv", "-matches.png", "-warped.png")
 LONGEST = 90  # bytes of an image's name in that of a result; file systems take 143 or 255 in all
 GRID = 6  # points a side, where none are given
 LISTED = 50  # points that are printed
-COLUMNS = [*ENDS[2:], "confidence"]
 
 
 def match(options: MatchOptions) -> None:
@@ -67,7 +66,7 @@ def match(options: MatchOptions) -> None:
         save(options, matcher, place_for(options.output, ends), found, ends)
         if options.table_out:
             named = zip(ENDS, pair_names(options.table_out, ends), strict=False)
-            table = pd.concat([table, rows_of(found).assign(**dict(named))[[*ENDS, "confidence"]]])
+            table = pd.concat([table, found.table().assign(**dict(named))[[*ENDS, "confidence"]]])
             replace_file(options.table_out, csv_of(table))
     if len(unread) == len(targets):
         raise UserError(unread[0])
@@ -202,12 +201,6 @@ def pair_names(path: Path, files: tuple[Path, Path]) -> tuple[str, ...]:
     return tuple(Path(os.path.relpath(file, path.parent)).as_posix() for file in files)
 
 
-def rows_of(found: Found) -> pd.DataFrame:
-    """What was found, a row for each point."""
-    values = np.column_stack([found.source, found.points, found.confidence]).round(4)
-    return pd.DataFrame(values, columns=COLUMNS)
-
-
 def csv_of(table: pd.DataFrame) -> bytes:
     return table.to_csv(index=False, lineterminator="\n").encode()
 
@@ -216,7 +209,7 @@ def summary(found: Found) -> str:
     """What was found, in a line."""
     sure = found.confidence[np.isfinite(found.confidence)]
     confidence = f"mean confidence {sure.mean():.2f}" if len(sure) else "no confidence"
-    layers = f"layers {listed(found.layers)} ({len(found.layers)} of {found.matches.weights.shape[1]})"
+    layers = f"layers {layer_ranges(found.layers)} ({len(found.layers)} of {found.matches.weights.shape[1]})"
     return f"{len(found.points)} points, {confidence}, {layers}"
 
 
@@ -224,7 +217,7 @@ def listing(found: Found) -> str:
     """The points as lines: in the source, in the target, confidence; of many the first."""
     rows = [
         f"  {x:g},{y:g}  {u:.1f},{v:.1f}  {sure:.2f}\n".replace("nan", "-")
-        for x, y, u, v, sure in rows_of(found).to_numpy()[:LISTED]
+        for x, y, u, v, sure in found.table().to_numpy()[:LISTED]
     ]
     more = [f"  … and {len(found.points) - LISTED} more\n"] if len(found.points) > LISTED else []
     return "".join(rows + more)
@@ -255,7 +248,7 @@ def save(
         }
         for end, file, of in zip(("source", "target"), files, found.images, strict=True)
     }
-    rows = rows_of(found)
+    rows = found.table()
     matches = [
         {"source": row[:2], "target": row[2:4], "confidence": row[4] if np.isfinite(row[4]) else None}
         for row in rows.to_numpy().tolist()

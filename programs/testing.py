@@ -21,7 +21,7 @@ from dhpf.evaluation.partial_predictions import PartialPredictions, fingerprint
 from dhpf.evaluation.predictions import read_predictions, table_of
 from dhpf.evaluation.results import RESULTS, describe, rescore, save_results
 from dhpf.matching.matcher import Matcher
-from dhpf.matching.predict import in_order, predict
+from dhpf.matching.predict import LoadingConfig, order_by_images, predict
 from dhpf.model import file_name
 from dhpf.model.ablation import ablation, layer_count
 from dhpf.model.options import DEFAULT_BACKBONE, DEFAULT_VOTING
@@ -77,7 +77,7 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
     place = Path(gather([str(run.folder) if run else ""])[0])
     with run.ending() if run else nullcontext():
         partial = PartialPredictions(place, fingerprint(benchmark, checkpoint), rank)
-        todo = [i for i in in_order(benchmark) if i not in partial.rows]
+        todo = [i for i in order_by_images(benchmark) if i not in partial.rows]
         if run and partial.rows:
             run.log(f"resumed with {len(partial.rows)} of {len(benchmark)} pairs")
         share = todo[len(todo) * rank // count : len(todo) * (rank + 1) // count]
@@ -85,17 +85,8 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
             model.compile_pairs(options.img_side, run.log if run else str)
         begin = time.monotonic()
         with progress("testing", len(share), run is not None and not options.quiet) as advance:
-            rows, unread, waited = predict(
-                model,
-                benchmark,
-                share,
-                options.bsz,
-                options.workers,
-                options.cache_gb * 1e9,
-                options.on_bad_pair,
-                advance,
-                partial.append,
-            )
+            loading = LoadingConfig(options.workers, options.bsz, options.cache_gb * 1e9, options.on_bad_pair)
+            rows, unread, waited = predict(model, benchmark, share, loading, advance, partial.append)
         seconds = time.monotonic() - begin
         every, unread = gather([partial.rows | rows]), gather(unread)
         if not run:

@@ -15,7 +15,7 @@ import torch
 from dhpf.common import processes, processors
 from dhpf.common.errors import UserError
 from dhpf.common.processes import choose_device
-from dhpf.matching.predict import in_order, plan
+from dhpf.matching.predict import order_by_images, plan_encoding
 from dhpf.model.dhpf import DHPF
 from dhpf.model.options import RANDOM
 from dhpf.programs import matching
@@ -97,11 +97,11 @@ def test_images_are_encoded_once_where_a_category_fits() -> None:
     ]
     draw.shuffle(keys)
     pairs = [SimpleNamespace(src_key=src, trg_key=trg) for src, trg in keys]
-    order = in_order(SimpleNamespace(pairs=pairs))  # type: ignore[arg-type]
+    order = order_by_images(SimpleNamespace(pairs=pairs))  # type: ignore[arg-type]
 
     def encoded(indices: list[int]) -> int:
         batches = [indices[b : b + 8] for b in range(0, len(indices), 8)]
-        return sum(len(missing) for _, missing, _ in plan(keys, batches, 40))
+        return sum(len(step.to_encode) for step in plan_encoding(keys, batches, 40))
 
     assert sorted(order) == list(range(len(keys)))
     assert encoded(order) == len({key for pair in keys for key in pair}) < encoded(list(range(len(keys))))

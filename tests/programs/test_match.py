@@ -17,7 +17,7 @@ from PIL import Image
 
 from dhpf.common.errors import UserError
 from dhpf.data.photographs import PHOTOGRAPHS
-from dhpf.matching.matcher import Matcher, grid_points, listed
+from dhpf.matching.matcher import Matcher, grid_points, layer_ranges
 from dhpf.model.ablation import Ablation
 from dhpf.model.transfer import confident_targets
 from dhpf.weights import checkpoint
@@ -313,7 +313,7 @@ def test_a_checkpoint_brings_its_gates(home: Path) -> None:
     assert out.startswith("efficientnet_lite0 with learned.pt; learned.pt does not say its backbone: ")
     layers = json.loads((home / "out" / "a-c.json").read_text())["layers"]
     assert 0 < len(layers) < 15
-    assert f"layers {listed(layers)} ({len(layers)} of 15)" in out
+    assert f"layers {layer_ranges(layers)} ({len(layers)} of 15)" in out
     fixed = succeed(home, f"match.py a.png others/c.png --raw --layers 9,13 --no-hough --output 2 {TINY}").out
     assert "no gates, layers 9, 13 for every pair, no Hough matching" in fixed
     assert json.loads((home / "2" / "a-c.json").read_text())["layers"] == [9, 13]
@@ -458,24 +458,6 @@ def test_ten_thousand_points_are_compared_once_a_cell(
     np.testing.assert_allclose(many.confidence[5000:5003], few.confidence, atol=1e-6)
 
 
-def test_a_large_picture_is_warped_in_tiles(
-    matcher: Matcher, photo: Image.Image, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The same picture, whatever the tiles; the flow is in 32 bits."""
-    found = matcher.match(photo.crop((0, 0, 300, 211)), photo.crop((40, 0, 340, 220)), [(9, 9)])
-    whole, flow = np.asarray(found.warped()).astype(int), found.flow
-    monkeypatch.setattr("dhpf.matching.matcher.TILE", 70)
-    assert [part.shape for _, part in found._tiles()] == [
-        *[(70, 70, 2)] * 4,
-        (70, 20, 2),
-    ] * 3 + [*[(1, 70, 2)] * 4, (1, 20, 2)]
-    assert np.abs(np.asarray(found.warped()) - whole).max() <= 1
-    assert found.flow.dtype == np.float32
-    assert found.flow.shape == (211, 300, 2)
-    found = replace(found)
-    np.testing.assert_allclose(found.flow, flow, atol=1e-3)
-
-
 @pytest.mark.parametrize(
     "arguments", ["a.png others/b.jpg --points 301,20", "a.png nowhere.jpg", "none.png a.png"]
 )
@@ -484,8 +466,3 @@ def test_what_needs_no_model_is_refused_before_one_is_loaded(
 ) -> None:
     monkeypatch.setattr(Matcher, "load", pytest.fail)
     assert run(home, f"match.py {arguments} {TINY}").code == 2
-
-
-def test_listed_layers() -> None:
-    assert listed([0, 1, 2, 5, 7, 8]) == "0-2, 5, 7-8"
-    assert listed([]) == ""

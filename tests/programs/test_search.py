@@ -119,13 +119,13 @@ def test_a_search_that_was_killed_goes_on_to_the_same_end(
     measured: list[tuple[int, int]] = []
 
     def until(stop: int | None) -> None:
-        def shares(model: DHPF, codes: Any, part: Any, candidates: Mapping[Any, Any], alpha: float) -> Any:
+        def counted(model: DHPF, codes: Any, part: Any, candidates: Mapping[Any, Any], alpha: float) -> Any:
             if len(measured) == stop:
                 raise KeyboardInterrupt
             measured.append((len(candidates), int(part["index"])))
-            return subsets.shares(model, codes, part, candidates, alpha)
+            return subsets.subset_pck(model, codes, part, candidates, alpha)
 
-        monkeypatch.setattr(searching, "shares", shares)
+        monkeypatch.setattr(searching, "subset_pck", counted)
 
     until(4)
     with pytest.raises(KeyboardInterrupt):
