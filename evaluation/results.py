@@ -50,7 +50,7 @@ def _file(path: Path | None) -> dict[str, str] | None:
 
 
 def rescore(path: Path, alphas: Sequence[float], thres: str = "auto") -> dict[str, Any]:
-    """The figures (see `evaluation.score`) of a predictions file, without images and without a model."""
+    """The figures (see `figures.score`) of a predictions file, without images and without a model."""
     return score(read_predictions(path), alphas, thres)
 
 

@@ -25,7 +25,7 @@ from dhpf.evaluation.predictions import PairRows, read_predictions, table_of
 from dhpf.evaluation.results import describe, rescore, save_results
 from dhpf.evaluation.train_test_overlap import load_training_images
 from dhpf.matching.matcher import Matcher
-from dhpf.matching.predict import in_order, predict
+from dhpf.matching.predict import LoadingConfig, order_by_images, predict
 from dhpf.programs import options as options_of
 from dhpf.programs import run_program
 from dhpf.programs.opening import (
@@ -98,7 +98,7 @@ def evaluate(options: Namespace) -> dict[str, Any]:
         partial = PartialPredictions(
             folder, fingerprint(benchmark, opened.checkpoint), processes.process_index
         )
-        pairs = gather([[i for i in in_order(benchmark) if i not in partial.rows]])[0]
+        pairs = gather([[i for i in order_by_images(benchmark) if i not in partial.rows]])[0]
         if run and partial.rows:
             run.log(f"resumed with {len(partial.rows)} of {len(benchmark)} pairs")
         if options.compile:
@@ -107,10 +107,8 @@ def evaluate(options: Namespace) -> dict[str, Any]:
         share = pairs[len(pairs) * rank // count : len(pairs) * (rank + 1) // count]
         begin = time.monotonic()
         with progress("testing", len(share), run is not None and not options.quiet) as advance:
-            rows, unread, waited = predict(
-                model, benchmark, share, options.bsz, options.workers, options.cache_gb * 1e9, options.on_bad_pair,
-                advance, partial.append,
-            )  # fmt: skip
+            loading = LoadingConfig(options.workers, options.bsz, options.cache_gb * 1e9, options.on_bad_pair)
+            rows, unread, waited = predict(model, benchmark, share, loading, advance, partial.append)
         seconds = time.monotonic() - begin
         parts, unread = gather([partial.rows | rows]), gather(unread)
         if not run:
