@@ -3,7 +3,9 @@
 import multiprocessing
 import os
 import signal
+import tempfile
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import wait
@@ -14,6 +16,8 @@ from torch.utils.data import DataLoader, Dataset, default_collate, default_conve
 
 from dhpf.common.errors import UserError
 
+MAX_WAIT_S = 600  # for a batch
+MAX_TMPDIR_BYTES = 80  # a socket's path has 108 at most, or 104
 MAX_ARRAY_BYTES = 2**16
 LoadedBatch = tuple[Any, list[str]]
 
@@ -81,9 +85,15 @@ class Loader:
     Args:
         read: reads an item.
         pin: put tensors into page-locked memory for a GPU.
+    Raises: UserError: the path of the folder for temporary files is too long for the sockets of workers.
     """
 
     def __init__(self, read: Callable[[Any], Any], workers: int, pin: bool = False) -> None:
+        if workers and len(os.fsencode(folder := tempfile.gettempdir())) > MAX_TMPDIR_BYTES:
+            raise UserError(
+                f"TMPDIR={folder}: longer than {MAX_TMPDIR_BYTES} characters, too long for the sockets of the processes "
+                "that load images: set a shorter one, or give --workers 0"
+            )
         self._batches: list[Sequence[Any]] = []
         with warnings.catch_warnings(action="ignore"):  # that workers are more than cores
             self._loader = DataLoader(
@@ -91,7 +101,7 @@ class Loader:
                 batch_sampler=self._batches,  # type: ignore[arg-type]
                 num_workers=workers,
                 persistent_workers=workers > 0,
-                timeout=600 if workers else 0,  # seconds: a worker that hangs is not waited for without end
+                timeout=MAX_WAIT_S if workers else 0,
                 collate_fn=_collate,
                 worker_init_fn=_leave_signals_to_main,
                 pin_memory=pin,
@@ -104,8 +114,23 @@ class Loader:
         """
         self._batches[:] = batches
         with warnings.catch_warnings(action="ignore"):
-            loaded = iter(self._loader)
-        return ((default_convert(batch), errors) for batch, errors in loaded)
+            return _converted(iter(self._loader))
+
+
+def _converted(loaded: Iterator[LoadedBatch]) -> Iterator[LoadedBatch]:
+    while True:
+        begin = time.monotonic()
+        try:
+            batch, errors = next(loaded)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            if time.monotonic() - begin < MAX_WAIT_S:
+                raise
+            raise UserError(
+                f"the processes that load images gave nothing for {MAX_WAIT_S} s: is the disk slow? Or give --workers 0"
+            ) from error
+        yield default_convert(batch), errors
 
 
 def load(

@@ -21,8 +21,8 @@ from PIL import Image
 
 from dhpf.common.errors import UserError, error_context
 from dhpf.common.processes import choose_device
-from dhpf.data.images import normalised, on_white, opened_image, upright
 from dhpf.data import MAX_PIXELS
+from dhpf.data.images import normalised, on_white, opened_image, upright
 from dhpf.evaluation.metrics import Reals, to_float64
 from dhpf.matching.flow import corner_flow, dense_flow, sampled_cells, warp
 from dhpf.model import BACKBONES
@@ -165,7 +165,12 @@ class Matcher:
             name = "; ".join(filter(None, [str(model), net.backbone.note]))
         else:
             net, note = load_model(
-                resolve(str(model)), backbone_weights, voting, backbone=backbone, blocks=layers, input_size=side
+                resolve(str(model)),
+                backbone_weights,
+                voting,
+                backbone=backbone,
+                blocks=layers,
+                input_size=side,
             )
             name = "; ".join(filter(None, [f"{net.backbone.name} with {model}", note]))
         return cls(net.to(choose_device(device)), name, img_side)
