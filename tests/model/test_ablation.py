@@ -11,10 +11,11 @@ from torch import Tensor
 
 from dhpf.common.errors import UserError
 from dhpf.common.options import layer_set
+from dhpf.model import reference
 from dhpf.model.ablation import Ablation, ablation
 from dhpf.model.dhpf import DHPF
 from dhpf.programs.test import parser
-from tests.helpers import oracle, tiny
+from tests.helpers import tiny
 from tests.helpers.commands import TINY, succeed
 from tests.model.test_model import Bank
 
@@ -59,8 +60,8 @@ def dense(model: DHPF, changed: Ablation, voting: str) -> tuple[Tensor, Tensor]:
             m = F.interpolate(m, (SIDES[0],) * 2, mode="bilinear", align_corners=True)
             layers.append(m[0].flatten(1) * selection[k])
         ways.append(torch.cat(layers))
-    appearance = oracle.appearance(*ways, floor=False)
-    return selection, appearance * oracle.hough(appearance) if voting == "hough" else appearance
+    appearance = reference.appearance(*ways, floor=False)
+    return selection, appearance * reference.hough(appearance) if voting == "hough" else appearance
 
 
 @pytest.mark.parametrize("voting", ["hough", "none"])
@@ -76,7 +77,7 @@ def test_ablations_equal_the_dense_oracle(model: DHPF, changed: Ablation, voting
         cells = torch.arange(SIDES[0] ** 2)[None]
         torch.testing.assert_close(matches.scores.rows(cells)[0], scores)
         points = torch.rand(2, 30, dtype=torch.float64) * 4 * SIDES[0]
-        torch.testing.assert_close(matches.transfer(points[None])[0], oracle.transfer(scores, points))
+        torch.testing.assert_close(matches.transfer(points[None])[0], reference.transfer(scores, points))
 
 
 def test_ablating_nothing_is_the_method_again(model: DHPF) -> None:

@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from dhpf.model import correlation, gating, hough, voting, weak_loss
+from dhpf.model import correlation, gating, hough, reference, voting, weak_loss
 from dhpf.model.dhpf import DHPF
 from dhpf.model.features import ImageFeatures, interpolated_norms
 from dhpf.model.gating import DynamicGating
@@ -22,7 +22,6 @@ from dhpf.model.hough import diagonal_sums, geometric_scores
 from dhpf.model.losses import entropies
 from dhpf.model.voting import factor_rows
 from dhpf.training import SUPERVISIONS
-from tests.helpers import oracle
 
 ALPHA, RATE = 0.1, 0.4
 MAX_PTS = 4
@@ -123,7 +122,7 @@ def test_evaluation_equals_the_oracle(problem: Problem) -> None:
     model, batch = problem.model.eval(), problem.batch
     with torch.no_grad():
         matches = model(batch["src_img"], batch["trg_img"])
-        pairs = oracle.match(model.learner, problem.maps("src_img"), problem.maps("trg_img"))
+        pairs = reference.match(model.learner, problem.maps("src_img"), problem.maps("trg_img"))
     cells = all_cells(len(pairs), matches.side)
     appearance, scores = matches.scores.rows.correlation.appearance(cells), matches.scores.rows(cells)
     predicted = matches.transfer(batch["src_kps"])
@@ -133,7 +132,7 @@ def test_evaluation_equals_the_oracle(problem: Problem) -> None:
         close(scores[b], pair.scores)
         close(matches.scores.column_max[b], pair.scores.amax(0))
         n = batch["n_pts"][b]
-        close(predicted[b, :, :n], oracle.transfer(pair.scores, problem.points(b)))
+        close(predicted[b, :, :n], reference.transfer(pair.scores, problem.points(b)))
 
 
 @pytest.mark.parametrize("kind", ["strong", "weak"])
@@ -147,20 +146,20 @@ def test_training_step_and_its_gradients_equal_the_oracle(kind: str, problem: Pr
     step.loss.backward()
 
     src, trg = (
-        oracle.with_negatives(batch["category_id"].tolist()) if kind == "weak" else [list(range(B))] * 2
+        reference.with_negatives(batch["category_id"].tolist()) if kind == "weak" else [list(range(B))] * 2
     )
     maps = [[m[index] for m in problem.maps(way)] for way, index in (("src_img", src), ("trg_img", trg))]
-    pairs = oracle.match(learner, *maps, problem.noise[:, : len(src)])
+    pairs = reference.match(learner, *maps, problem.noise[:, : len(src)])
     keypoints = (batch["src_kps"], batch["trg_kps"], batch["n_pts"], ALPHA * batch["pckthres"])
-    loss = oracle.weak_loss(pairs, B) if kind == "weak" else oracle.strong_loss(pairs, *keypoints)
-    loss = loss + oracle.selection_loss(pairs, RATE)
+    loss = reference.weak_loss(pairs, B) if kind == "weak" else reference.strong_loss(pairs, *keypoints)
+    loss = loss + reference.selection_loss(pairs, RATE)
     loss.backward()
 
     close(step.selection, torch.stack([pair.selection for pair in pairs]).detach(), 1e-15)
     tolerance = 1e-6  # distances of key-points are rounded to float32
     close(step.loss, loss, tolerance)
     for b, pair in enumerate(pairs[:B]):
-        distance = oracle.transfer(pair.scores.detach(), problem.points(b)) - problem.points(b, "trg_kps")
+        distance = reference.transfer(pair.scores.detach(), problem.points(b)) - problem.points(b, "trg_kps")
         correct = distance.norm(dim=0) <= keypoints[3][b]
         close(step.pck[b].double(), 100 * correct.double().mean(), tolerance)
     gradients = [[zero_if_none(p) for p in x.parameters()] for x in (model.learner, learner)]
@@ -177,15 +176,15 @@ def test_validation_loss_equals_the_oracle(problem: Problem) -> None:
     model, batch = problem.model.eval(), problem.batch
     before = deepcopy(model.state_dict())
     with torch.no_grad():
-        pairs = oracle.match(model.learner, problem.maps("src_img"), problem.maps("trg_img"))
+        pairs = reference.match(model.learner, problem.maps("src_img"), problem.maps("trg_img"))
         keypoints = (batch["src_kps"], batch["trg_kps"], batch["n_pts"], ALPHA * batch["pckthres"])
         losses = {
-            "strong": oracle.strong_loss(pairs, *keypoints),
-            "weak": oracle.weak_loss(pairs, len(pairs)),
+            "strong": reference.strong_loss(pairs, *keypoints),
+            "weak": reference.weak_loss(pairs, len(pairs)),
         }
         for kind, loss in losses.items():
             step = SUPERVISIONS[kind](model, batch, ALPHA, RATE, None)
-            close(step.loss, loss + oracle.selection_loss(pairs, RATE), 1e-6)
+            close(step.loss, loss + reference.selection_loss(pairs, RATE), 1e-6)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
@@ -251,7 +250,7 @@ def test_pairs_together_as_on_a_gpu_equal_pairs_one_by_one(problem: Problem) -> 
     with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
         expected = problem.model.eval()(batch["src_img"], batch["trg_img"])
         for module in (correlation, gating, voting):
-            patch.setattr(module, "together", lambda _: True)
+            patch.setattr(module, "use_batched_kernels", lambda _: True)
         actual = problem.model(batch["src_img"], batch["trg_img"])
     cells = all_cells(len(batch["n_pts"]), expected.side)
     close(actual.scores.rows(cells), expected.scores.rows(cells))
@@ -440,7 +439,7 @@ def test_geometric_scores(S: int, seed: int) -> None:
     displacement = (y - y[:, None] + S - 1) * (2 * S - 1) + x - x[:, None] + S - 1
     votes = np.bincount(displacement.ravel(), appearance.numpy().ravel()).reshape(1, 2 * S - 1, 2 * S - 1)
     geometric = geometric_scores(torch.from_numpy(votes))
-    close(factor_rows(geometric, all_cells(1, S))[0], oracle.hough(appearance))
+    close(factor_rows(geometric, all_cells(1, S))[0], reference.hough(appearance))
 
 
 # Where boxes begin and end, and where two centres are equally near; the neighbouring floats, and far away.
@@ -461,10 +460,10 @@ def test_cells_of_points(points: list[tuple[float, float]], S: int) -> None:
     cells, covers = covering_cells(kps, S)
     close_to = nearest_cells(kps, S)
     for p, point in enumerate(kps[0].T):
-        expected = oracle.covering(point.double(), S)
+        expected = reference.covering(point.double(), S)
         assert sorted(cells[0, p][covers[0, p]].tolist()) == expected.tolist()
         if point.abs().max() < 100:  # far away the oracle's squares round
-            assert close_to[0, p] == oracle.nearest(point, S)
+            assert close_to[0, p] == reference.nearest(point, S)
 
 
 @pytest.mark.parametrize("side", [12, 60])
