@@ -1,189 +1,244 @@
-"""The method (docs/method.md, sections 3 to 7), dense and slow: what the fast program is tested against.
+"""The whole method on one page, in the paper's order and symbols: read this first, with docs/method.md beside it.
 
-A transcription of the text alone: every map interpolated, every N×N matrix written out, one pair at a time. It
-takes backbone maps and a learner's modules (their parameters and batch norms), for a correlation grid of side S,
-N = S², and images of 4S pixels; points are in pixels of that frame.
+Everything is written out: every map is interpolated to the grid, every score of all N×N matches is there, pairs come
+one after another. So it is slow; what `train.py` and `test.py` run is the fast path (see `dhpf.model`), which the
+tests compare with this page. Sections are those of docs/method.md and, in brackets, of the paper.
+
+    backbone maps f ──▶ gates: z ──▶ transformed h ──▶ appearance a ──▶ Hough scores g ──▶ m = a·g ──▶ points, losses
+       section 2              section 3                 section 4          section 5                   sections 6, 7
+
+A pair is a source and a target image of 4S×4S pixels; their correlation grid has S×S = N cells. Cell (x, y) has the
+number y·S + x and its centre at (4x, 4y) pixels; i is a cell of the source, j one of the target. l is one of the K
+hyperpixel layers. Points are (x, y) in pixels of the frame. The learned part is `DynamicGating` (`learner` below).
 """
 
 import math
 from dataclasses import dataclass
-from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+EPS = 1e-30  # what a maximum or a probability of 0 becomes
+
 
 @dataclass
 class Pair:
-    """One pair: K-vector of selected layers; N×N appearance, geometric and match scores (source × target)."""
+    """What matching a pair gives.
 
-    selection: Tensor
-    appearance: Tensor
-    geometric: Tensor
-    scores: Tensor
+    z: K, 1 where the pair selects layer l, else 0.
+    a: N×N, appearance scores a_ij.
+    g: N×N, geometric scores g_ij.
+    """
 
+    z: Tensor
+    a: Tensor
+    g: Tensor
 
-# Section 3: gating
-
-
-def select(gate: nn.Module, src: Tensor, trg: Tensor, noise: Tensor | None) -> Tensor:
-    """The 'select' entries of B pairs for one layer with maps B×C×h×w; `noise` B×2, None in evaluation."""
-    logits = gate(src.mean((2, 3), keepdim=True) + trg.mean((2, 3), keepdim=True))[:, :, 0, 0]
-    if noise is None:
-        return F.one_hot(logits.argmax(1), 2)[:, 1].to(logits.dtype)
-    y = torch.softmax(logits - torch.log(1e-10 - torch.log(noise + 1e-10)), 1)
-    return (F.one_hot(y.argmax(1), 2) - y.detach() + y)[:, 1]
+    @property
+    def m(self) -> Tensor:
+        """Match scores m_ij, N×N (section 5)."""
+        return self.a * self.g
 
 
 def match(
-    learner: nn.Module, src_maps: list[Tensor], trg_maps: list[Tensor], noise: Tensor | None = None
+    learner: nn.Module, f_src: list[Tensor], f_trg: list[Tensor], u: Tensor | None = None
 ) -> list[Pair]:
-    """B pairs from the maps of K layers, each B×C×h×w; `noise` K×B×2 in training."""
-    side, B = src_maps[0].shape[-1], len(src_maps[0])
+    """The forward pass of B pairs: sections 3 to 5.
 
-    def on_grid(maps: Tensor) -> Tensor:
-        return F.interpolate(maps, (side, side), mode="bilinear", align_corners=True).flatten(2)
-
-    base = [on_grid(learner.reduction_ffns[0](maps)) for maps in (src_maps[0], trg_maps[0])]
-    selections, hyper = [], []
-    for k, (src, trg) in enumerate(zip(src_maps, trg_maps, strict=True)):
-        selected = select(learner.gumbel_ffns[k], src, trg, None if noise is None else noise[k])
-        selections.append(selected)
-        hyper.append([on_grid(learner.reduction_ffns[k](m)) * selected[:, None, None] for m in (src, trg)])
+    Args:
+        f_src, f_trg: the backbone's maps of the K layers (section 2, [3.1]), each B×C×h×h. Layer 0 has h = S.
+        u: K×B×2 uniform draws in [0, 1) in training; None in evaluation.
+    """
+    S, training = f_src[0].shape[-1], learner.training
+    # The base map, which stands in where no layer is selected. In training, layer 0 is thus transformed twice.
+    base = [upsample(transform(learner, 0, f), S) for f in (f_src[0], f_trg[0])]
+    z, h = [], []
+    for layer, maps in enumerate(zip(f_src, f_trg, strict=True)):
+        z.append(select_layer(relevance(learner, layer, *maps), None if u is None else u[layer]))
+        h.append([z[layer][:, None, None] * upsample(transform(learner, layer, f), S) for f in maps])
     pairs = []
-    for b in range(B):
-        selection = torch.stack([s[b] for s in selections])
-        chosen = [layer for layer, s in zip(hyper, selection, strict=True) if s != 0] or [base]
-        src, trg = (torch.cat([layer[way][b] for layer in chosen]) for way in (0, 1))
-        a = appearance(src, trg, floor=learner.training)
-        geometric = hough(a.detach())
-        pairs.append(Pair(selection, a, geometric, a * geometric))
+    for b in range(len(f_src[0])):
+        z_b = torch.stack([z_l[b] for z_l in z])
+        used = [h_l for h_l, z_l in zip(h, z_b, strict=True) if z_l != 0] or [base]
+        hyperimages = [torch.cat([h_l[side][b] for h_l in used]) for side in (0, 1)]
+        a = appearance(*hyperimages, training)
+        pairs.append(Pair(z_b, a, geometric_scores(a.detach())))
     return pairs
 
 
-# Section 4: appearance
+# Section 3 [3.2]: dynamic layer gating and feature transformation
 
 
-def appearance(src: Tensor, trg: Tensor, floor: bool) -> Tensor:
-    """N×N from two hyperimages C×N; `floor`: zero norms get 1e-4."""
-    norms = [x.square().sum(0) for x in (src, trg)]
-    if floor:
-        norms = [torch.where(n == 0, n + 1e-4, n) for n in norms]
-    cosine = src.T @ trg / (norms[0].sqrt()[:, None] * norms[1].sqrt()[None, :] + 1e-3)
+def relevance(learner: nn.Module, layer: int, f_src: Tensor, f_trg: Tensor) -> Tensor:
+    """r_l = V relu(norm(W (mean(f_l) + mean(f_l')))), the two logits (skip, select) of B pairs, B×2."""
+    pooled = f_src.mean((2, 3), keepdim=True) + f_trg.mean((2, 3), keepdim=True)
+    return learner.gumbel_ffns[layer](pooled)[:, :, 0, 0]
+
+
+def select_layer(r: Tensor, u: Tensor | None) -> Tensor:
+    """z_l of B pairs from the logits r, B×2: whether 'select' is the larger one.
+
+    In training the logits get Gumbel noise, and the gradient is that of the softmax (straight-through).
+    """
+    if u is None:
+        return F.one_hot(r.argmax(1), 2)[:, 1].to(r.dtype)
+    gumbel = -torch.log(1e-10 - torch.log(u + 1e-10))
+    y = torch.softmax(r + gumbel, 1)
+    return (F.one_hot(y.argmax(1), 2) - y.detach() + y)[:, 1]
+
+
+def transform(learner: nn.Module, layer: int, f: Tensor) -> Tensor:
+    """h_l = relu(norm(T f_l)), a 1×1 convolution to fewer channels. In training each call is a batch of its own."""
+    return learner.reduction_ffns[layer](f)
+
+
+# Section 4 [3.3]: appearance
+
+
+def upsample(h: Tensor, S: int) -> Tensor:
+    """U h_l, bilinear interpolation to the grid with the corners aligned: B×C×h×h -> B×C×N."""
+    return F.interpolate(h, (S, S), mode="bilinear", align_corners=True).flatten(2)
+
+
+def appearance(src: Tensor, trg: Tensor, training: bool) -> Tensor:
+    """a_ij = relu(c_ij / (|s_i| |t_j| + 10⁻³))², the rectified cosine, squared, N×N.
+
+    Args:
+        src, trg: hyperimages, C×N; their columns s_i and t_j are the hypercolumns, and c_ij = <s_i, t_j>.
+        training: squared lengths of 0 become 10⁻⁴, so that their roots have a gradient.
+    """
+    c = src.T @ trg
+    n_src, n_trg = (x.square().sum(0) for x in (src, trg))
+    if training:
+        n_src, n_trg = (torch.where(n == 0, n + 1e-4, n) for n in (n_src, n_trg))
+    cosine = c / (n_src.sqrt()[:, None] * n_trg.sqrt()[None, :] + 1e-3)
     return torch.relu(cosine) ** 2
 
 
-# Section 5: geometry
+# Section 5 [3.3]: geometry, by regularized Hough matching; no gradient passes
 
 
-def hough(votes: Tensor) -> Tensor:
-    """Geometric score of every match, N×N, from the appearance scores N×N."""
-    N = len(votes)
-    S = math.isqrt(N)
+def geometric_scores(a: Tensor) -> Tensor:
+    """g_ij, the smoothed votes in the bin of match i, j: N×N from the appearance scores N×N.
+
+    Every match votes with a_ij for the bin of its offset p_j' - p_i, so that matches which agree support each other.
+    """
+    S = math.isqrt(len(a))
     image = 4 * S
-    cell = math.sqrt((2 * image) ** 2 // 8192)
-    bins = int(2 * image / cell) + 1
-    x, y = centres(S).unbind(1)
-    bin_x = ((image - x[:, None] + x[None, :]) / cell).floor().long()
-    bin_y = ((image - y[:, None] + y[None, :]) / cell).floor().long()
-    index = (bin_y * bins + bin_x).flatten()
-    histogram = torch.bincount(index, votes.flatten(), bins**2).view(1, 1, bins, bins)
-    offset = torch.arange(-3, 4, dtype=votes.dtype)
-    variance = (7 / 2 / 2.354) ** 2
-    kernel = torch.exp(-(offset[:, None] ** 2 + offset[None, :] ** 2) / (2 * variance))
-    smooth = F.conv2d(histogram.to(votes.dtype), (kernel / kernel.sum())[None, None], padding=3)
-    return smooth.flatten()[index].view(N, N)
+    w = math.sqrt((2 * image) ** 2 // 8192)  # side of a bin, pixels: the published integer division
+    bins = int(2 * image / w) + 1  # an axis
+    p = cell_centres(S)
+    x, y = ((image - p[:, None] + p[None, :]) / w).floor().long().unbind(2)  # b_ij
+    b = (y * bins + x).flatten()
+    votes = torch.bincount(b, a.flatten(), bins**2).to(a.dtype)  # v
+    d = torch.arange(-3, 4, dtype=a.dtype)
+    sigma = 7 / 2 / 2.354
+    gaussian = torch.exp(-(d[:, None] ** 2 + d[None, :] ** 2) / (2 * sigma**2))
+    smooth = F.conv2d(votes.view(1, 1, bins, bins), (gaussian / gaussian.sum())[None, None], padding=3)
+    return smooth.flatten()[b].view_as(a)
 
 
-@cache
-def centres(S: int) -> Tensor:
-    """Centres of all cells, N×2 (x, y); cell y·S + x."""
-    return torch.tensor([(4.0 * x, 4.0 * y) for y in range(S) for x in range(S)], dtype=torch.float64)
+def cell_centres(S: int) -> Tensor:
+    """p, the centres of all cells, N×2 (x, y)."""
+    cell = torch.arange(S * S)
+    return 4 * torch.stack([cell % S, cell // S], 1).double()
 
 
-# Section 6: transfer
+# Section 6 [3.3]: key-point transfer
 
 
-def mutual(scores: Tensor) -> Tensor:
-    """Mutual nearest-neighbour filter of N×N scores."""
-    row, column = scores.max(1, keepdim=True).values, scores.max(0, keepdim=True).values
-    row, column = (torch.where(m == 0, 1e-30, m) for m in (row, column))
-    return scores * (scores / row) * (scores / column)
+def mutual_nn_filter(m: Tensor) -> Tensor:
+    """q_ij = m_ij (m_ij / max_k m_ik) (m_ij / max_k m_kj), N×N."""
+    row, column = m.max(1, keepdim=True).values, m.max(0, keepdim=True).values
+    row, column = (torch.where(largest == 0, EPS, largest) for largest in (row, column))
+    return m * (m / row) * (m / column)
 
 
-def covering(point: Tensor, S: int) -> Tensor:
-    """Source cells whose box contains a point (x, y)."""
-    lowest, highest = centres(S) - 5, centres(S) + 5
-    return ((point >= lowest) & (point <= highest)).all(1).nonzero()[:, 0]
+def covering_cells(point: Tensor, S: int) -> Tensor:
+    """R, the source cells whose receptive field, a box of side 10 around the centre, contains the point."""
+    p = cell_centres(S)
+    return ((point >= p - 5) & (point <= p + 5)).all(1).nonzero()[:, 0]
 
 
-def transfer(scores: Tensor, points: Tensor) -> Tensor:
-    """Predicted target points 2×P of source points 2×P; NaN: no prediction."""
-    S = math.isqrt(len(scores))
-    best = mutual(scores).argmax(1)
+def transfer_keypoints(m: Tensor, points: Tensor) -> Tensor:
+    """Where source points are in the target, 2×P -> 2×P; NaN: no cell covers the point.
+
+    A point moves by the mean over R of p_j(i)' - p_i, where j(i) has the largest q_ij.
+    """
+    S = math.isqrt(len(m))
+    best, p = mutual_nn_filter(m).argmax(1), cell_centres(S)
     predicted = torch.full(points.shape, torch.nan, dtype=torch.float64)
-    for p, point in enumerate(points.double().T):
-        cells = covering(point, S)
-        if len(cells):
-            predicted[:, p] = (point + centres(S)[best[cells]] - centres(S)[cells]).mean(0)
+    for k, point in enumerate(points.double().T):
+        R = covering_cells(point, S)
+        if len(R):
+            predicted[:, k] = (point + p[best[R]] - p[R]).mean(0)
     return predicted
 
 
-# Section 7: losses
+# Section 7 [3.4]: losses
 
 
-def nearest(point: Tensor, S: int) -> int:
-    """The cell whose centre is nearest to a point (x, y), the first of equals."""
-    return int((centres(S) - point.double()).square().sum(1).argmin())
+def selection_loss(pairs: list[Pair], mu: float) -> Tensor:
+    """Σ_l (mean(z_l) - μ)², the mean over the batch."""
+    return ((torch.stack([pair.z for pair in pairs]).mean(0) - mu) ** 2).sum()
 
 
 def strong_loss(pairs: list[Pair], src_kps: Tensor, trg_kps: Tensor, n_pts: Tensor, limit: Tensor) -> Tensor:
-    """Key-points B×2×P, n_pts B; `limit` B: the distance up to which a prediction is correct."""
+    """Key-point supervision: the mean over pairs of the mean over key-points of -ω log(softmax(x)_j).
+
+    x is row i of m, normalised; i and j are the cells nearest to the key-point and to its target. ω is 1 for a hard
+    key-point, whose prediction is further off than the limit, and less the nearer an easy one's is.
+
+    Args:
+        src_kps, trg_kps: B×2×P, of which n_pts, B, are key-points. limit: B, α times the threshold, pixels.
+    """
     losses = []
     for b, pair in enumerate(pairs):
-        scores, S = pair.scores, math.isqrt(len(pair.scores))
-        predicted, loss = transfer(scores.detach(), src_kps[b]), torch.zeros(())
-        for p in range(n_pts[b]):
-            row = scores[nearest(src_kps[b, :, p], S)]
+        predicted, total = transfer_keypoints(pair.m.detach(), src_kps[b]), torch.zeros(())
+        S = math.isqrt(len(pair.m))
+        for k in range(n_pts[b]):
+            i, j = (nearest_cell(kps[b, :, k], S) for kps in (src_kps, trg_kps))
+            row = pair.m[i]
             deviation = row.detach().std()
-            row = (row - row.mean()) / (deviation if deviation != 0 else 1)
-            cross_entropy = -torch.log(torch.softmax(row, 0)[nearest(trg_kps[b, :, p], S)] + 1e-30)
-            distance = (predicted[:, p] - trg_kps[b, :, p].double()).norm()
-            easy = distance <= limit[b]
-            loss = loss + cross_entropy * ((distance / limit[b]) ** 2 if easy else 1)
-        losses.append(loss / n_pts[b])
+            x = (row - row.mean()) / (deviation if deviation != 0 else 1)
+            d = (predicted[:, k] - trg_kps[b, :, k].double()).norm()
+            omega = (d / limit[b]) ** 2 if d <= limit[b] else 1
+            total = total - omega * torch.log(torch.softmax(x, 0)[j] + EPS)
+        losses.append(total / n_pts[b])
     return torch.stack(losses).mean()
 
 
-def entropy(scores: Tensor) -> Tensor:
-    """Mean entropy of N×N scores, of the source's and the target's distributions."""
-    S = math.isqrt(len(scores))
-    filtered = mutual(scores)
+def nearest_cell(point: Tensor, S: int) -> int:
+    """The cell whose centre is nearest to a point, the first of equals."""
+    return int((cell_centres(S) - point.double()).square().sum(1).argmin())
+
+
+def entropy(m: Tensor) -> Tensor:
+    """H, how undecided the matches are: the mean of -Σ_r π_ir log2 π_ir over the rows of q, and over its columns.
+
+    π_i is row i of q as a map of S×S target cells, reduced to 15×15 places, divided by its sum.
+    """
+    S, q = math.isqrt(len(m)), mutual_nn_filter(m)
     both = []
-    for rows in (filtered, filtered.T):
-        maps = rows.reshape(-1, 1, S, S)
-        p = F.interpolate(maps, (15, 15), mode="bilinear", align_corners=True).flatten(1)
-        total = p.sum(1, keepdim=True)
-        p = p / torch.where(total == 0, 1, total)
-        p = torch.where(p == 0, 1e-30, p)
-        both.append(-(p * torch.log2(p)).sum(1).mean())
+    for rows in (q, q.T):
+        reduced = F.interpolate(rows.reshape(-1, 1, S, S), (15, 15), mode="bilinear", align_corners=True)
+        total = reduced.flatten(1).sum(1, keepdim=True)
+        pi = reduced.flatten(1) / torch.where(total == 0, 1, total)
+        pi = torch.where(pi == 0, EPS, pi)
+        both.append(-(pi * torch.log2(pi)).sum(1).mean())
     return (both[0] + both[1]) / 2
 
 
-def with_negatives(categories: list[int]) -> tuple[list[int], list[int]]:
-    """Indices of source and target of the positive and, behind them, of the negative pairs."""
-    src = trg = list(range(len(categories)))
-    following = trg[1:] + trg[:1]
-    negative = [b for b in src if categories[b] != categories[following[b]]]
-    return src + negative, trg + [following[b] for b in negative]
-
-
 def weak_loss(pairs: list[Pair], positives: int) -> Tensor:
-    """The first `positives` pairs are positive, the others negative."""
-    H = torch.stack([entropy(pair.scores) for pair in pairs])
+    """Supervision by image labels: mean H of the positive pairs, which come first, over that of the negative ones."""
+    H = torch.stack([entropy(pair.m) for pair in pairs])
     return H[:positives].mean() / (H[positives:].mean() if len(pairs) > positives else 1)
 
 
-def selection_loss(pairs: list[Pair], rate: float) -> Tensor:
-    return ((torch.stack([pair.selection for pair in pairs]).mean(0) - rate) ** 2).sum()
+def with_negatives(categories: list[int]) -> tuple[list[int], list[int]]:
+    """Source and target of the positive pairs, then of the negatives: a source with the target of the next pair of
+    the batch, in a circle, where their categories differ."""
+    B = len(categories)
+    negatives = [b for b in range(B) if categories[b] != categories[(b + 1) % B]]
+    return [*range(B), *negatives], [*range(B), *((b + 1) % B for b in negatives)]

@@ -60,8 +60,8 @@ def dense(model: DHPF, changed: Ablation, voting: str) -> tuple[Tensor, Tensor]:
             m = F.interpolate(m, (SIDES[0],) * 2, mode="bilinear", align_corners=True)
             layers.append(m[0].flatten(1) * selection[k])
         ways.append(torch.cat(layers))
-    appearance = reference.appearance(*ways, floor=False)
-    return selection, appearance * reference.hough(appearance) if voting == "hough" else appearance
+    appearance = reference.appearance(*ways, training=False)
+    return selection, appearance * reference.geometric_scores(appearance) if voting == "hough" else appearance
 
 
 @pytest.mark.parametrize("voting", ["hough", "none"])
@@ -77,7 +77,9 @@ def test_ablations_equal_the_dense_oracle(model: DHPF, changed: Ablation, voting
         cells = torch.arange(SIDES[0] ** 2)[None]
         torch.testing.assert_close(matches.scores.rows(cells)[0], scores)
         points = torch.rand(2, 30, dtype=torch.float64) * 4 * SIDES[0]
-        torch.testing.assert_close(matches.transfer(points[None])[0], reference.transfer(scores, points))
+        torch.testing.assert_close(
+            matches.transfer(points[None])[0], reference.transfer_keypoints(scores, points)
+        )
 
 
 def test_ablating_nothing_is_the_method_again(model: DHPF) -> None:

@@ -127,12 +127,12 @@ def test_evaluation_equals_the_oracle(problem: Problem) -> None:
     appearance, scores = matches.scores.rows.correlation.appearance(cells), matches.scores.rows(cells)
     predicted = matches.transfer(batch["src_kps"])
     for b, pair in enumerate(pairs):
-        assert torch.equal(matches.selection[b], pair.selection)
-        close(appearance[b], pair.appearance)
-        close(scores[b], pair.scores)
-        close(matches.scores.column_max[b], pair.scores.amax(0))
+        assert torch.equal(matches.selection[b], pair.z)
+        close(appearance[b], pair.a)
+        close(scores[b], pair.m)
+        close(matches.scores.column_max[b], pair.m.amax(0))
         n = batch["n_pts"][b]
-        close(predicted[b, :, :n], reference.transfer(pair.scores, problem.points(b)))
+        close(predicted[b, :, :n], reference.transfer_keypoints(pair.m, problem.points(b)))
 
 
 @pytest.mark.parametrize("kind", ["strong", "weak"])
@@ -155,11 +155,13 @@ def test_training_step_and_its_gradients_equal_the_oracle(kind: str, problem: Pr
     loss = loss + reference.selection_loss(pairs, RATE)
     loss.backward()
 
-    close(step.selection, torch.stack([pair.selection for pair in pairs]).detach(), 1e-15)
+    close(step.selection, torch.stack([pair.z for pair in pairs]).detach(), 1e-15)
     tolerance = 1e-6  # distances of key-points are rounded to float32
     close(step.loss, loss, tolerance)
     for b, pair in enumerate(pairs[:B]):
-        distance = reference.transfer(pair.scores.detach(), problem.points(b)) - problem.points(b, "trg_kps")
+        distance = reference.transfer_keypoints(pair.m.detach(), problem.points(b)) - problem.points(
+            b, "trg_kps"
+        )
         correct = distance.norm(dim=0) <= keypoints[3][b]
         close(step.pck[b].double(), 100 * correct.double().mean(), tolerance)
     gradients = [[zero_if_none(p) for p in x.parameters()] for x in (model.learner, learner)]
@@ -439,7 +441,7 @@ def test_geometric_scores(S: int, seed: int) -> None:
     displacement = (y - y[:, None] + S - 1) * (2 * S - 1) + x - x[:, None] + S - 1
     votes = np.bincount(displacement.ravel(), appearance.numpy().ravel()).reshape(1, 2 * S - 1, 2 * S - 1)
     geometric = geometric_scores(torch.from_numpy(votes))
-    close(factor_rows(geometric, all_cells(1, S))[0], reference.hough(appearance))
+    close(factor_rows(geometric, all_cells(1, S))[0], reference.geometric_scores(appearance))
 
 
 # Where boxes begin and end, and where two centres are equally near; the neighbouring floats, and far away.
@@ -460,10 +462,10 @@ def test_cells_of_points(points: list[tuple[float, float]], S: int) -> None:
     cells, covers = covering_cells(kps, S)
     close_to = nearest_cells(kps, S)
     for p, point in enumerate(kps[0].T):
-        expected = reference.covering(point.double(), S)
+        expected = reference.covering_cells(point.double(), S)
         assert sorted(cells[0, p][covers[0, p]].tolist()) == expected.tolist()
         if point.abs().max() < 100:  # far away the oracle's squares round
-            assert close_to[0, p] == reference.nearest(point, S)
+            assert close_to[0, p] == reference.nearest_cell(point, S)
 
 
 @pytest.mark.parametrize("side", [12, 60])
