@@ -1,5 +1,6 @@
 """Dynamic Hyperpixel Flow: the parts composed."""
 
+import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -90,13 +91,11 @@ class DHPF(nn.Module):
     """
 
     layer_of_channel: Tensor
-    count = 0  # of models in this process
 
     def __init__(self, backbone: FrozenBackbone, voting: str = "hough") -> None:
         """Args: voting: a key of `VOTINGS`; it may be changed at any time."""
         super().__init__()
-        DHPF.count += 1
-        self.number = DHPF.count
+        self.model_id = secrets.token_hex(8)  # a copy has the same
         self.voting = voting
         self.backbone = backbone
         self.learner = DynamicGating(backbone.channels, backbone.widths)
@@ -216,12 +215,7 @@ class DHPF(nn.Module):
             joined.insert(0, joined[0].new_zeros(len(joined[0]), side, side, 0))
         pools = torch.cat(pooled, 1)
         pools = pools if index is None else pools[index]
-        return ImageFeatures(tuple(joined), torch.cat(norms, 1), pools, self.origin(side))
-
-    def origin(self, grid: int) -> str:
-        """What tells this model's features on a grid×grid correlation grid from others, in words."""
-        kind = "raw" if self.ablation.raw else "transformed"
-        return f"side {STRIDE * grid}, {kind} features, model {self.number} of this process"
+        return ImageFeatures(tuple(joined), torch.cat(norms, 1), pools, self.model_id, self.ablation.raw)
 
     def compare(self, src: ImageFeatures, trg: ImageFeatures, noise: Tensor | None = None) -> Matches:
         """Match B source images with B target images, given as features; `noise` as in `DynamicGating`.
@@ -229,11 +223,14 @@ class DHPF(nn.Module):
         Raises:
             UserError: the features do not belong together, or to this model as it is now.
         """
-        if not src.origin == trg.origin == self.origin(src.norms.shape[-1]):
+        if not src.model_id == trg.model_id == self.model_id:
+            raise UserError("features of another model: encode both images with the model that compares them")
+        if not src.raw == trg.raw == self.ablation.raw:
+            raise UserError("raw and transformed features do not match: encode both images after `ablate`")
+        if src.side != trg.side:
             raise UserError(
-                f"features that do not belong together: the source has {src.origin}; the target has {trg.origin}; this "
-                f"is model {self.number}, made for {'raw' if self.ablation.raw else 'transformed'} features: encode "
-                "both images with it"
+                f"features of a {STRIDE * src.side} and a {STRIDE * trg.side} pixel frame do not match: encode both "
+                "images in one frame"
             )
         selection = self._select(src, trg, noise)
         none = selection.detach().sum(1, keepdim=True) == 0

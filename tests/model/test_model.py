@@ -1,6 +1,7 @@
 """The fast program equals the dense oracle, in float64, on random inputs; its pieces equal naive loops."""
 
 import math
+import pickle
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ from dhpf.model.gating import DynamicGating
 from dhpf.model.grid import bilinear_taps, covering_cells, nearest_cells
 from dhpf.model.hough import diagonal_sums, geometric_scores
 from dhpf.model.losses import entropies
-from dhpf.model.voting import factor_rows
+from dhpf.model.voting import rows_by_offset
 from dhpf.training import SUPERVISIONS
 
 ALPHA, RATE = 0.1, 0.4
@@ -217,7 +218,7 @@ def test_comparing_codes_equals_forward_however_they_were_kept(problem: Problem)
         last = torch.tensor([len(trg) - 1])
         actual = model.compare(ImageFeatures.cat(src), ImageFeatures.cat([trg[last]] * len(src)))
         assert torch.equal(actual.selection, expected.selection)
-        close(actual.scores.rows.factors, expected.scores.rows.factors)
+        close(actual.scores.rows.hough_scores, expected.scores.rows.hough_scores)
         close(actual.scores.column_max, expected.scores.column_max)
         cells = all_cells(len(src), expected.side)
         close(actual.scores.rows(cells), expected.scores.rows(cells))
@@ -234,9 +235,9 @@ def test_voting_does_not_depend_on_the_blocks(problem: Problem, block: int, tabl
     with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
         expected = problem.model.eval()(batch["src_img"], batch["trg_img"])
         patch.setattr(correlation, "block_entries", lambda _: block)
-        patch.setattr(correlation, "TABLE", table)
-        patch.setattr(correlation, "PRODUCTS", kept)
-        patch.setattr(hough, "KEPT", kept)
+        patch.setattr(correlation, "MAX_TABLE_ENTRIES", table)
+        patch.setattr(correlation, "MAX_PRODUCT_ENTRIES", kept)
+        patch.setattr(hough, "MAX_KEPT_ENTRIES", kept)
         actual = problem.model(batch["src_img"], batch["trg_img"])
     for a, e in zip(vars(actual.scores.rows).values(), vars(expected.scores.rows).values(), strict=True):
         if isinstance(a, Tensor):
@@ -346,7 +347,9 @@ def test_equal_maxima_pass_the_gradient_to_the_first() -> None:
 # Gating
 
 
-@pytest.mark.parametrize("change", ["loaded", "written to", "trained", "another"])
+@pytest.mark.parametrize(
+    "change", ["loaded", "loaded by a parent", "trained", "passed with gradient", "moved"]
+)
 def test_folded_batch_norms_follow_the_weights(change: str) -> None:
     """With a gradient, the modules themselves evaluate."""
     problem = make_problem([12, 12, 8], [4, 4, 3], [2, 2, 3], 2, "all layers")
@@ -355,19 +358,31 @@ def test_folded_batch_norms_follow_the_weights(change: str) -> None:
         before = [y for _, y in learner.transformed(maps)]
     if change == "loaded":
         learner.load_state_dict({k: v + 1 for k, v in learner.state_dict().items()})
-    elif change == "written to":
-        learner.reduction_ffns[1][0].weight.data.mul_(2)
-        learner.reduction_ffns[1][0].weight.data = learner.reduction_ffns[1][0].weight.data + 1
+    elif change == "loaded by a parent":
+        problem.model.load_state_dict({k: v + 1 for k, v in problem.model.state_dict().items()})
     elif change == "trained":
         list(learner.train().transformed(maps))
         learner.eval()
+    elif change == "passed with gradient":  # of which an optimiser takes a step
+        list(learner.transformed(maps))
+        learner.reduction_ffns[1][0].weight.data.mul_(2)
     else:
-        learner.reduction_ffns[1][1].bias = nn.Parameter(torch.ones(2).double())
+        learner.half().double()
     with torch.no_grad():
         after = [y for _, y in learner.transformed(maps)]
     for folded, (_, plain) in zip(after, learner.transformed(maps), strict=True):
         close(folded, plain.detach())
     assert not torch.equal(after[1], before[1])
+
+
+def test_a_copied_or_pickled_learner_evaluates_alike() -> None:
+    problem = make_problem([12, 12, 8], [4, 4, 3], [2, 2, 3], 2, "all layers")
+    learner, maps = problem.model.learner.eval(), problem.maps("src_img")
+    with torch.no_grad():
+        expected = [y for _, y in learner.transformed(maps)]
+        for again in (deepcopy(learner), pickle.loads(pickle.dumps(learner))):
+            again.load_state_dict(learner.state_dict())
+            assert all(torch.equal(y, e) for (_, y), e in zip(again.transformed(maps), expected, strict=True))
 
 
 def test_gates_select_with_the_probability_of_their_logits() -> None:
@@ -424,7 +439,7 @@ def test_interpolated_norms(sizes: tuple[int, int], widths: list[int], seed: int
 @settings(deadline=None)
 def test_bilinear_taps(sizes: tuple[int, int]) -> None:
     size, side = sizes
-    index, weight = bilinear_taps(size, side, torch.zeros(0, dtype=torch.float64))
+    index, weight = bilinear_taps(torch.zeros(0, dtype=torch.float64), size, side)
     matrix = torch.zeros(side**2, size**2, dtype=torch.float64).scatter_add(1, index, weight)
     units = torch.eye(size**2, dtype=torch.float64).view(-1, 1, size, size)
     expected = F.interpolate(units, (side, side), mode="bilinear", align_corners=True).flatten(1).T
@@ -441,7 +456,7 @@ def test_geometric_scores(S: int, seed: int) -> None:
     displacement = (y - y[:, None] + S - 1) * (2 * S - 1) + x - x[:, None] + S - 1
     votes = np.bincount(displacement.ravel(), appearance.numpy().ravel()).reshape(1, 2 * S - 1, 2 * S - 1)
     geometric = geometric_scores(torch.from_numpy(votes))
-    close(factor_rows(geometric, all_cells(1, S))[0], reference.geometric_scores(appearance))
+    close(rows_by_offset(geometric, all_cells(1, S))[0], reference.geometric_scores(appearance))
 
 
 # Where boxes begin and end, and where two centres are equally near; the neighbouring floats, and far away.
