@@ -29,6 +29,7 @@ from dhpf.data.images import normalised, on_white, opened_image, shrunk, upright
 from dhpf.data.options import MAX_PIXELS
 from dhpf.model import BACKBONES
 from dhpf.model.ablation import Ablation
+from dhpf.model.compiled import CompiledDHPF
 from dhpf.model.dhpf import DHPF, Matches
 from dhpf.model.features import ImageFeatures
 from dhpf.model.grid import check_frame
@@ -152,7 +153,7 @@ class Matcher:
         UserError: another side.
     """
 
-    def __init__(self, model: DHPF, name: str, img_side: int = 240) -> None:
+    def __init__(self, model: DHPF | CompiledDHPF, name: str, img_side: int = 240) -> None:
         check_frame(img_side, img_side)
         self.model = model.eval()
         self.name = name
@@ -188,8 +189,8 @@ class Matcher:
         form: dict[str, Any] = {"layers": layers, "side": side}
         if str(model) in BACKBONES:
             net = build_model(str(model), backbone_weights, voting or DEFAULT_VOTING, **form)
-            net.ablate(Ablation(layers=tuple(range(len(net.backbone.channels))), raw=True))
-            name = "; ".join(filter(None, [str(model), net.backbone.note]))
+            net.ablate(Ablation(tuple(range(len(net.backbone.channels))), raw=True))
+            name = "; ".join(filter(None, [str(model), net.backbone.weights_note]))
         else:
             net, known = load_model(resolve(str(model)), backbone, backbone_weights, voting, **form)
             name = "; ".join(filter(None, [f"{known.backbone} with {model}", known.note]))
@@ -202,8 +203,8 @@ class Matcher:
             return "; ".join(filter(None, [self.name, self.model.differences]))
         layers = (
             f"all {K} layers"
-            if len(ablation.layers or ()) == K
-            else f"layers {listed(ablation.layers or ())}"
+            if len(ablation.fixed_layers or ()) == K
+            else f"layers {listed(ablation.fixed_layers or ())}"
         )
         return (
             f"{self.name}, raw features: nothing here was learned for matching; no transformation, no gates, "
@@ -223,8 +224,9 @@ class Matcher:
         if isinstance(image, Encoded):
             return image
         picture = as_rgb(image)
-        pixels = normalised(picture, self.model.picture_side(self.img_side))[None].to(self.model.device)
-        return Encoded(picture, self.model.encode(pixels), self.img_side)
+        size = self.model.backbone.input_size_for(self.img_side)
+        pixels = normalised(picture, size)[None].to(self.model.device)
+        return Encoded(picture, self.model.encode(pixels, self.img_side), self.img_side)
 
     @torch.no_grad()
     def match(self, source: Picture | Encoded, target: Picture | Encoded, points: ArrayLike) -> Found:

@@ -12,6 +12,7 @@ import torch
 from dhpf.data.benchmark import Benchmark
 from dhpf.data.loading import load, skip_or_raise
 from dhpf.evaluation.predictions import PairRows, rows_of
+from dhpf.model.compiled import CompiledDHPF
 from dhpf.model.dhpf import DHPF
 from dhpf.model.features import ImageFeatures
 
@@ -46,18 +47,16 @@ def in_order(benchmark: Benchmark) -> list[int]:
 
 
 class FeatureCache:
-    """Image features by key, made and dropped as a plan says."""
+    """Image features by key, made and dropped as a plan says; `frame`: its side, pixels."""
 
-    def __init__(self, model: DHPF) -> None:
-        self.model = model
+    def __init__(self, model: DHPF | CompiledDHPF, frame: int) -> None:
+        self.model, self.frame = model, frame
         self.features: dict[str, ImageFeatures] = {}
 
     def encode(self, keys: list[str], images: torch.Tensor) -> None:
-        code = self.model.encode(images)
-        for i, key in enumerate(keys):
-            self.features[key] = code[
-                torch.tensor([i], device=images.device)
-            ]  # a copy: the rest can be freed
+        features = self.model.encode(images, self.frame)
+        for i, key in enumerate(keys):  # a copy of each: the rest can be freed
+            self.features[key] = features[torch.tensor([i], device=images.device)]
 
     def __call__(self, keys: Sequence[str]) -> ImageFeatures:
         return ImageFeatures.cat([self.features[key] for key in keys])
@@ -65,7 +64,7 @@ class FeatureCache:
 
 @torch.no_grad()
 def predict(
-    model: DHPF,
+    model: DHPF | CompiledDHPF,
     benchmark: Benchmark,
     indices: Sequence[int],
     bsz: int,
@@ -122,7 +121,7 @@ class EncodedBatch:
 
 @torch.no_grad()
 def encoded(
-    model: DHPF,
+    model: DHPF | CompiledDHPF,
     benchmark: Benchmark,
     batches: Sequence[list[int]],
     workers: int,
@@ -132,13 +131,14 @@ def encoded(
     """Batches of pairs, one after another, with the features of their images; arguments and errors as for `predict`."""
     device = model.device
     keys = [(pair.src_key, pair.trg_key) for pair in benchmark.pairs]
-    side = benchmark.picture_side = model.picture_side(benchmark.img_side)
-    capacity = int(memory) // model.encode(torch.zeros(1, 3, side, side, device=device)).nbytes
+    frame = benchmark.img_side
+    side = benchmark.picture_side = model.backbone.input_size_for(frame)
+    capacity = int(memory) // model.encode(torch.zeros(1, 3, side, side, device=device), frame).nbytes
     steps = plan(keys, batches, capacity)
     pin = device.type == "cuda"
     images = load(partial(_image, benchmark), [missing for _, missing, _ in steps if missing], workers, pin)
     annotations = load(benchmark.annotation, batches, min(workers, 1))
-    features = FeatureCache(model)
+    features = FeatureCache(model, frame)
     for _, missing, dropped in steps:
         begin = time.monotonic()
         batch, problems = next(annotations)
@@ -147,7 +147,7 @@ def encoded(
         if found is not None:
             features.encode(list(found[0]), found[1].to(device, non_blocking=True))
         unread = skip_or_raise(problems + undecoded, on_bad_pair)
-        parts = [] if batch is None else _parts(batch, features, model.single or device.type != "cuda")
+        parts = [] if batch is None else _parts(batch, features, model.one_by_one or device.type != "cuda")
         yield EncodedBatch(parts, features, 0 if batch is None else len(batch["index"]), unread, waited)
         for key in dropped:
             features.features.pop(key, None)
@@ -171,7 +171,9 @@ def _parts(batch: dict[str, Any], features: FeatureCache, single: bool) -> list[
     ]
 
 
-def _compare(model: DHPF, features: FeatureCache, benchmark: Benchmark, batch: dict[str, Any]) -> PairRows:
+def _compare(
+    model: DHPF | CompiledDHPF, features: FeatureCache, benchmark: Benchmark, batch: dict[str, Any]
+) -> PairRows:
     matches = model.compare(features(batch["src_key"]), features(batch["trg_key"]))
     points = batch["src_kps"][:, :, : max(1, int(batch["n_pts"].max()))]
     predicted = matches.transfer(points.to(model.device, non_blocking=True))

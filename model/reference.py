@@ -14,10 +14,11 @@ hyperpixel layers. Points are (x, y) in pixels of the frame. The learned part is
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 EPS = 1e-30  # what a maximum or a probability of 0 becomes
 
@@ -41,9 +42,7 @@ class Pair:
         return self.a * self.g
 
 
-def match(
-    learner: nn.Module, f_src: list[Tensor], f_trg: list[Tensor], u: Tensor | None = None
-) -> list[Pair]:
+def match(learner: Any, f_src: list[Tensor], f_trg: list[Tensor], u: Tensor | None = None) -> list[Pair]:
     """The forward pass of B pairs: sections 3 to 5.
 
     Args:
@@ -61,8 +60,8 @@ def match(
     for b in range(len(f_src[0])):
         z_b = torch.stack([z_l[b] for z_l in z])
         used = [h_l for h_l, z_l in zip(h, z_b, strict=True) if z_l != 0] or [base]
-        hyperimages = [torch.cat([h_l[side][b] for h_l in used]) for side in (0, 1)]
-        a = appearance(*hyperimages, training)
+        src, trg = (torch.cat([h_l[side][b] for h_l in used]) for side in (0, 1))  # hyperimages
+        a = appearance(src, trg, training)
         pairs.append(Pair(z_b, a, geometric_scores(a.detach())))
     return pairs
 
@@ -70,7 +69,7 @@ def match(
 # Section 3 [3.2]: dynamic layer gating and feature transformation
 
 
-def relevance(learner: nn.Module, layer: int, f_src: Tensor, f_trg: Tensor) -> Tensor:
+def relevance(learner: Any, layer: int, f_src: Tensor, f_trg: Tensor) -> Tensor:
     """r_l = V relu(norm(W (mean(f_l) + mean(f_l')))), the two logits (skip, select) of B pairs, B×2."""
     pooled = f_src.mean((2, 3), keepdim=True) + f_trg.mean((2, 3), keepdim=True)
     return learner.gumbel_ffns[layer](pooled)[:, :, 0, 0]
@@ -88,7 +87,7 @@ def select_layer(r: Tensor, u: Tensor | None) -> Tensor:
     return (F.one_hot(y.argmax(1), 2) - y.detach() + y)[:, 1]
 
 
-def transform(learner: nn.Module, layer: int, f: Tensor) -> Tensor:
+def transform(learner: Any, layer: int, f: Tensor) -> Tensor:
     """h_l = relu(norm(T f_l)), a 1×1 convolution to fewer channels. In training each call is a batch of its own."""
     return learner.reduction_ffns[layer](f)
 

@@ -27,6 +27,8 @@ from dhpf.data.lists import read_table
 from dhpf.data.pair_table import COLUMNS as ENDS
 from dhpf.matching.matcher import Found, Matcher, Reals, as_rgb, checked_points, grid_points, listed
 from dhpf.model.ablation import ablation, layer_count
+from dhpf.model.compiled import CompiledDHPF
+from dhpf.model.dhpf import DHPF
 from dhpf.model.options import DEFAULT_BACKBONE
 from dhpf.programs.match import MatchOptions
 from dhpf.report import pictures
@@ -94,11 +96,12 @@ def loaded(options: MatchOptions) -> Matcher:
         side=options.backbone_side,
     )
     model = matcher.model
-    chosen = ablation(raw, len(model.backbone.channels), bool(options.load), model.ablation.layers)
+    assert isinstance(model, DHPF), "not compiled yet"
+    chosen = ablation(raw, len(model.backbone.channels), bool(options.load), model.ablation.fixed_layers)
     model.bf16 = options.precision == "bf16"
     model.ablate(chosen)
     if options.compile:
-        model.compile_pairs(options.img_side, partial(print, file=sys.stderr))
+        matcher.model = CompiledDHPF(model, options.img_side, partial(print, file=sys.stderr))
     if not options.json:
         print(matcher)
     return matcher

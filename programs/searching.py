@@ -152,10 +152,10 @@ def search(options: SearchOptions, folder: Path) -> dict[str, Any]:
             chosen = f"{len(pairs)} of {len(benchmark)} pairs, drawn from seed {options.seed}"
             run.log("\n".join([words, *benchmark.notes, chosen]))
         about = {
-            **net.about, "features": kind, "load": options.load, "voting": model.voting, "img_side": options.img_side,
-            "benchmark": benchmark.name, "split": benchmark.split, "list": benchmark.list_path.name,
-            "pairs": len(pairs), "seed": options.seed, "alpha": options.alpha, "thres": benchmark.thres,
-            "beam": options.beam, "versions": versions(),
+            **net.metadata, "features": kind, "load": options.load, "voting": model.voting,
+            "img_side": options.img_side, "benchmark": benchmark.name, "split": benchmark.split,
+            "list": benchmark.list_path.name, "pairs": len(pairs), "seed": options.seed, "alpha": options.alpha,
+            "thres": benchmark.thres, "beam": options.beam, "versions": versions(),
         }  # fmt: skip
         grow(options, run, model, benchmark, pairs, memory, about)
         result = result_of(memory.means(), about)

@@ -24,6 +24,8 @@ from dhpf.matching.matcher import Matcher
 from dhpf.matching.predict import in_order, predict
 from dhpf.model import file_name
 from dhpf.model.ablation import ablation, layer_count
+from dhpf.model.compiled import CompiledDHPF
+from dhpf.model.dhpf import DHPF
 from dhpf.model.options import DEFAULT_BACKBONE, DEFAULT_VOTING
 from dhpf.programs.compare import CompareOptions
 from dhpf.programs.match import MatchOptions
@@ -61,9 +63,9 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
     else:
         model = build_model(backbone, options.backbone_weights, voting, width=options.width, **form)
     command, net = drawing(options), model.backbone
-    options = replace(options, backbone=net.name, backbone_layers=net.layers, backbone_side=net.side)
+    options = replace(options, backbone=net.name, backbone_layers=net.blocks, backbone_side=net.input_size)
     options = replace(options, voting=model.voting)
-    model.ablate(ablation(options, len(net.channels), bool(options.load), model.ablation.layers))
+    model.ablate(ablation(options, len(net.channels), bool(options.load), model.ablation.fixed_layers))
     model.bf16 = options.precision == "bf16"
     model.to(device)
 
@@ -72,7 +74,7 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
         learner = options.load or f"untrained, drawn from seed {options.seed}"
         learner = "none" if model.ablation.unlearned else learner
         words = "; ".join(filter(None, [f"{options.backbone}, learner: {learner}", model.differences]))
-        lines = [words, note, net.note, net.cost(options.img_side), *benchmark.notes]
+        lines = [words, note, net.weights_note, net.cost_note(options.img_side), *benchmark.notes]
         run = begun(options, folder, f"{options.benchmark}-{file_name(net.name)}", lines)
     place = Path(gather([str(run.folder) if run else ""])[0])
     with run.ending() if run else nullcontext():
@@ -81,12 +83,13 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
         if run and kept.rows:
             run.log(f"resumed with {len(kept.rows)} of {len(benchmark)} pairs")
         share = todo[len(todo) * rank // count : len(todo) * (rank + 1) // count]
+        evaluated: DHPF | CompiledDHPF = model
         if options.compile:
-            model.compile_pairs(options.img_side, run.log if run else str)
+            evaluated = CompiledDHPF(model, options.img_side, run.log if run else str)
         begin = time.monotonic()
         with progress("testing", len(share), run is not None and not options.quiet) as advance:
             rows, unread, waited = predict(
-                model,
+                evaluated,
                 benchmark,
                 share,
                 options.bsz,
@@ -101,13 +104,13 @@ def evaluate(options: TestOptions) -> dict[str, Any]:
         if not run:
             return {}
         table = table_of({pair: row for part in every for pair, row in part.items()}, list(benchmark.labels))
-        decisive: dict[str, Any] = {**net.about, "precision": options.precision}
+        decisive: dict[str, Any] = {**net.metadata, "precision": options.precision}
         decisive |= {"compiled": True} if options.compile else {}
         decisive |= {"ablation": model.differences} if model.differences else {}
         decisive |= {} if options.load else {"seed": options.seed}
         used = resources(seconds, len(benchmark), device)
         used["loading"] = f"{100 * waited / seconds:.0f} % of the time waiting for images"
-        matcher = Matcher(model, words, options.img_side)
+        matcher = Matcher(evaluated, words, options.img_side)
         return finished(
             run, options, benchmark, table, unread, words, decisive, used, checkpoint, None, matcher, command
         )

@@ -33,7 +33,7 @@ class StepResult:
 
 def strong_step(model: DHPF, batch: Batch, alpha: float, rate: float, noise: Tensor | None) -> StepResult:
     """Forward pass with key-point supervision; `rate` is μ, `noise` as in `DynamicGating`."""
-    matches = model(batch["src_img"], batch["trg_img"], noise=noise)
+    matches = model(batch["src_img"], batch["trg_img"], noise=noise, frame=batch.get("frame"))
     pck, distance, predicted = predict_keypoints(matches, batch, alpha)
     weights = keypoint_weights(distance, alpha * batch["pckthres"], batch["n_pts"])
     source, target = (nearest_cells(kps, matches.side) for kps in keypoints(batch))
@@ -54,7 +54,8 @@ def weak_step(model: DHPF, batch: Batch, alpha: float, rate: float, noise: Tenso
             torch.cat([src_index, src_index[differs]]),
             torch.cat([trg_index, following[differs]]),
         )
-    src, trg = model.encode_pairs(batch["src_img"], batch["trg_img"], (src_index, trg_index))
+    pairs = src_index, trg_index
+    src, trg = model.encode_pairs(batch["src_img"], batch["trg_img"], pairs, batch.get("frame"))
     matches = model.compare(src, trg, noise)
     entropy = entropies(matches.scores)
     loss = entropy[:B].mean() / (entropy[B:].mean() if len(entropy) > B else 1)

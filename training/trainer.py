@@ -74,11 +74,17 @@ class Trainer:
         if len(self.sets["trn"]) < 2 * count:
             raise UserError(f"{self.sets['trn'].list_path}: one pair makes no training batch, two are needed")
         torch.manual_seed(options.seed)
-        form = {"layers": options.backbone_layers, "side": options.backbone_side, "width": options.width}
-        self.model = build_model(options.backbone, options.backbone_weights, options.voting, **form)
-        self.model.ablate(Ablation(layers=options.layers))
+        self.model = build_model(
+            options.backbone,
+            options.backbone_weights,
+            options.voting,
+            options.backbone_layers,
+            options.backbone_side,
+            options.width,
+        )
+        self.model.ablate(Ablation(options.layers))
         for data in self.sets.values():
-            data.picture_side = self.model.picture_side(options.img_side)
+            data.picture_side = self.model.backbone.input_size_for(options.img_side)
         self.model.bf16 = options.precision == "bf16"
         if count > 1 and self.device.type == "cuda":
             self.model.learner = nn.SyncBatchNorm.convert_sync_batchnorm(self.model.learner)
@@ -143,7 +149,7 @@ class Trainer:
             write_trained(self.run.folder, self.sets["trn"])
         notes = [note for data in self.sets.values() for note in data.notes]
         net = self.model.backbone
-        self.log("\n".join(filter(None, [net.note, net.cost(self.options.img_side), *notes])))
+        self.log("\n".join(filter(None, [net.weights_note, net.cost_note(self.options.img_side), *notes])))
 
     def _open_run(self, folder: Path, stack: ExitStack) -> None:
         """The run folder in the main process: a new one, or the one to resume with the state that it holds.
@@ -312,7 +318,7 @@ class Trainer:
 
     def _forward(self, batch: Batch, noise: Tensor | None) -> StepResult:
         options = self.options
-        batch = to_device(batch, self.device)
+        batch = to_device(batch, self.device) | {"frame": options.img_side}
         return SUPERVISIONS[options.supervision](self.model, batch, options.alpha, options.selection, noise)
 
     @torch.no_grad()
@@ -403,9 +409,9 @@ class Trainer:
     @property
     def about(self) -> dict[str, str]:
         """What state and checkpoints say of themselves."""
-        layers = self.model.ablation.layers
+        layers = self.model.ablation.fixed_layers
         fixed = {"layers": ",".join(map(str, layers))} if layers else {}
-        return {**self.model.backbone.about, **fixed, "voting": self.model.voting}
+        return {**self.model.backbone.metadata, **fixed, "voting": self.model.voting}
 
     def _check_finite(self, bad: list[str]) -> None:
         """Stop all processes, with the state saved beside the run's, if any names pairs."""

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 
 from dhpf.common.errors import UserError
-from dhpf.common.files import describe_content
 from dhpf.model import BACKBONES, VOTINGS
 from dhpf.model.ablation import Ablation
 from dhpf.model.dhpf import DHPF
 from dhpf.model.options import RANDOM
 from dhpf.weights.files import State, metadata, read_tensors, read_wrapped
-from dhpf.weights.pretrained import MisfitError
+from dhpf.weights.imagenet import imagenet_state
+from dhpf.weights.pretrained import MisfitError, fitting
 
 OPTIONS = "options.json"  # of the run folder that a checkpoint lies in
 GUESSED = ("resnet50", "resnet101", "efficientnet_lite0")  # what a checkpoint that says nothing may belong to
@@ -76,7 +76,7 @@ def about(path: Path, state: State, backbone: str | None = None, **given: Any) -
     side = int(told.get("backbone_side", 0)) or None
     name, note = told.get("backbone", ""), ""
     if not name:
-        name = fitting(path, state)
+        name = guess_backbone(path, state)
         note = f"{path.name} does not say its backbone: by its layers it is taken for {name}'s"
     elif not fits(name, state, layers):
         if other := next((n for n in GUESSED if fits(n, state)), None):
@@ -105,7 +105,7 @@ def shapes(state: State) -> list[tuple[int, ...]]:
     return [tuple(conv.shape[:2]) for conv in convs if conv is not None and conv.dim() == 4]
 
 
-def fitting(path: Path, state: State) -> str:
+def guess_backbone(path: Path, state: State) -> str:
     """The backbone, one of `GUESSED`, whose layers a learner's state dict fits.
 
     Raises:
@@ -125,14 +125,16 @@ def build_model(
     backbone: str,
     weights: str | Path | None = None,
     voting: str = "hough",
-    **form: Any,
+    layers: tuple[int, ...] | None = None,
+    side: int | None = None,
+    width: int | str | tuple[int, ...] | None = None,
 ) -> DHPF:
     """DHPF on a pretrained backbone, its learner drawn from torch's generator.
 
     Args:
         backbone, voting: keys of `BACKBONES` and `VOTINGS`.
         weights: local file of the backbone's weights, or `RANDOM`, always the same ones; fetched if None.
-        form: layers, side and width as in `FrozenBackbone`.
+        layers, side, width: blocks, input_size and reduced_channels of `FrozenBackbone`.
     Raises:
         UserError: the weights cannot be had or do not fit.
     """
@@ -144,28 +146,14 @@ def build_model(
     elif weights is not None:
         state = read_wrapped(Path(weights))
     else:
-        place = f"the weights of {backbone}"
-        try:
-            state = cls.pretrained()
-        except UserError:
-            raise
-        except Exception as error:  # no network, or torch on a damaged file that was fetched before
-            reason = str(error).partition("\n")[0][:200]
-            cached = Path(torch.hub.get_dir()) / "checkpoints" / cls.fetch.rpartition("/")[2]
-            if cached.is_file():
-                what = describe_content(cached) or "damaged or cut off"
-                raise UserError(
-                    f"{cached}: the ImageNet weights of {backbone} there are {what}: remove the file, "
-                    "it is fetched anew"
-                ) from error
-            raise UserError(
-                f"the ImageNet weights of {backbone} cannot be had ({reason}): get {cls.fetch} and give the file as "
-                f"--backbone-weights FILE, or put it into {torch.hub.get_dir()}/checkpoints"
-            ) from error
+        state, place = imagenet_state(backbone), f"the weights of {backbone}"
+    network = cls.network(cls)  # type: ignore[arg-type]
     try:
-        net = cls(state, **form)
+        state, note = fitting(network, state)
     except MisfitError as error:
         raise UserError(f"{place}: the file does not hold the weights of {backbone}: it {error}") from error
+    net = cls(state, layers, side, width, network)
+    net.weights_note = note
     return DHPF(net, voting)
 
 
@@ -199,13 +187,14 @@ def load_model(
     """
     state = read_tensors(path)
     known = about(path, state, backbone=backbone, backbone_layers=layers, backbone_side=side)
-    form = {"layers": known.layers, "side": known.side, "width": known.width}
-    model = build_model(known.backbone, weights, voting or known.voting, **form)
+    model = build_model(
+        known.backbone, weights, voting or known.voting, known.layers, known.side, known.width
+    )
     if known.weights and known.weights != model.backbone.weights_hash:
         raise UserError(
             f"{path}: it was trained on weights of {known.backbone} with the hash {known.weights}, and these have "
             f"{model.backbone.weights_hash}: give its own as --backbone-weights FILE"
         )
     load_learner(model, path, state)
-    model.ablate(Ablation(layers=known.fixed))
+    model.ablate(Ablation(fixed_layers=known.fixed))
     return model, known

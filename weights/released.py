@@ -61,7 +61,7 @@ def resolve(name: str) -> Path:
     Raises:
         UserError: no such model; it cannot be fetched (says where to save it by hand); the file is no such model.
     """
-    from dhpf.weights.checkpoint import fitting
+    from dhpf.weights.checkpoint import guess_backbone
     from dhpf.weights.files import read_tensors  # torch: not needed to know the names
 
     known = released(name)
@@ -71,7 +71,7 @@ def resolve(name: str) -> Path:
     path = cache() / f"{model}-mu{mu}.pt"
 
     def check(at: Path) -> None:
-        belongs = fitting(at, read_tensors(at))
+        belongs = guess_backbone(at, read_tensors(at))
         if not model.endswith(f"-{belongs}"):
             way_out = ": remove it" if at == path else ""
             raise UserError(f"{at}: a checkpoint of {belongs}, not {name}{way_out}")

@@ -16,9 +16,10 @@ from dhpf.common import processes, processors
 from dhpf.common.errors import UserError
 from dhpf.common.processes import choose_device
 from dhpf.matching.predict import in_order, plan
+from dhpf.model.compiled import CompiledDHPF
 from dhpf.model.dhpf import DHPF
 from dhpf.model.options import RANDOM
-from dhpf.programs import matching
+from dhpf.programs import matching, testing
 from dhpf.training import SUPERVISIONS
 from dhpf.training.supervision import gate_noise, to_device
 from dhpf.weights.checkpoint import build_model
@@ -124,27 +125,23 @@ def test_a_compiled_model_finds_the_same_and_has_no_break(name: str) -> None:
     torch.manual_seed(0)
     model = build_model(name, RANDOM).eval()
     images, points = torch.randn(4, 3, 64, 64), 64 * torch.rand(2, 2, 5)
-    said: list[str] = []
     with torch.no_grad():
         code = model.encode(images)
         expected = model.compare(code[:2], code[2:]).transfer(points)
-        model.compile_pairs(64, said.append, backend="eager")
-        graph = model.encode(images)
-        pairs = [model.compare(graph[k : k + 1], graph[k + 2 : k + 3]) for k in range(2)]
+        compiled = CompiledDHPF(model, 64, backend="eager")
+        graph = compiled.encode(images)
+        pairs = [compiled.compare(graph[k : k + 1], graph[k + 2 : k + 3]) for k in range(2)]
         found = [pair.transfer(points[k : k + 1]) for k, pair in enumerate(pairs)]
     for a, e in zip(graph.tensors(), code.tensors(), strict=True):
         torch.testing.assert_close(a, e, rtol=0, atol=1e-5 * float(e.abs().max()) if e.numel() else 0)
     assert torch.equal(torch.cat(found), expected)
-    assert [words.partition(" ")[0] for words in said] == ["compiling", "compiled"]
 
 
 def test_what_cannot_be_compiled_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     model = build_model("timm:resnet18", RANDOM).eval()
     monkeypatch.setattr(DHPF, "encode", lambda *_: torch._dynamo.graph_break())
-    with pytest.raises(
-        UserError, match=r"--compile: PyTorch 2\S+ cannot compile timm:resnet18 \(.+\): leave it out"
-    ):
-        model.compile_pairs(64, str, backend="eager")
+    with pytest.raises(UserError, match=r"PyTorch 2\S+ cannot compile timm:resnet18 "):
+        CompiledDHPF(model, 64, backend="eager")
 
 
 def test_testing_and_matching_compile_for_a_gpu_alone(
@@ -161,7 +158,13 @@ def test_testing_and_matching_compile_for_a_gpu_alone(
         assert (refused.code, refused.err.count("\n")) == (2, 1)
         assert "--compile: it pays on a CUDA GPU alone, and the device is cpu" in refused.err
     frames: list[int] = []
-    monkeypatch.setattr(DHPF, "compile_pairs", lambda _, frame, say: frames.append(frame))
+
+    def compile_model(model: DHPF, frame: int, log: object) -> DHPF:
+        frames.append(frame)
+        return model
+
+    for module in (testing, matching):
+        monkeypatch.setattr(module, "CompiledDHPF", compile_model)
     for module in (processes, matching):
         monkeypatch.setattr(module, "choose_device", lambda name, compiled=False: torch.device("cpu"))
     assert [run(tmp_path, program).code for program in programs] == [0, 0]
@@ -225,8 +228,8 @@ def test_a_model_of_cuda_graphs_finds_the_same() -> None:
     with torch.no_grad():
         code = model.encode(images)
         expected = model.compare(code[:4], code[4:]).transfer(points)
-        model.compile_pairs(64, str)
-        graph = model.encode(images)
-        pairs = [model.compare(graph[k : k + 1], graph[k + 4 : k + 5]) for k in range(4)]
+        compiled = CompiledDHPF(model, 64)
+        graph = compiled.encode(images)
+        pairs = [compiled.compare(graph[k : k + 1], graph[k + 4 : k + 5]) for k in range(4)]
         found = torch.cat([pair.transfer(points[k : k + 1]) for k, pair in enumerate(pairs)])
     torch.testing.assert_close(found, expected, rtol=0, atol=4)  # a cell

@@ -21,6 +21,7 @@ from dhpf.model import BACKBONES
 from dhpf.model.gating import DynamicGating
 from dhpf.weights import files as weights_file
 from dhpf.weights import released
+from dhpf.weights.imagenet import RESNETS
 from tests.helpers import tiny, tiny_own
 from tests.helpers.commands import run
 from tests.helpers.places import ROOT
@@ -73,7 +74,7 @@ def shown(document: str) -> Iterator[list[str]]:
 def drawn_learner(name: str, path: Path) -> None:
     torch.manual_seed(0)
     backbone = BACKBONES[name]
-    weights_file.write(path, DynamicGating(backbone.channels, backbone.widths).state_dict())
+    weights_file.write(path, DynamicGating(backbone.channels, backbone.reduced_channels).state_dict())
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +96,7 @@ def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for model in ("pfpascal-strong", "pfpascal-weak", "spair-strong"):
             drawn_learner(LITE, folder / place / f"{model}-{LITE}-mu0.5.pt")
     drawn_learner("resnet101", folder / "cache" / "pfpascal-strong-resnet101-mu0.7.pt")
-    weights = folder / "hub" / "checkpoints" / Path(BACKBONES["resnet101"].fetch).name
+    weights = folder / "hub" / "checkpoints" / Path(RESNETS["resnet101"]).name
     weights.parent.mkdir(parents=True)
     state = torchvision.models.resnet101(weights=None).state_dict()
     for name in (name for name in state if name.endswith("bn3.weight")):

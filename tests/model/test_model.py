@@ -31,12 +31,12 @@ MAX_PTS = 4
 class Bank(nn.Module):
     """A backbone whose images are mere numbers, B×1×1×1: which of its random maps, drawn beforehand, to give."""
 
-    def __init__(self, sides: list[int], channels: list[int], widths: list[int], images: int) -> None:
+    def __init__(self, sides: list[int], channels: list[int], reduced: list[int], images: int) -> None:
         super().__init__()
-        self.channels, self.widths = tuple(channels), tuple(widths)
+        self.channels, self.reduced_channels = tuple(channels), tuple(reduced)
         self.maps = [torch.randn(images, c, h, h) for c, h in zip(channels, sides, strict=True)]
 
-    def forward(self, images: Tensor) -> list[Tensor]:
+    def layer_maps(self, images: Tensor, frame: int | None = None) -> list[Tensor]:
         return [m[images[:, 0, 0, 0]] for m in self.maps]
 
 
@@ -49,7 +49,7 @@ class Problem:
     noise: Tensor
 
     def maps(self, way: str) -> list[Tensor]:
-        return self.model.backbone(self.batch[way])
+        return self.model.backbone.layer_maps(self.batch[way])
 
     def points(self, b: int, way: str = "src_kps") -> Tensor:
         return self.batch[way][b, :, : self.batch["n_pts"][b]]
@@ -93,7 +93,7 @@ def make_problem(
         batch = {
             "src_img": numbers[0], "trg_img": numbers[1], "src_kps": points[0], "trg_kps": points[1],
             "n_pts": n_pts, "longest": int(n_pts.max()), "pckthres": 10 * torch.randint(5, 40, (pairs,)).double(),
-            "category_id": torch.randint(0, 3, (pairs,)),
+            "category_id": torch.randint(0, 3, (pairs,)), "frame": frame,
         }  # fmt: skip
         return Problem(model, batch, torch.rand(len(sides), 2 * pairs, 2))
     finally:
@@ -122,7 +122,7 @@ def all_cells(pairs: int, side: int) -> Tensor:
 def test_evaluation_equals_the_oracle(problem: Problem) -> None:
     model, batch = problem.model.eval(), problem.batch
     with torch.no_grad():
-        matches = model(batch["src_img"], batch["trg_img"])
+        matches = model(batch["src_img"], batch["trg_img"], frame=batch["frame"])
         pairs = reference.match(model.learner, problem.maps("src_img"), problem.maps("trg_img"))
     cells = all_cells(len(pairs), matches.side)
     appearance, scores = matches.scores.rows.correlation.appearance(cells), matches.scores.rows(cells)
@@ -210,11 +210,11 @@ def test_training_counts_layer_zero_twice_and_gates_once() -> None:
 @settings(deadline=None, max_examples=10)
 def test_comparing_codes_equals_forward_however_they_were_kept(problem: Problem) -> None:
     """Features of one image each, in another order, one source against many."""
-    model, batch = problem.model.eval(), problem.batch
+    model, batch, frame = problem.model.eval(), problem.batch, problem.batch["frame"]
     with torch.no_grad():
-        expected = model(batch["src_img"], batch["trg_img"][[0] * len(batch["n_pts"])])
-        src = [model.encode(image[None]) for image in batch["src_img"]]
-        trg = model.encode(batch["trg_img"].flip(0))
+        expected = model(batch["src_img"], batch["trg_img"][[0] * len(batch["n_pts"])], frame=frame)
+        src = [model.encode(image[None], frame) for image in batch["src_img"]]
+        trg = model.encode(batch["trg_img"].flip(0), frame)
         last = torch.tensor([len(trg) - 1])
         actual = model.compare(ImageFeatures.cat(src), ImageFeatures.cat([trg[last]] * len(src)))
         assert torch.equal(actual.selection, expected.selection)
@@ -233,12 +233,12 @@ def test_voting_does_not_depend_on_the_blocks(problem: Problem, block: int, tabl
     """Nor on whether tables, native products and similarities are kept or computed again."""
     batch = problem.batch
     with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
-        expected = problem.model.eval()(batch["src_img"], batch["trg_img"])
+        expected = problem.model.eval()(batch["src_img"], batch["trg_img"], frame=batch["frame"])
         patch.setattr(correlation, "block_entries", lambda _: block)
         patch.setattr(correlation, "MAX_TABLE_ENTRIES", table)
         patch.setattr(correlation, "MAX_PRODUCT_ENTRIES", kept)
         patch.setattr(hough, "MAX_KEPT_ENTRIES", kept)
-        actual = problem.model(batch["src_img"], batch["trg_img"])
+        actual = problem.model(batch["src_img"], batch["trg_img"], frame=batch["frame"])
     for a, e in zip(vars(actual.scores.rows).values(), vars(expected.scores.rows).values(), strict=True):
         if isinstance(a, Tensor):
             close(a, e)
@@ -251,10 +251,10 @@ def test_voting_does_not_depend_on_the_blocks(problem: Problem, block: int, tabl
 def test_pairs_together_as_on_a_gpu_equal_pairs_one_by_one(problem: Problem) -> None:
     batch = problem.batch
     with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
-        expected = problem.model.eval()(batch["src_img"], batch["trg_img"])
+        expected = problem.model.eval()(batch["src_img"], batch["trg_img"], frame=batch["frame"])
         for module in (correlation, gating, voting):
             patch.setattr(module, "use_batched_kernels", lambda _: True)
-        actual = problem.model(batch["src_img"], batch["trg_img"])
+        actual = problem.model(batch["src_img"], batch["trg_img"], frame=batch["frame"])
     cells = all_cells(len(batch["n_pts"]), expected.side)
     close(actual.scores.rows(cells), expected.scores.rows(cells))
     close(actual.scores.column_max, expected.scores.column_max)
@@ -264,6 +264,7 @@ def test_pairs_together_as_on_a_gpu_equal_pairs_one_by_one(problem: Problem) -> 
 @pytest.mark.parametrize("kind", list(SUPERVISIONS))
 def test_a_side_of_which_no_layer_is_selected_takes_no_part(kind: str) -> None:
     """With two threads PyTorch's `embedding_bag` refuses rows without entries."""
+    torch.manual_seed(0)
     problem = make_problem([12, 8, 4], [4, 4, 3], [2, 2, 3], 2, "all layers")
     problem.model.learner.gumbel_ffns[1][3].weight.data *= -1
     torch.set_num_threads(2)
@@ -495,6 +496,8 @@ def test_points_outside_every_receptive_field_have_no_prediction(side: int) -> N
     outside = [(b, 8.0) for b in beyond] + [(8.0, b) for b in beyond] + [(-1e9, 1e9)]
     points = torch.tensor(inside + outside, dtype=torch.float64).T[None]
     with torch.no_grad():
-        predicted = problem.model(problem.batch["src_img"], problem.batch["trg_img"]).transfer(points)
+        predicted = problem.model(
+            problem.batch["src_img"], problem.batch["trg_img"], frame=4 * side
+        ).transfer(points)
     assert predicted[..., : len(inside)].isfinite().all()
     assert predicted[..., len(inside) :].isnan().all()

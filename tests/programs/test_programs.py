@@ -135,7 +135,7 @@ class Code:
 
 def learner(backbone: str) -> dict[str, torch.Tensor]:
     cls = BACKBONES[backbone]
-    return DynamicGating(cls.channels, cls.widths).state_dict()
+    return DynamicGating(cls.channels, cls.reduced_channels).state_dict()
 
 
 def changed(**tensors: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -258,7 +258,7 @@ def test_a_model_is_saved_in_the_published_form(data: Path, tmp_path: Path) -> N
     expected = (
         torch.load(published, weights_only=True)
         if published.exists()
-        else DynamicGating(ResNet50.channels, ResNet50.widths).state_dict()
+        else DynamicGating(ResNet50.channels, ResNet50.reduced_channels).state_dict()
     )
     folder = tmp_path / "logs" / "run"
     saved = torch.load(folder / "best_model.pt", weights_only=True)
@@ -338,7 +338,9 @@ def test_a_checkpoint_says_which_backbone_it_belongs_to(
     for name in ("run/best_model.pt", "bare.pt"):
         weights.write(tmp_path / name, state)
     for name in ("twin.safetensors", "run/best_model.pt"):
-        assert about(tmp_path / name, state) == About("wide_resnet50_2", "none", width=ResNet50.widths)
+        assert about(tmp_path / name, state) == About(
+            "wide_resnet50_2", "none", width=ResNet50.reduced_channels
+        )
         with pytest.raises(
             UserError, match=r"--backbone resnet50: the checkpoint .* belongs to wide_resnet50_2"
         ):

@@ -179,7 +179,7 @@ def test_layers_of_a_file_go_to_training_and_stay_with_its_checkpoint(tmp_path: 
     assert "2.0 of 15 layers selected" in (tmp_path / "logs" / "fixed" / "log.txt").read_text()
     for name in ("best_model.pt", "best_model.safetensors"):
         matcher = Matcher.load(tmp_path / "logs" / "fixed" / name, img_side=64, device="cpu")
-        assert matcher.model.ablation == Ablation(layers=(3, 9))
+        assert matcher.model.ablation == Ablation((3, 9))
     test = f"test.py --benchmark pfpascal {SMALL} --load logs/fixed/best_model.pt"
     succeed(tmp_path, f"{test} --logpath as-trained")
     succeed(tmp_path, f"{test} --logpath other --layers 3")

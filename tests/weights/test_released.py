@@ -22,7 +22,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def resnet_learner(name: str) -> dict[str, torch.Tensor]:
     """As much of a learner as tells its backbone."""
     cls = BACKBONES[name]
-    sizes = enumerate(zip(cls.widths, cls.channels, strict=True))
+    sizes = enumerate(zip(cls.reduced_channels, cls.channels, strict=True))
     return {f"reduction_ffns.{k}.0.weight": torch.zeros(1).expand(w, c, 1, 1) for k, (w, c) in sizes}
 
 

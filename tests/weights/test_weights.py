@@ -39,7 +39,7 @@ def test_weights_are_read_as_files_have_them(tmp_path: Path) -> None:
     found = build_model("timm:resnet18", path.with_suffix(".safetensors")).backbone
     assert hashes == {found.digest}
     torch.save(files(state)["teacher"], path)
-    assert build_model("timm:resnet18", path).backbone.note == "1 not used: head.mlp.0.bias"
+    assert build_model("timm:resnet18", path).backbone.weights_note == "1 not used: head.mlp.0.bias"
 
 
 def test_dino_hubs_names_are_timms() -> None:
@@ -135,9 +135,13 @@ def test_another_networks_weights_are_refused(tmp_path: Path) -> None:
 def test_checkpoints_know_their_backbone(tmp_path: Path) -> None:
     path = tmp_path / "best_model.safetensors"
     model = build_model("timm:resnet18", "random", layers=(1, 4), side=96, width=8)
-    weights.write(path, model.learner.state_dict(), {**model.backbone.about, "voting": "none"})
+    weights.write(path, model.learner.state_dict(), {**model.backbone.metadata, "voting": "none"})
     again, known = load_model(path, weights="random")
-    assert (again.backbone.layers, again.backbone.side, again.backbone.widths) == ((1, 4), 96, (8, 8))
+    assert (again.backbone.blocks, again.backbone.input_size, again.backbone.reduced_channels) == (
+        (1, 4),
+        96,
+        (8, 8),
+    )
     assert (known.backbone, again.voting) == ("timm:resnet18", "none")
     with pytest.raises(UserError, match=r"--backbone resnet50: .* belongs to timm:resnet18"):
         load_model(path, "resnet50", "random")
