@@ -91,7 +91,7 @@ class Loader:
     def __init__(self, read: Callable[[Any], Any], workers: int, pin: bool = False) -> None:
         if workers and len(os.fsencode(folder := tempfile.gettempdir())) > MAX_TMPDIR_BYTES:
             raise UserError(
-                f"TMPDIR={folder}: longer than {MAX_TMPDIR_BYTES} characters, too long for the sockets of the processes "
+                f"TMPDIR={folder}: longer than {MAX_TMPDIR_BYTES} characters, too long for the sockets of processes "
                 "that load images: set a shorter one, or give --workers 0"
             )
         self._batches: list[Sequence[Any]] = []

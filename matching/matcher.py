@@ -27,6 +27,7 @@ from dhpf.evaluation.metrics import Reals, to_float64
 from dhpf.matching.flow import corner_flow, dense_flow, sampled_cells, warp
 from dhpf.model import BACKBONES
 from dhpf.model.ablation import Ablation
+from dhpf.model.compiled import CompiledDHPF
 from dhpf.model.dhpf import DHPF, Matches
 from dhpf.model.features import ImageFeatures
 from dhpf.model.grid import check_frame
@@ -125,7 +126,7 @@ class Matcher:
         UserError: another side.
     """
 
-    def __init__(self, model: DHPF, name: str, img_side: int = 240) -> None:
+    def __init__(self, model: DHPF | CompiledDHPF, name: str, img_side: int = 240) -> None:
         check_frame(img_side, img_side)
         self.model = model.eval()
         self.name = name
@@ -161,8 +162,8 @@ class Matcher:
         if str(model) in BACKBONES:
             config = ModelConfig(str(model), layers, side, voting=voting or DEFAULT_VOTING)
             net = build_model(config, backbone_weights)
-            net.ablate(Ablation(layers=tuple(range(len(net.backbone.channels))), raw=True))
-            name = "; ".join(filter(None, [str(model), net.backbone.note]))
+            net.ablate(Ablation(tuple(range(len(net.backbone.channels))), raw=True))
+            name = "; ".join(filter(None, [str(model), net.backbone.weights_note]))
         else:
             net, note = load_model(
                 resolve(str(model)),
@@ -180,7 +181,7 @@ class Matcher:
         ablation, voting = self.model.ablation, self.model.voting
         if not ablation.unlearned:
             return "; ".join(filter(None, [self.name, self.model.differences]))
-        layers, K = ablation.layers or (), len(self.model.backbone.channels)
+        layers, K = ablation.fixed_layers or (), len(self.model.backbone.channels)
         used = f"all {K} layers" if len(layers) == K else f"layers {layer_ranges(layers)}"
         votes = {"hough": "Hough matching", "none": "no Hough matching"}.get(voting, f"voting {voting}")
         return (
@@ -203,8 +204,9 @@ class Matcher:
         if isinstance(image, Encoded):
             return image
         picture = as_rgb(image)
-        pixels = normalised(picture, self.model.picture_side(self.img_side))[None].to(self.model.device)
-        return Encoded(picture, self.model.encode(pixels), self.img_side)
+        size = self.model.backbone.input_size_for(self.img_side)
+        pixels = normalised(picture, size)[None].to(self.model.device)
+        return Encoded(picture, self.model.encode(pixels, self.img_side), self.img_side)
 
     @torch.no_grad()
     def match(self, source: Picture | Encoded, target: Picture | Encoded, points: ArrayLike) -> Found:

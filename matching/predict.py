@@ -12,6 +12,7 @@ import torch
 from dhpf.data.benchmark import Benchmark
 from dhpf.data.loading import load, skip_or_raise
 from dhpf.evaluation.predictions import PairRows, rows_of
+from dhpf.model.compiled import CompiledDHPF
 from dhpf.model.dhpf import DHPF
 from dhpf.model.features import ImageFeatures
 
@@ -98,7 +99,7 @@ class EncodedBatch:
 
 @torch.no_grad()
 def predict(
-    model: DHPF,
+    model: DHPF | CompiledDHPF,
     benchmark: Benchmark,
     pairs: Sequence[int],
     loading: LoadingConfig,
@@ -139,17 +140,17 @@ def predict(
 
 @torch.no_grad()
 def encode_batches(
-    model: DHPF, benchmark: Benchmark, batches: Sequence[list[int]], loading: LoadingConfig
+    model: DHPF | CompiledDHPF, benchmark: Benchmark, batches: Sequence[list[int]], loading: LoadingConfig
 ) -> Iterator[EncodedBatch]:
     """Batches of pairs, one after another, with the features of their images, which are valid until the next batch.
 
     Raises: UserError: a pair cannot be read and may not be skipped.
     """
     on_gpu = model.device.type == "cuda"
-    side = benchmark.input_size = model.picture_side(benchmark.img_side)
-    capacity = (
-        int(loading.cache_bytes) // model.encode(torch.zeros(1, 3, side, side, device=model.device)).nbytes
-    )
+    frame = benchmark.img_side
+    size = benchmark.input_size = model.backbone.input_size_for(frame)
+    blank = torch.zeros(1, 3, size, size, device=model.device)
+    capacity = int(loading.cache_bytes) // model.encode(blank, frame).nbytes
     steps = plan_encoding(image_keys(benchmark), batches, capacity)
     to_encode = [step.to_encode for step in steps if step.to_encode]
     images = load(partial(_image, benchmark), to_encode, loading.workers, pin=on_gpu)
@@ -161,9 +162,9 @@ def encode_batches(
         loaded, undecoded = next(images) if step.to_encode else (None, [])
         waited = time.monotonic() - begin
         if loaded is not None:
-            features |= _encode(model, *loaded)
+            features |= _encode(model, frame, *loaded)
         unread = skip_or_raise(unread + undecoded, loading.on_bad_pair)
-        parts = _parts(batch, features, model.single or not on_gpu) if batch else []
+        parts = _parts(batch, features, model.one_by_one or not on_gpu) if batch else []
         yield EncodedBatch(parts, features, unread, waited)
         for key in step.to_drop:
             features.pop(key, None)
@@ -173,9 +174,11 @@ def _image(benchmark: Benchmark, key: str) -> tuple[str, torch.Tensor]:
     return key, benchmark.image(key)
 
 
-def _encode(model: DHPF, keys: Sequence[str], images: torch.Tensor) -> dict[str, ImageFeatures]:
+def _encode(
+    model: DHPF | CompiledDHPF, frame: int, keys: Sequence[str], images: torch.Tensor
+) -> dict[str, ImageFeatures]:
     """The features of images by key, each a copy, so that one can be freed without the others."""
-    encoded = model.encode(images.to(model.device, non_blocking=True))
+    encoded = model.encode(images.to(model.device, non_blocking=True), frame)
     return {key: encoded[torch.tensor([i], device=model.device)] for i, key in enumerate(keys)}
 
 

@@ -30,6 +30,8 @@ from dhpf.data.lists import read_table
 from dhpf.data.pair_table import COLUMNS
 from dhpf.evaluation.metrics import keypoint_errors
 from dhpf.matching.matcher import Found, Matcher, Reals, as_rgb, checked_points, grid_points, layer_ranges
+from dhpf.model.compiled import CompiledDHPF
+from dhpf.model.dhpf import DHPF
 from dhpf.programs import run_program
 from dhpf.programs.opening import ablate, layer_count, open_benchmark, open_model, requested_ablation
 from dhpf.report import pictures
@@ -146,11 +148,11 @@ def open_matcher(options: Namespace) -> Matcher:
         requested_ablation(options, layer_count(options))  # refused before weights are fetched
     opened = open_model(options)
     ablate(options, opened.model)
-    model = opened.model.to(choose_device(options.device))
+    model: DHPF | CompiledDHPF = opened.model.to(choose_device(options.device))
     origin = f"{model.backbone.name} with {options.load}" if options.load else model.backbone.name
     name = "; ".join([origin, *opened.notes])
     if options.compile:
-        model.compile_pairs(options.img_side, lambda text: echo(text, stream=sys.stderr))
+        model = CompiledDHPF(opened.model, options.img_side, lambda text: echo(text, stream=sys.stderr))
     matcher = Matcher(model, name, options.img_side)
     if not options.json:
         echo(str(matcher))

