@@ -18,17 +18,16 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from dhpf.common.processors import share_processors
+from dhpf.common.program import prepare_process
 
-share_processors()  # as the programs do, before torch is imported
+prepare_process()  # as the programs do, before torch is imported
 
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dhpf.common.errors import UserError
-from dhpf.common.processes import start
-from dhpf.common.program import keep_freed_memory
+from dhpf.common.processes import start_processes
 from dhpf.data import BENCHMARKS, open_benchmark
 from dhpf.data.loading import load
 from dhpf.model import BACKBONES
@@ -36,7 +35,7 @@ from dhpf.model.correlation import correlate
 from dhpf.model.dhpf import DHPF
 from dhpf.model.grid import STRIDE
 from dhpf.model.hough import hough_voting
-from dhpf.model.options import width
+from dhpf.programs.options import reduced_channels
 from dhpf.training import SUPERVISIONS
 from dhpf.training.supervision import gate_noise, to_device
 
@@ -253,7 +252,7 @@ def run(options: argparse.Namespace) -> None:
     """Measure what the options ask for, and print it. Raises: UserError."""
     if options.repeats < 1:
         raise UserError("--repeats: a mode is measured once or more often")
-    _, device = start(options.device)
+    _, device = start_processes(options.device)
     measured = modes(
         options.backbone,
         device,
@@ -312,7 +311,7 @@ def main() -> None:
     add = parser.add_argument
     add("--backbone", default="resnet101", help="one of model.BACKBONES, timm:NAME too")
     add("--backbone-side", type=int, help="side of the pictures that the backbone is shown")
-    add("--width", type=width, help="channels after the transformation, as train.py's")
+    add("--width", type=reduced_channels, help="channels after the transformation, as train.py's")
     add("--device", default="cpu")
     add("--img-side", type=int, default=240)
     add("--precision", choices=["fp32", "bf16"], default="fp32")
@@ -329,7 +328,6 @@ def main() -> None:
     add("--json", action="store_true", help="one JSON object instead of a table")
     add("--only", help=argparse.SUPPRESS)  # run one mode and print this process's peak memory
     options = parser.parse_args()
-    keep_freed_memory()
     try:
         run(options)
     except UserError as error:

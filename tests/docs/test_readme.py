@@ -17,8 +17,8 @@ import torch
 import torchvision
 
 from dhpf.data import synthetic
-from dhpf.model import BACKBONES
 from dhpf.weights import released
+from dhpf.weights.imagenet import FILES
 from tests.helpers import tiny, tiny_own
 from tests.helpers.commands import run
 from tests.helpers.models import draw_learner
@@ -107,7 +107,7 @@ def fetched(home: Path) -> None:
     state = torchvision.models.resnet101(weights=None).state_dict()
     for name in (name for name in state if name.endswith("bn3.weight")):
         state[name] *= 0.2  # or the drawn network's maps would grow beyond measure
-    weights = home / "hub" / "checkpoints" / Path(BACKBONES["resnet101"].fetch).name
+    weights = home / "hub" / "checkpoints" / FILES["resnet101"][0]
     weights.parent.mkdir(parents=True)
     torch.save(state, weights)
 

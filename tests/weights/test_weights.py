@@ -42,7 +42,7 @@ def test_weights_are_read_as_files_have_them(tmp_path: Path) -> None:
     found = build("timm:resnet18", path.with_suffix(".safetensors")).backbone
     assert hashes == {found.weights_hash}
     torch.save(files(state)["teacher"], path)
-    assert build("timm:resnet18", path).backbone.note == "1 not used: head.mlp.0.bias"
+    assert build("timm:resnet18", path).backbone.weights_note == "1 not used: head.mlp.0.bias"
 
 
 def test_dino_hubs_names_are_timms() -> None:
