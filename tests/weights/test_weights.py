@@ -150,11 +150,10 @@ def test_a_checkpoint_knows_its_model(tmp_path: Path) -> None:
         refused(tmp_path, f"{test} --backbone resnet50", "--backbone", "timm:resnet18", checkpoint)
         refused(tmp_path, f"{test} --backbone-layers 1,5", "--backbone-layers 1,5", "1,4")
         refused(tmp_path, f"{test} --backbone-side 128", "--backbone-side 128", "96")
-    tested = [json.loads(path.read_text()) for path in tmp_path.glob("logs/tested-*/options.json")]
-    keys = "backbone", "backbone_layers", "backbone_side", "voting"
-    assert [[options[key] for key in keys] for options in tested] == [
-        ["timm:resnet18", [1, 4], 96, "none"]
-    ] * 2
+    tested = [json.loads(path.read_text())["options"] for path in tmp_path.glob("logs/tested-*/results.json")]
+    expected = {"backbone": "timm:resnet18", "backbone_layers": "1,4", "backbone_side": "96", "width": "8"}
+    assert [{key: options[key] for key in expected} for options in tested] == [expected] * 2
+    assert all("voting none" in str(options) or options.get("voting") == "none" for options in tested)
     refused(tmp_path, f"{test} --backbone-weights other.pth", "hash", "--backbone-weights")
     refused(tmp_path, f"test.py {options} --load bare.pt", "bare.pt", "--backbone")
 
