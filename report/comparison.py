@@ -29,86 +29,93 @@ def sections(found: Comparison, benchmark: Benchmark | None = None) -> list[Sect
     """
     first, *others = found.runs
     definition, unit = found.main_figure, found.main_figure["unit"]
-    about = f"{definition['basis']}. {DESCRIPTION}."
+    in_unit, intervals = f" in {unit}" if unit else "", ["95 % by pairs", "95 % by images"]
+    header, rows = ["Run", "Figure", "Mean over"], []
+    differences: list[list[Any]] = []
+    for row in found.figures.to_dict("records"):
+        name = [row["run"], row["name"], row["average"]]
+        rows.append(
+            [*name, number(row["value"], unit), *(format_interval(row[kind], unit) for kind in INTERVALS)]
+        )
+        if row["run"] != first:
+            kinds = (format_interval(row[f"difference_{kind}"], unit) for kind in INTERVALS)
+            test = (
+                [int(row["only_first"]), int(row["only_here"]), f"{row['p']:.3g}"]
+                if pd.notna(row.get("p"))
+                else [""] * 3
+            )
+            differences.append([*name, number(row["difference"], unit, "+"), *kinds, *test])
+    only = [f"Correct only in {first}", "Correct only in the run", "McNemar's p"]
     parts = [
         *(Section(text=note) for note in found.notes),
-        Section("Figures", *figure_table(found), text=about, data=long_table(found)),
-        Section(f"Differences from {first}", *difference_table(found), text=f"{MCNEMAR}."),
+        Section(
+            f"Figures{in_unit}",
+            [*header, "Value", *intervals],
+            rows,
+            text=f"{definition['basis']}. {DESCRIPTION}.",
+            data=long_table(found),
+        ),
+        Section(
+            f"Differences from {first}{in_unit}",
+            [*header, "Difference", *intervals, *only],
+            differences,
+            text=f"{MCNEMAR}.",
+        ),
     ]
     for by, groups in found.groups.groupby("by", sort=False):
         header = [str(by).capitalize(), "Pairs", *found.runs]
-        header += [text for run in others for text in (f"{run} − {first}", "95 % by pairs")]
+        header += [text for run in others for text in (f"{run} − {first}", intervals[0])]
         rows = []
-        for group, of_group in groups.groupby("group", sort=False):
-            rows.append([group, of_group.n_pairs.iloc[0], *(number(value, unit) for value in of_group.value)])
-            for row in of_group[of_group.run != first].itertuples():
+        for group, runs in groups.groupby("group", sort=False):
+            rows.append([group, runs.n_pairs.iloc[0], *(number(value, unit) for value in runs.value)])
+            for run in runs.iloc[1:].itertuples():
                 rows[-1] += [
-                    number(row.difference, unit, "+"),
-                    format_interval(row.difference_interval, unit),
+                    number(run.difference, unit, "+"),
+                    format_interval(run.difference_interval, unit),
                 ]
-        parts.append(Section(f"{definition['name']} by {by}", header, rows))
+        parts.append(Section(f"{definition['name']} by {by}{in_unit}", header, rows))
     if found.layers:
-        rates = pd.DataFrame.from_dict(
-            found.layers, orient="index"
-        ).T  # runs may have different numbers of layers
+        rates = pd.DataFrame(dict(zip(found.layers, map(pd.Series, found.layers.values()), strict=True)))
         rows = [
-            [k, *("" if pd.isna(x) else f"{x:.3f}" for x in row)] for k, row in enumerate(rates.to_numpy())
+            [k, *("" if pd.isna(rate) else f"{rate:.3f}" for rate in row)]
+            for k, row in enumerate(rates.to_numpy())
         ]
-        parts.append(Section("Share of pairs that select each layer", ["Layer", *found.layers], rows))
+        parts.append(
+            Section("Share of pairs that select each layer", ["Layer", *found.layers], rows, folded=True)
+        )
     for run, changed in found.changed.items():
-        header = ["Pair", "Category", "Source", "Target", first, run, "Change"]
-        rows = [
-            [
-                p.pair,
-                p.category,
-                p.source,
-                p.target,
-                *(number(x, unit) for x in (p.first, p.here)),
-                number(p.change, unit, "+"),
-            ]
-            for p in changed.itertuples()
-        ]
-        legend = OUTLINE_LEGEND if found.correct[first].empty else LEGEND
-        text = legend if benchmark and rows else ""
-        parts.append(Section(f"Pairs that changed most from {first} to {run}", header, rows, text=text))
-        for pair in changed.itertuples() if benchmark else ():
-            values = {first: pair.first, run: pair.here}
-            parts.append(
-                Section(pictures=[drawn(found, r, pair, value, benchmark) for r, value in values.items()])
+        header, rows = ["Pair", "Category", "Source", "Target", first, run, "Change"], []
+        drawn = []
+        for pair in changed.itertuples():
+            rows.append(
+                [
+                    pair.pair,
+                    pair.category,
+                    pair.source,
+                    pair.target,
+                    *(number(x, unit) for x in (pair.first, pair.here)),
+                ]
             )
+            rows[-1].append(number(pair.change, unit, "+"))
+            if benchmark:
+                both = [
+                    pair_of(found, first, pair.pair, pair.first, benchmark),
+                    pair_of(found, run, pair.pair, pair.here, benchmark),
+                ]
+                drawn.append(Section(pictures=both))
+        text = (LEGEND if len(found.correct[first]) else OUTLINE_LEGEND) * bool(drawn)
+        parts += [Section(f"Pairs that changed most from {first} to {run}", header, rows, text=text), *drawn]
     return parts
 
 
-def figure_table(found: Comparison) -> tuple[list[str], list[list[Any]]]:
-    """Header and rows of the runs' own values."""
-    header = [
-        "Run",
-        "Figure",
-        "Mean over",
-        f"Value {found.main_figure['unit']}".strip(),
-        "95 % by pairs",
-        "95 % by images",
-    ]
-    rows = [
-        [row["run"], row["name"], row["average"], number(row["value"], row["unit"])]
-        + [format_interval(row[kind], row["unit"]) for kind in INTERVALS]
-        for row in found.figures.to_dict("records")
-    ]
-    return header, rows
-
-
-def difference_table(found: Comparison) -> tuple[list[str], list[list[Any]]]:
-    """Header and rows of the differences of the others from the first run."""
-    first = found.runs[0]
-    header = ["Run", "Figure", "Mean over", "Difference", "95 % by pairs", "95 % by images"]
-    header += [f"Correct only in {first}", "Correct only in the run", "McNemar's p"]
-    rows = []
-    for row in found.figures[found.figures.run != first].to_dict("records"):
-        rows.append([row["run"], row["name"], row["average"], number(row["difference"], row["unit"], "+")])
-        rows[-1] += [format_interval(row[f"difference_{kind}"], row["unit"]) for kind in INTERVALS]
-        tested = pd.notna(row.get("p"))
-        rows[-1] += [int(row["only_first"]), int(row["only_here"]), f"{row['p']:.3g}"] if tested else [""] * 3
-    return header, rows
+def pair_of(found: Comparison, run: str, pair: int, value: float, benchmark: Benchmark) -> Picture:
+    """The picture of a run's predictions for a pair."""
+    table, correct, definition = found.tables[run], found.correct[run], found.main_figure
+    rows = table[table.pair == pair]
+    right = correct.loc[[pair]].to_numpy() if len(correct) else None
+    figure = f"{definition['name']} {number(value, definition['unit'])} {definition['unit']}".strip()
+    drawing = pair_drawing(benchmark, rows, right)
+    return pair_picture(**drawing, title=f"{run}: pair {pair}, {rows.category.iloc[0]}, {figure}")
 
 
 def long_table(found: Comparison) -> pd.DataFrame:
@@ -138,17 +145,6 @@ def long_table(found: Comparison) -> pd.DataFrame:
         ends = table.pop(column).map(lambda ends: ends if isinstance(ends, list) else [None, None])
         table[[f"{column}_low", f"{column}_high"]] = ends.tolist()
     return table.drop(columns=["figure", "basis"]).rename(columns={"name": "figure"})
-
-
-def drawn(found: Comparison, run: str, pair: Any, value: float, benchmark: Benchmark) -> Picture:
-    """The picture of a run's predictions for a pair."""
-    table, correct, definition = found.tables[run], found.correct[run], found.main_figure
-    right = correct.loc[[pair.pair]].to_numpy() if len(correct) else None
-    caption = (
-        f"{run}: pair {pair.pair}, {pair.category}, {definition['name']} {number(value, definition['unit'])}"
-    )
-    drawing = pair_drawing(benchmark, table[table.pair == pair.pair], right)
-    return pair_picture(**drawing, title=f"{caption} {definition['unit']}".strip())
 
 
 def number(value: float | None, unit: str, sign: str = "") -> str:

@@ -64,21 +64,15 @@ def to_markdown(title: str, sections: Sequence[Section]) -> str:
 
 
 def to_latex(title: str, sections: Sequence[Section]) -> str:
-    """Tables with the rules of the package booktabs."""
+    """Tables of LaTeX's own commands."""
     lines = [f"% {printable(title, MAX_TITLE)}"]
     for part in sections:
         lines += [f"% {printable(part.text, MAX_TEXT)}"] if part.text else []
         if part.rows:
-            rows = [[escape_latex(printable(value)) for value in row] for row in (part.header, *part.rows)]
-            columns = "".join("r" if kind == "number" else "l" for kind in part.kinds)
             caption = escape_latex(printable(part.heading or title, MAX_TITLE))
-            frame = pd.DataFrame(rows[1:])
-            lines.append(
-                frame.to_latex(
-                    index=False, header=rows[0], caption=caption, column_format=columns, escape=False
-                )
-            )
-    return "\n".join(lines)
+            table = table_lines(part, "latex_raw", escape_latex)
+            lines += [r"\begin{table}", rf"\caption{{{caption}}}", *table, r"\end{table}"]
+    return "\n".join(lines) + "\n"
 
 
 def to_csv(title: str, sections: Sequence[Section]) -> str:

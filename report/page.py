@@ -6,6 +6,7 @@ A page is a title and sections of plain data; `page.html` makes all HTML of them
 import base64
 import hashlib
 import io
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -147,12 +148,13 @@ def table_rows(table: pd.DataFrame, decimals: int = 4) -> list[list[Any]]:
 
 def option_sections(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[Section]:
     """The options that are not at their default; those that are, folded."""
-    default = {name for name, value in options.items() if name in defaults and defaults[name] == value}
+    saved, default = (json.loads(json.dumps(dict(values), default=str)) for values in (options, defaults))
+    same = {name for name, value in saved.items() if name in default and default[name] == value}
     return [
-        Section("Options", facts={name: value for name, value in options.items() if name not in default}),
+        Section("Options", facts={name: value for name, value in saved.items() if name not in same}),
         Section(
             "Options at their defaults",
             folded=True,
-            facts={name: options[name] for name in options if name in default},
+            facts={name: saved[name] for name in saved if name in same},
         ),
     ]

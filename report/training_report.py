@@ -57,7 +57,7 @@ def report_training(folder: Path, defaults: Mapping[str, Any] = MappingProxyType
         Section("Training", pictures=[curves]),
         Section("Epochs", list(columns.values()), table_rows(history[list(columns)]), paged=paged),
         Section("How often each layer is selected", list(by_layer), table_rows(by_layer), folded=True),
-        *option_sections(options, json.loads(json.dumps(dict(defaults), default=str))),
+        *option_sections(options, defaults),
         Section("Versions", folded=True, facts=versions),
     ]
     title = f"Training of DHPF on {options['benchmark']}, {options['supervision']} supervision"

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from dhpf.data.spair import SPair
 from dhpf.evaluation.error_breakdown import KINDS, kinds_and_distances
 from dhpf.evaluation.figures import score
-from dhpf.report import statistics
 from tests.helpers.tables import make_pair, random_pairs, table_of, whole_points
 
 
@@ -70,16 +69,3 @@ def test_nothing_predicted_has_no_distances() -> None:
     assert found["kinds"]["total"]["none"] == 100
     assert found["errors"]["pixels"] == {}
     json.dumps(found, allow_nan=False)
-    kinds, errors = statistics.hidden(found)
-    assert kinds.rows[0] == ["all", "0.0 %", "0.0 %", "0.0 %", "0.0 %", "100.0 %"]
-    assert not errors.rows
-
-
-def test_the_report_says_how_to_reproduce(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.argv", ["/somewhere/test.py", "--alpha", "0.1", "--load", "a b.pt"])
-    file = {"file": "best_model.pt", "sha256": "0" * 64}
-    section = statistics.reproduction({"checkpoint": file, "list": file, "versions": {"torch": "2"}})
-    assert section.facts is not None
-    assert section.facts["command"] == "python test.py --alpha 0.1 --load 'a b.pt'"
-    assert section.facts["checkpoint"] == section.facts["list"] == f"best_model.pt, SHA-256 {'0' * 64}"
-    assert section.facts["torch"] == "2"

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from tests.report.test_report import HOSTILE, Page
 
 from dhpf.data import open_benchmark
 from dhpf.data.photographs import PHOTOGRAPHS
@@ -19,7 +20,6 @@ from dhpf.report import explorer as explorers
 from dhpf.report.explorer import cell_type, explorer, packed
 from tests.helpers import chromium, tiny
 from tests.helpers.commands import run, succeed
-from tests.report.test_report import HOSTILE, Page
 
 TINY = "--img-side 64 --device cpu"
 

@@ -1,0 +1,280 @@
+"""The report of a test: the figures, pairs and pictures of what was really measured."""
+
+import html
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from dhpf.common.errors import UserError
+from dhpf.data import open_benchmark
+from dhpf.evaluation.figures import measure, score
+from dhpf.evaluation.predictions import read_predictions
+from dhpf.report import pictures, test_report
+from tests.helpers import tiny, tiny_own
+from tests.helpers.commands import succeed
+from tests.helpers.pages import PIXEL, Page, assert_self_contained
+from tests.helpers.tables import random_table
+
+SMALL = "--img-side 64 --workers 0 --device cpu --no-download"
+
+
+# Sections
+
+
+def test_the_summary_is_the_headline_and_one_table() -> None:
+    figures = score(random_table("pfpascal", ["cat", "dog"]), [0.05, 0.1])
+    *text, tiles, totals = test_report.summary("a model", figures)
+    assert [part.text for part in text] == ["a model", *figures["about"][1:]]
+    assert "3 of 6 pairs" in text[-1].text
+    main = [figures[name][6] for name in ("totals", "without_leaked")]
+    for (name, value, note), figure in zip(tiles.tiles, main, strict=True):
+        assert (name, value) == ("PCK@0.1", f"{figure['value']:.2f} %")
+        assert f"[{figure['interval'][0]:.2f}, {figure['interval'][1]:.2f}]" in note
+        assert figure["basis"] in note
+        assert note.startswith("mean over pairs")
+    assert list(totals.header[1:]) == [
+        f"mean over {average}" for average in ("pairs", "key-points", "categories")
+    ]
+    values = {(f["name"], f["frame"]): [] for f in figures["totals"]}  # type: ignore[var-annotated]
+    for figure in figures["totals"]:
+        values[figure["name"], figure["frame"]].append(f"{figure['value']:.2f} %")
+    del values["PCK@0.05", "original pixels"]
+    assert [row[0] for row in totals.rows] == ["PCK@0.05", "PCK@0.1", "PCK@0.1, original pixels"]
+    assert sorted(row[1:] for row in totals.rows) == sorted(values.values())
+
+
+def test_figures_without_leaked_pairs_are_left_out_where_none_is_leaked() -> None:
+    figures = score(random_table("pfpascal", ["cat"]).assign(leaked=0), [0.1])
+    assert figures["without_leaked"]
+    assert len(test_report.summary("a model", figures)[-2].tiles) == 1
+    assert len(test_report.details(figures)[0].rows) == len(figures["totals"])
+
+
+def test_details_have_every_figure_with_intervals_counts_and_definition() -> None:
+    figures = score(random_table("pfpascal", ["cat", "dog"]), [0.05, 0.1])
+    sections = {part.heading: part for part in test_report.details(figures)}
+    assert all(part.folded for part in sections.values())
+    totals = figures["totals"] + figures["without_leaked"]
+    rows = sections["All figures, with intervals and definitions"].rows
+    for row, figure in zip(rows, totals, strict=True):
+        assert row[:2] == [figure["name"], f"{figure['value']:.2f} %"]
+        assert row[4:6] == [figure["n_pairs"], figure["n_points"]]
+        assert row[6].startswith(f"{figure['definition']}; {figure['basis']}")
+        assert ("the paper's definition" in row[6]) == figure["paper"]
+    point = figures["points"]["values"]["cat 3"]
+    (row,) = [row for row in sections["Points"].rows if row[0] == "cat 3"]
+    assert row[1:] == [*(f"{point[name]:.2f} %" for name in ("PCK@0.05", "PCK@0.1")), 2]
+    kinds = {row[0]: row[1:] for row in sections["Kinds of predictions"].rows}
+    assert kinds["all"] == [f"{share:.1f} %" for share in figures["kinds"]["total"].values()]
+    assert sections["How far off"].rows[2][:2] == ["50 %", f"{figures['errors']['pixels']['0.5']:.2f}"]
+
+
+def test_groups_take_the_usual_alpha_of_several() -> None:
+    figures = score(random_table("spair", ["cat", "dog"]), [0.02, 0.1, 0.3])
+    assert test_report.summary("", figures)[-2].tiles[0][0] == "PCK@0.1"
+    sections = {part.heading: part for part in test_report.details(figures)}
+    for row in sections["Categories"].rows:
+        assert row[1] == f"{figures['categories'][row[0]][6]['value']:.2f} %"
+    grades = [tuple(row[:2]) for row in sections["Difficulty"].rows]
+    assert {("viewpoint", "easy"), ("scale", "easy"), ("truncation", "none"), ("occlusion", "none")} < set(
+        grades
+    )
+    row = sections["Difficulty"].rows[grades.index(("scale", "unknown"))]  # only a pair without key-points
+    assert row[2:] == ["undefined", 0, 0]
+
+
+def test_outlines_are_reported_without_alpha(undrawn: None) -> None:
+    figures = score(random_table("caltech", ["cat", "dog"]), [0.1])
+    assert [tile[1] for tile in test_report.summary("", figures)[-2].tiles] == [
+        f"{f['value']:.4f}" for f in figures["totals"][:2]
+    ]
+    by_category, layers = test_report.charts(figures, {"layers": PIXEL})
+    assert [picture.kind for picture in by_category.pictures] == ["Bar chart", "Bar chart"]  # LT-ACC, IoU
+    assert [picture.kind for picture in layers.pictures] == ["Heat map"]
+
+
+# Reports of tests
+
+
+def reported(folder: Path, benchmark: str, pairs: int, more: str) -> tuple[Path, dict[str, dict[str, Any]]]:
+    """The run folder of a test, and the arguments of each photograph's picture by their title."""
+    tiny.MAKERS[benchmark](folder, pairs=pairs)
+    drawn: list[dict[str, Any]] = []
+    draw = test_report.pair_picture
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(test_report, "pair_picture", lambda **pair: drawn.append(pair) or draw(**pair))
+        arguments = f"test.py --benchmark {benchmark} --datapath . --logpath {folder}/run {SMALL} {more}"
+        succeed(folder, arguments, reports=True)
+    titles = {pair["title"]: pair for pair in drawn}
+    assert len(titles) == len(drawn)  # each is in one gallery
+    return folder / "run", titles
+
+
+@pytest.fixture(scope="module")
+def pfpascal(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict[str, Any]]]:
+    return reported(tmp_path_factory.mktemp("pfpascal"), "pfpascal", 4, "--untrained --alpha 0.05 0.1 0.15")
+
+
+def listed_in(page: str) -> Any:
+    """What a report lists."""
+    (content,) = re.findall(r'<script type="application/json">(.*?)</script>', page, re.S)
+    return json.loads(content)
+
+
+def test_a_report_has_figures_pictures_options_and_versions(pfpascal: Any) -> None:
+    folder, drawn = pfpascal
+    page = assert_self_contained((folder / "report.html").read_text())
+    figures = json.loads((folder / "results.json").read_text())["figures"]
+    main = next(f for f in figures["totals"] if f["name"] == "PCK@0.1")
+    assert f"{main['value']:.2f} %" in page.text("b")
+    facts = dict(zip(page.text("dt"), page.text("dd"), strict=True))
+    assert facts["img_side"] == "64"
+    assert facts["command"].endswith("--alpha 0.05 0.1 0.15")
+    assert "pairs/s" in facts["time"]
+    assert {"torch", "memory", "list"} <= facts.keys()
+    shown, folded = (
+        page.texts.index(("h2", "Options")),
+        page.texts.index(("summary", "Options at their defaults")),
+    )
+    assert shown < page.texts.index(("dt", "img_side")) < folded < page.texts.index(("dt", "thres"))
+    kinds = [attrs["alt"].partition(":")[0] for attrs in page.all("img")]
+    assert kinds == ["Bar chart", "Curves", "Heat map", *["Matches"] * len(drawn)]
+    assert len(drawn) == 4
+
+
+def test_pairs_are_the_best_the_median_and_the_worst(pfpascal: Any) -> None:
+    folder, drawn = pfpascal
+    _, by_pair = measure(read_predictions(folder / "predictions.csv.gz"), [0.1])[0]
+    shown = [100 * pair["correct"].mean() for pair in drawn.values()][:3]
+    ranked = sorted(by_pair, reverse=True)
+    assert shown == pytest.approx([ranked[0], ranked[1], ranked[-1]])
+    page = (folder / "report.html").read_text()
+    for heading, value in zip(("Best", "Median", "Worst"), shown, strict=True):
+        section = page.split(f"{heading}</h2>")[1]
+        assert f"PCK@0.1 {value:.1f} %" in section[: section.index("</figcaption>")]
+
+
+def test_photographs_and_points_are_those_of_the_stored_images(pfpascal: Any) -> None:
+    folder, drawn = pfpascal
+    benchmark = open_benchmark("pfpascal", folder.parent, "test", img_side=64)
+    predictions = read_predictions(folder / "predictions.csv.gz")
+    title, pair = next(iter(drawn.items()))
+    number = int(re.findall(r"pair (\d+)", title)[0])
+    annotated = benchmark.complete(benchmark.pairs[number])
+    assert pair["src_kps"] == pytest.approx(annotated.src_kps, abs=1e-3)
+    assert pair["trg_kps"] == pytest.approx(annotated.trg_kps, abs=1e-3)
+    predicted = predictions[predictions.pair == number][["predicted_x", "predicted_y"]].to_numpy().T
+    assert pytest.approx(predicted.T / 64 * pair["trg_image"].size) == pair["predicted"].T
+    for end in ("src", "trg"):
+        stored = benchmark.picture(getattr(annotated, f"{end}_key"))
+        assert np.array_equal(pair[f"{end}_image"], stored)
+
+
+def test_pictures_for_papers_and_the_curves_numbers(pfpascal: Any) -> None:
+    folder, _ = pfpascal
+    for name in ("matches", "layers", "pck-curve"):
+        with Image.open(folder / "pictures" / f"{name}.png") as picture:
+            assert min(picture.size) > 150
+            assert len(picture.convert("RGB").getcolors(1 << 20) or range(1000)) > 10
+        assert (folder / "pictures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+    curve = pd.read_csv(folder / "pictures" / "pck-curve.csv", index_col="alpha")
+    assert curve.index.tolist() == pytest.approx(np.linspace(0.01, 0.2, 20))
+    for figure in json.loads((folder / "results.json").read_text())["figures"]["totals"]:
+        name = f"mean over {figure['average']}, {figure['frame']}"
+        assert curve[name][figure["alpha"]] == pytest.approx(figure["value"])
+
+
+def test_every_pair_is_listed_with_a_page_or_the_command_that_draws_it(tmp_path: Path, undrawn: None) -> None:
+    """The worst first. As many pages as are asked for; a command draws the measured pair, in any folder."""
+    more = "--raw --layers 3,9 --thres img --explore-pairs 4"
+    folder, drawn = reported(tmp_path, "spair", 12, more)
+    page = (folder / "report.html").read_text()
+    listed = listed_in(page)
+    _, by_pair = measure(read_predictions(folder / "predictions.csv.gz"), [0.1], "img")[0]
+    assert {row[0]: row[5] for row in listed["rows"]} == pytest.approx(by_pair.round(1).to_dict())
+    assert [row[5] for row in listed["rows"]] == sorted(row[5] for row in listed["rows"])
+    benchmark = open_benchmark("spair", tmp_path, "test", img_side=64)
+    for pair, category, source, target, count, _ in listed["rows"]:
+        sample = benchmark.annotation(pair)
+        assert (category, source, target) == (sample["category"], sample["src_key"], sample["trg_key"])
+        assert count == sample["n_pts"]
+
+    first = [re.findall(r"pair (\d+)", title)[0] for title in drawn][:4]  # those that are shown first
+    assert {path.stem for path in (folder / "explorer").iterdir()} == set(first) == listed["links"].keys()
+    for address in listed["links"].values():
+        data = json.loads(re.findall('id="data">(.*?)</script>', (folder / address).read_text())[0])
+        assert all((folder / "explorer" / name).is_file() for name in data["names"])
+        assert f'<a href="{address}">explore it</a>' in page
+
+    other = next(row[0] for row in listed["rows"] if str(row[0]) not in first)
+    command = shlex.split(f"{listed['command']} {other}")
+    with pytest.MonkeyPatch.context() as patch:
+        arguments: dict[str, Any] = {}
+        patch.setattr(pictures, "matches", lambda *_, **named: arguments.update(named))
+        (tmp_path / "elsewhere").mkdir()
+        start = next(k for k, word in enumerate(command) if word.startswith("--"))
+        succeed(tmp_path / "elsewhere", shlex.join(["match.py", *command[start:], "--device", "cpu"]))
+    assert arguments["correct"].mean() * 100 == pytest.approx(by_pair[other])
+
+
+def test_layers_that_all_pairs_select_alike_are_no_picture(tmp_path: Path, undrawn: None) -> None:
+    folder, _ = reported(tmp_path, "pfwillow", 3, "--raw --explore-pairs 0")
+    assert not (folder / "pictures" / "layers.png").exists()
+    assert not (folder / "explorer").exists()
+    page = Page((folder / "report.html").read_text())
+    assert "Heat map" not in " ".join(attrs["alt"] for attrs in page.all("img"))
+    assert any("15 layers" in text for text in page.text("p"))
+
+
+def test_hostile_categories_leave_room_for_the_pictures(tmp_path: Path, undrawn: None) -> None:
+    """Two names that begin alike, with HTML, a path, and characters that turn the text behind them around."""
+    content = tiny_own.coco(tmp_path)
+    for category, end in zip(content["categories"], ("x" * 4000, "y"), strict=True):
+        category["name"] = "\u202e../<b onclick='x'>&\"$x^" + "." * 30 + end
+    path = tiny_own.make_coco(tmp_path, content)
+    where = f"--benchmark coco --datapath {path} --images {tmp_path}/images --logpath {tmp_path}/run"
+    succeed(tmp_path, f"test.py {where} --raw {SMALL} --explore-pairs 1", reports=True)
+    text = (tmp_path / "run" / "report.html").read_text()
+    page = Page(text)
+    captions = page.text("figcaption")[1:]
+    assert all(
+        len(caption) < 80 and "\u202e" not in caption for caption in captions if caption.startswith("pair")
+    )
+    headings = [heading for heading in page.text("summary") if heading.startswith("Pairs of")]
+    assert len(headings) == 2
+    assert max(map(len, map(html.unescape, headings))) < 100
+    assert "<b onclick" not in text
+    assert {row[1] for row in listed_in(text)["rows"]} == {
+        category["name"] for category in content["categories"]
+    }
+    assert {p.name for p in tmp_path.iterdir()} == {"own.json", "images", "run"}
+
+
+def test_outlines_have_no_single_correct_points(tmp_path: Path, undrawn: None) -> None:
+    folder, drawn = reported(tmp_path, "caltech", 3, "--untrained --explore-pairs 0")
+    assert all(pair["correct"] is None for pair in drawn.values())
+    assert any(pair["src_kps"].shape != pair["trg_kps"].shape for pair in drawn.values())
+    for pair in drawn.values():
+        assert pair["src_kps"].shape == pair["predicted"].shape
+        assert np.isfinite(pair["trg_kps"]).all()
+    assert re.search(r"LT-ACC 0\.\d{3}<", (folder / "report.html").read_text())
+
+
+def test_results_outlive_a_report_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> bytes:
+        raise UserError("cannot be written (No space left on device)")
+
+    monkeypatch.setattr(pictures, "render", full)
+    with pytest.raises(AssertionError, match="No space left"):
+        reported(tmp_path, "pfwillow", 3, "--raw --explore-pairs 0")
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["figures"]["n_pairs"] == 3
+    assert len(read_predictions(tmp_path / "run" / "predictions.csv.gz")) == 30
