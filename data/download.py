@@ -33,18 +33,16 @@ def ensure(benchmark: type[Benchmark], datapath: str | Path, download: bool = Tr
     if not folder.is_dir():
         if folder.exists() or folder.is_symlink():
             raise UserError(f"{folder} is not a folder: move it away and run again")
-        local_archive = folder.with_name(f"{folder.name}.tar.gz")
-        advice = (
-            f"download {' or '.join(benchmark.archive)} by hand, save it as {local_archive} and run again"
-        )
-        if not download and not local_archive.exists():
+        by_hand = folder.with_name(f"{folder.name}.tar.gz")
+        advice = f"download {' or '.join(benchmark.archive)} by hand, save it as {by_hand} and run again"
+        if not download and not by_hand.exists():
             raise UserError(
                 f"{folder} is missing and downloads are off: run without --no-download, or {advice}"
             )
         with storage_errors(folder), exclusive(folder):
             if not folder.is_dir():
                 try:
-                    _install(benchmark, folder, work, local_archive)
+                    _install(benchmark, folder, work, by_hand)
                 except UserError as error:
                     raise UserError(f"{folder} is missing ({error}): {advice}") from error
     if work.exists():  # of this run, or of one that was killed as it ended
@@ -53,14 +51,14 @@ def ensure(benchmark: type[Benchmark], datapath: str | Path, download: bool = Tr
     return folder
 
 
-def _install(benchmark: type[Benchmark], folder: Path, work: Path, local_archive: Path) -> None:
+def _install(benchmark: type[Benchmark], folder: Path, work: Path, by_hand: Path) -> None:
     """Unpack the archive saved by hand, else that of the first address that gives a good one.
 
     Raises: UserError: there is none; says what was wrong with each.
     """
     archives = {url: work / f"{number}.tar.gz" for number, url in enumerate(benchmark.archive)}
-    if local_archive.exists():
-        archives = {str(local_archive): local_archive}
+    if by_hand.exists():
+        archives = {str(by_hand): by_hand}
     unpacked, lists = work / "unpacked", [name.format(split="test") for name in benchmark.lists]
     reasons = []
     work.mkdir(exist_ok=True)
@@ -75,7 +73,7 @@ def _install(benchmark: type[Benchmark], folder: Path, work: Path, local_archive
                     raise UserError(f"holds no list of test pairs in {folder.name} ({', '.join(lists)})")
             except UserError as error:
                 reasons.append(f"{origin} {error}")
-                if archive != local_archive:
+                if archive != by_hand:
                     archive.unlink(missing_ok=True)
             else:
                 (unpacked / folder.name).rename(folder)

@@ -22,7 +22,7 @@ from dhpf.common.files import is_file, read_text, replace_file
 from dhpf.common.processes import choose_device
 from dhpf.common.run import versions
 from dhpf.data import MAX_PIXELS
-from dhpf.data.annotated_points import of_line, read_points
+from dhpf.data.annotated_points import parse_line, read_points
 from dhpf.data.images import HEIF, formats
 from dhpf.data.lists import read_table
 from dhpf.data.pair_table import COLUMNS as ENDS
@@ -172,7 +172,7 @@ def chosen_points(options: MatchOptions, size: tuple[int, int]) -> Reals:
     else:
         fields = re.sub(r"\s*,\s*", ",", given or "").split()
         with error_context("--points"):
-            return checked_points([point for field in fields for point in of_line(field)], size)
+            return checked_points([point for field in fields for point in parse_line(field)], size)
     with error_context(place):
         return checked_points(read_points(text, options.source or Path()), size)
 

@@ -10,8 +10,6 @@ import signal
 import socket
 import sys
 import tarfile
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -180,15 +178,6 @@ def test_a_full_disk_leaves_nothing_but_the_download(server, monkeypatch, datapa
 # ---- servers ---------------------------------------------------------------------------------------------
 
 
-def test_silent_server_is_asked_again_then_given_up(server, monkeypatch, datapath):
-    monkeypatch.setattr(common, "TIMEOUT", 0.2)
-    monkeypatch.setattr(common, "RETRIES", 1)
-    serve(server, monkeypatch, Page(ARCHIVE, pause=1))
-    assert "broke off" in refused(datapath)
-    assert len(server.requests) == 2
-    assert not assert_whole_or_absent(datapath)
-
-
 @pytest.mark.parametrize("headers", [{}, {"ETag": '"1"'}])
 def test_dropped_connection_is_resumed(server, monkeypatch, datapath, headers):
     serve(server, monkeypatch, Page(LARGE, headers=headers, cuts=[CUT, 0]))
@@ -267,11 +256,6 @@ def test_bytes_that_a_killed_fetch_has_left_are_not_trusted(server, tmp_path):
     assert listing(tmp_path) == {"model.pt"}
 
 
-# ---- Google Drive ----------------------------------------------------------------------------------------
-
-QUOTA = "Too many users have viewed or downloaded this file recently."
-
-
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
@@ -290,36 +274,6 @@ def test_what_gdown_raises_becomes_one_line(monkeypatch, datapath, error, reason
     assert reason in message
     assert "\n" not in message
     assert not assert_whole_or_absent(datapath)
-
-
-def test_drive_quota_then_a_broken_download_then_the_rest_of_it(server, monkeypatch, datapath):
-    request = requests.Session.request
-
-    def local(self: requests.Session, method: str, url: str, **options: Any) -> requests.Response:
-        path = url.split("google.com", 1)[1] if "google.com" in url else url.removeprefix(server.url)
-        return request(self, method, server.url + path, **options)
-
-    def shows(page: str) -> None:
-        server.pages["/uc"] = Page(page.encode(), headers={"Content-Type": "text/html; charset=utf-8"})
-
-    monkeypatch.setattr(requests.Session, "request", local)
-    monkeypatch.setattr(common, "RETRIES", 0)
-    cookies = datapath.parent.parent / "cookies.txt"
-    monkeypatch.setattr(sys.modules["gdown.download"], "DEFAULT_COOKIES_FILE", str(cookies))
-    shows(f'<p class="uc-error-subcaption">{QUOTA}</p>')
-    assert QUOTA in refused(datapath)
-    # A large file comes behind a warning that it was not scanned for viruses.
-    shows(
-        '<form id="download-form" action="https://drive.usercontent.google.com/download" method="get">'
-        '<input type="hidden" name="id" value="1OO"><input type="hidden" name="confirm" value="t"></form>'
-    )
-    headers = {"Content-Type": "application/gzip", "Content-Disposition": 'attachment; filename="x.tar.gz"'}
-    server.pages["/download"] = Page(LARGE, headers=headers, cuts=[CUT])
-    assert "broke off" in refused(datapath)
-    assert not assert_whole_or_absent(datapath)
-    assert is_whole(download.ensure(PFPascal, datapath))
-    assert server.requests[-1].range == "bytes=1048576-"
-    assert not cookies.exists()
 
 
 # ---- processes -------------------------------------------------------------------------------------------
@@ -365,24 +319,6 @@ def test_killed_at_any_step_the_data_set_is_whole_or_absent(server, monkeypatch,
     assert [path.name for path in datapath.iterdir()] == [FOLDER]
 
 
-def test_killed_while_bytes_arrive_it_goes_on_from_them(server, monkeypatch, datapath):
-    serve(server, monkeypatch, Page(LARGE, pause=0.01))
-    held = 0
-    for piece in (1, 2):
-        running = child(lambda: download.ensure(PFPascal, datapath))
-        while held < piece << 19:
-            assert running.is_alive()
-            time.sleep(0.001)
-            held = sum(part.stat().st_size for part in datapath.glob("*/*.part"))
-        running.kill()
-        running.join(SECONDS)
-        assert not assert_whole_or_absent(datapath)
-    [part] = datapath.glob("*/*.part")
-    held = part.stat().st_size
-    assert is_whole(download.ensure(PFPascal, datapath))
-    assert server.requests[-1].range == f"bytes={held}-"
-
-
 def test_processes_started_together_download_once(server, monkeypatch, datapath):
     serve(server, monkeypatch, Page(ARCHIVE, pause=0.05))
     together = [child(lambda: download.ensure(PFPascal, datapath)) for _ in range(3)]
@@ -391,16 +327,3 @@ def test_processes_started_together_download_once(server, monkeypatch, datapath)
     assert [process.exitcode for process in together] == [0, 0, 0]
     assert is_whole(datapath / FOLDER)
     assert len(server.requests) == 1
-
-
-def test_the_work_folder_of_a_killed_run_is_removed_by_one_process_at_a_time(monkeypatch, datapath):
-    work = datapath / f".{FOLDER}.download"
-    (datapath / FOLDER).mkdir(parents=True)
-    work.mkdir()
-    with common.exclusive(datapath / FOLDER):
-        second = threading.Thread(target=lambda: download.ensure(PFPascal, datapath))
-        second.start()
-        second.join(0.2)
-        assert work.exists()
-    second.join(SECONDS)
-    assert listing(datapath) == {FOLDER}

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from dhpf.data import open_benchmark
-from dhpf.data.photographs import PHOTOGRAPHS
+from dhpf.data.synthetic import PHOTOGRAPHS
 from dhpf.evaluation.metrics import keypoint_errors
 from dhpf.matching.matcher import Matcher
 from dhpf.report import explorer as explorers
