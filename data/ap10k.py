@@ -94,8 +94,6 @@ def image_key(content: Any, field: str) -> str:
     path = content.get(field) if isinstance(content, Mapping) else None
     parts = path_parts(path) if isinstance(path, str) else ()
     if "ImageAnnotation" not in parts or not parts[-1].endswith(".json"):
-        raise UserError(
-            f"{field} is {short_repr(path)}, not .../ImageAnnotation/<family>/<species>/<image>.json"
-        )
+        raise UserError(f"{field} is {short_repr(path)}, not .../ImageAnnotation/<folders>/<image>.json")
     inside = "/".join(parts[parts.index("ImageAnnotation") + 1 :])
     return f"JPEGImages/{inside.removesuffix('.json')}.jpg"

@@ -168,12 +168,8 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
         if folder := cls.find_folder(datapath):
             return folder
         below = cls.find_datapath_below(datapath)
-        advice = (
-            f"which is in {below}: give --datapath {below}" if below else f"{cls.how_to_get} (see the README)"
-        )
-        raise UserError(
-            f"--datapath {datapath}: benchmark {cls.name} needs the folder '{cls.folder}' in it, {advice}"
-        )
+        advice = f"give --datapath {below}" if below else f"{cls.how_to_get} (see the README)"
+        raise UserError(f"--datapath {datapath}: it has no folder '{cls.folder}' of {cls.name}: {advice}")
 
     def lists_of(self, split: str) -> list[Path]:
         """The pair lists that fit a split, the one to read first."""
@@ -202,11 +198,9 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
         names = ((self.categories[p.category_id], p.src_key, p.trg_key) for p in originals(self.pairs))
         self.is_published, sentence = compare_with_published(self.published, self.split, names)
         self.notes = [note, *([f"list: {sentence}"] if sentence else []), *self.notes]
-        if count := len(self._names_on_disk):
-            key, on_disk = next(iter(self._names_on_disk.items()))
-            self.notes.append(
-                f"{count} images named in another upper and lower case, such as {on_disk} for {key}"
-            )
+        for key, name in [*self._names_on_disk.items()][:1]:
+            many = f"{len(self._names_on_disk)} images are named in another case or Unicode form"
+            self.notes.append(f"{many}, such as {name} for {key}")
 
     @abstractmethod
     def read_pairs(self) -> list[Pair]:
@@ -345,7 +339,7 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
         number = int(text.partition(".")[0]) if re.fullmatch(r"\d{1,9}(\.0*)?", text) else 0
         if not 1 <= number <= len(self.categories):
             raise UserError(
-                f"unknown category: class '{text}' is not one of 1 to {len(self.categories)}, and no name of one"
+                f"class '{text}' is neither 1 to {len(self.categories)} nor the name of a category"
             )
         return number - 1
 

@@ -44,17 +44,9 @@ class Caltech(Benchmark):
 
     def read_pairs(self) -> list[Pair]:
         def to_pair(line: int, row: Mapping[str, str]) -> Pair:
-            src_key, trg_key = (
-                "/".join(("101_ObjectCategories", *path_parts(row[f"{end}_image"], 2)[-2:]))
-                for end in ("source", "target")
-            )
-            return Pair(
-                line,
-                src_key,
-                trg_key,
-                self.category_of_class(row["class"]),
-                src_kps=parse_points(row["xa"], row["ya"]),
-                trg_kps=parse_points(row["xb"], row["yb"]),
-            )
+            files = (path_parts(row[f"{end}_image"], 2)[-2:] for end in ("source", "target"))
+            src_key, trg_key = ("/".join(("101_ObjectCategories", *parts)) for parts in files)
+            kps = parse_points(row["xa"], row["ya"]), parse_points(row["xb"], row["yb"])
+            return Pair(line, src_key, trg_key, self.category_of_class(row["class"]), *kps)
 
         return read_pair_table(self.list_path, COLUMNS, to_pair)

@@ -4,10 +4,10 @@ import math
 import zlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import compress, count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,17 +25,14 @@ MAX_KEYPOINTS = 1000  # of an object
 MIN_SHARED_KEYPOINTS = 3  # of the objects of a pair
 DEFAULT_PAIRS = 100  # drawn a category
 MAX_PAIRS = 1_000_000
-MAX_ENUMERATED = (
-    2000  # objects of a category whose pairs are all looked at; of more, pairs are drawn and looked at
-)
+MAX_ENUMERATED = 2000  # objects of a category of which all pairs are looked at; of more, some are drawn
 DRAWS_PER_PAIR = 50  # at most
 MAX_NAMES = 9  # of categories in a note
 ADVICE = "correct it, or leave it out"
 Mask = NDArray[np.bool_]
 
 
-@dataclass(frozen=True, slots=True)
-class Object:
+class Object(NamedTuple):
     """An annotation: its index in the file, its image's name, key-points [P, 3] (x, y, v), box x1 y1 x2 y2."""
 
     index: int
@@ -82,15 +79,12 @@ class Coco(OwnData):
             ids += [number] * len(ends)
         if self.per_category:
             self.notes.append(f"at most {self.per_category} pairs drawn of each category")
-        if without := [name for number, name in enumerate(groups) if number not in set(ids)]:
+        if without := [self.categories[k] for k in sorted({*range(len(groups))} - {*ids})]:
             more = f" and {len(without) - MAX_NAMES} more categories" if len(without) > MAX_NAMES else ""
             self.notes.append(f"no pair of {', '.join(without[:MAX_NAMES])}{more}")
         if not ids:
-            raise UserError(
-                f"{path}: there is no pair in split {self.split}, that is two objects of a category in different "
-                f"images that share {MIN_SHARED_KEYPOINTS} key-points ({'; '.join(self.notes)}): choose another "
-                "split or file"
-            )
+            notes = "; ".join(self.notes)
+            raise UserError(f"{path}: split {self.split} has no pair ({notes}): choose another split or file")
         with error_context(str(path)):
             keys = find_images(self.root, {o.image for both in self._objects for o in both})
         self.annotated_sizes = {keys[k]: size for k, size in self.annotated_sizes.items() if k in keys}
@@ -124,9 +118,8 @@ class Coco(OwnData):
         images = texts_by_id(path, content, "images", "file_name")
         with error_context(f"{path}, images", ADVICE):
             images = {k: "/".join(path_parts(name)) for k, name in images.items()}
-        for record in content["images"]:
-            if size := parse_size(record):
-                self.annotated_sizes[images[parse_id(record, "id")]] = size
+        sizes = {images[parse_id(record, "id")]: parse_size(record) for record in content["images"]}
+        self.annotated_sizes = {name: size for name, size in sizes.items() if size}
         self.point_names = [parse_names(record.get("keypoints")) for record in content["categories"]]
         groups: dict[str, list[Object]] = {name: [] for name in names.values()}
         if len(groups) < len(names):
@@ -147,13 +140,11 @@ class Coco(OwnData):
                 elif not kps[:, 2].any():
                     left_out["have no key-points"] += 1
                 elif self.in_split(image):
-                    group = groups[category]
-                    if group and len(group[0].kps) != len(kps):
-                        raise UserError(
-                            f"{len(kps)} key-points, where annotations[{group[0].index}] of {category} has "
-                            f"{len(group[0].kps)}"
-                        )
-                    group.append(Object(index, image, kps, parse_box(record.get("bbox"))))
+                    groups[category].append(Object(index, image, kps, parse_box(record.get("bbox"))))
+                    first = groups[category][0]
+                    if len(first.kps) != len(kps):
+                        other = f"annotations[{first.index}] of {category} has {len(first.kps)}"
+                        raise UserError(f"it has {len(kps)} key-points, {other}")
         self.notes += [f"{n} annotations {reason} and are left out" for reason, n in left_out.items()]
         return groups
 
@@ -163,10 +154,8 @@ class Coco(OwnData):
         images = np.unique([o.image for o in objects], return_inverse=True)[1]
         pairs = draw_pairs(visible, images, self.per_category, zlib.crc32(category.encode()))
         if len(self._objects) + len(pairs) > MAX_PAIRS:
-            raise UserError(
-                f"--pairs {self.per_category or 'all'}: {self.list_path} gives more than {MAX_PAIRS:,} pairs, "
-                "draw fewer a category, --pairs N"
-            )
+            option = f"--pairs {self.per_category or 'all'}"
+            raise UserError(f"{option}: more than {MAX_PAIRS:,} pairs of {self.list_path}: draw fewer")
         if len(objects) > MAX_ENUMERATED and self.per_category and len(pairs) < self.per_category:
             self.notes.append(f"{category}: only {len(pairs)} pairs were found, few objects share key-points")
         return np.stack(np.divmod(pairs, len(objects)), 1).tolist()

@@ -111,8 +111,7 @@ def grey(values: NDArray[Any]) -> Image.Image:
     depth = next((depth for depth in GREY_MAXIMA if high <= depth), None)
     if not low >= 0 or depth is None:
         raise UserError(
-            f"its values reach from {low:g} to {high:g}, which are no grey levels of 8, 12 or 16 bits and not 0 to 1: "
-            "store them so"
+            f"its values reach from {low:g} to {high:g}: store it in 8, 12 or 16 bits, or as 0 to 1"
         )
     scaled = values if depth == 255 else values * (255 / depth)
     return Image.fromarray(np.round(scaled).astype(np.uint8))

@@ -108,6 +108,6 @@ def find_images(root: Path, names: Iterable[str]) -> dict[str, str]:
         agreeing = {p: common_suffix_length(parts, path_parts(folded(p))) for p in candidates[parts[-1]]}
         best = [path for path, number in agreeing.items() if number == max(agreeing.values())]
         if len(best) > 1:
-            raise UserError(f"{root}: {best[0]} and {best[1]} both could be the image '{name}', use --images")
+            raise UserError(f"{root}: the image '{name}' could be {best[0]} or {best[1]}, use --images")
         found[name] = best[0] if best else name
     return found

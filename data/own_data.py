@@ -59,10 +59,7 @@ class OwnData(Benchmark):
             if whole.is_dir():
                 raise UserError(f"--datapath {whole}: benchmark {self.name} needs a file, this is a folder")
             if self.split == "test":
-                raise UserError(
-                    f"{whole}: one file has no split 'test', only whole, trn and val; give three, "
-                    "--datapath TRN,VAL,TEST"
-                )
+                raise UserError(f"{whole}: one file has no split 'test': give three, --datapath TRN,VAL,TEST")
             return whole
         if len(three) != 3:
             raise UserError(f"--datapath {whole}: give one file, or three as TRN,VAL,TEST")
@@ -108,10 +105,8 @@ class OwnData(Benchmark):
             elif size == stored.size:
                 yield stored
             else:
-                found, annotated = ("×".join(map(str, pair)) for pair in (shown.size, size or ()))
-                raise UserError(
-                    f"{self._path(key)}: the image has {found} pixels, but was annotated with {annotated}"
-                )
+                sizes = "{}×{} pixels, but was annotated with {}×{}".format(*shown.size, *(size or ()))
+                raise UserError(f"{self._path(key)}: the image has {sizes}")
 
 
 def is_validation_image(name: str, share: float) -> bool:

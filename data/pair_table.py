@@ -49,29 +49,17 @@ class PairTable(OwnData):
         if mixed := sum(any(ends) and not all(ends) for ends in ends_in_split.values()):
             self.notes.append(f"{mixed} of {len(rows_of)} pairs have images of two splits and are left out")
         if not chosen:
-            raise UserError(
-                f"{path}: there is no pair in split {self.split} ({'; '.join(self.notes) or 'none at all'}); another "
-                "--val-share, or three files, --datapath TRN,VAL,TEST, give other splits"
-            )
+            advice = "choose another --val-share, or give three files, --datapath TRN,VAL,TEST"
+            raise UserError(f"{path}: split {self.split} has no pair ({'; '.join(self.notes)}): {advice}")
         self.categories = tuple(sorted({category for *_, category in chosen}))
         self.max_pts = max(map(len, chosen.values()))
         pairs = []
         for (source, target, category), rows in chosen.items():
-            ends = np.stack([row.ends for row in rows], 1)
-            names = tuple(row.point for row in rows)
-            pairs.append(
-                Pair(
-                    rows[0].line,
-                    source,
-                    target,
-                    self.category_id(category),
-                    src_kps=ends[:2],
-                    trg_kps=ends[2:],
-                    points=names if all(names) else (),
-                    trg_bbox=next((row.box for row in rows if row.box is not None), None),
-                    labels=UNKNOWN_OVERLAP,
-                )
-            )
+            ends, names = np.stack([row.ends for row in rows], 1), tuple(row.point for row in rows)
+            box = next((row.box for row in rows if row.box is not None), None)
+            points = names if all(names) else ()
+            ids = rows[0].line, source, target, self.category_id(category)
+            pairs.append(Pair(*ids, ends[:2], ends[2:], points=points, trg_bbox=box, labels=UNKNOWN_OVERLAP))
         with_box = [pair for pair in pairs if pair.trg_bbox is not None]
         return with_box if self.choose_threshold(len(with_box), len(pairs), "pairs") else pairs
 

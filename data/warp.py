@@ -51,10 +51,6 @@ class Warp:
     target: Similarity
     plate: RBFInterpolator
 
-    def from_source(self, points: Array) -> Array:
-        """Source frame -> object."""
-        return self.source.inverse(points)
-
     def from_target(self, points: Array) -> Array:
         """Target frame -> object."""
         return interpolate(self.plate, self.target.inverse(points))

@@ -24,7 +24,7 @@ from dhpf.common.processes import choose_device
 from dhpf.common.program import echo
 from dhpf.common.run import versions
 from dhpf.data import MAX_PIXELS
-from dhpf.data.annotated_points import of_line, read_points
+from dhpf.data.annotated_points import parse_line, read_points
 from dhpf.data.images import HEIF, formats
 from dhpf.data.lists import read_table
 from dhpf.data.pair_table import COLUMNS
@@ -185,7 +185,7 @@ def requested_points(options: Namespace, size: tuple[int, int]) -> Reals:
     if file is None and text != "-":
         with error_context("--points"):
             fields = re.sub(r"\s*,\s*", ",", text or "").split()
-            return checked_points([point for field in fields for point in of_line(field)], size)
+            return checked_points([point for field in fields for point in parse_line(field)], size)
     with error_context(str(file or "standard input")):
         content = read_text(file, MAX_POINTS_FILE_BYTES) if file else standard_input()
         return checked_points(read_points(content, options.source or Path()), size)

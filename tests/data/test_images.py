@@ -67,6 +67,35 @@ def test_an_image_of_too_many_pixels_is_refused(tmp_path: Path, monkeypatch: pyt
 # Numeric pixels, alpha, EXIF
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("mode", "ending"),
+    [
+        ("L", "png"),
+        ("LA", "png"),
+        ("CMYK", "jpg"),
+        ("P", "png"),
+        ("P", "gif"),
+        ("RGBA", "png"),
+        ("RGB", "jpg"),
+    ],
+)
+def test_benchmarks_see_stored_colours_in_stored_orientation(tmp_path: Path, mode: str, ending: str) -> None:
+    grey, exif = np.linspace(0, 255, 64 * 48).reshape(48, 64).astype(np.uint8), Image.Exif()
+    exif[0x0112] = 6  # turn by 90° to be shown
+    image = Image.fromarray(grey).convert("P" if mode == "P" else "RGB").convert(mode)
+    if mode == "RGBA":
+        image.putalpha(90)
+    options = (
+        {"exif": exif, "quality": 100} if ending == "jpg" else {"transparency": 7} if mode == "P" else {}
+    )
+    image.save(tmp_path / f"image.{ending}", **options)
+    with opened_image(tmp_path / f"image.{ending}") as stored:
+        found = np.asarray(to_rgb(stored)).astype(int)
+    assert found.shape == (48, 64, 3)
+    assert np.abs(found - grey[..., None]).max() < 7  # JPEG's and CMYK's rounding
+
+
 def ramp(maximum: float, dtype: type) -> NDArray[Any]:
     """A ramp from 0 to `maximum`, 64 pixels wide."""
     return np.repeat(np.linspace(0, maximum, 64)[None], 16, 0).astype(dtype)

@@ -24,21 +24,9 @@ from tests.helpers import tiny
 from tests.helpers.commands import TINY, refused, succeed
 from tests.helpers.places import SHARED
 
+PAIRS = 4
 LISTS = SHARED / "lists"
 needs_lists = pytest.mark.skipif(not LISTS.exists(), reason="no lists of other publications")
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("datasets")
-    for make in tiny.MAKERS.values():
-        make(root, pairs=4)
-    return root
-
-
-@pytest.fixture
-def own(whole: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(whole, tmp_path / "datasets"))
 
 
 def samples(data: Benchmark) -> list[dict[str, Any]]:
@@ -92,10 +80,10 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize(("name", "moves"), [(k, m) for k, every in LAYOUTS.items() for m in every])
-def test_a_layout_gives_the_same_pairs(own: Path, whole: Path, name: str, moves: str) -> None:
-    moved(own, moves)
+def test_a_layout_gives_the_same_pairs(datapath: Path, whole: Path, name: str, moves: str) -> None:
+    moved(datapath, moves)
     for split in {"trn", "test"} & set(BENCHMARKS[name].splits):
-        data = open_benchmark(name, own, split)
+        data = open_benchmark(name, datapath, split)
         assert samples(data) == samples(BENCHMARKS[name](whole, split))
         assert data.image(data.pairs[0].src_key).shape == (3, 240, 240)
         assert all(str(path) in data.notes[0] for path in (data.list_path, data.root))
@@ -104,23 +92,23 @@ def test_a_layout_gives_the_same_pairs(own: Path, whole: Path, name: str, moves:
 
 
 @pytest.mark.parametrize("name", tiny.MAKERS)
-def test_datapath_may_be_the_folder_itself_or_is_hinted_at(own: Path, whole: Path, name: str) -> None:
-    folder = own / BENCHMARKS[name].folder
+def test_datapath_may_be_the_folder_itself_or_is_hinted_at(datapath: Path, whole: Path, name: str) -> None:
+    folder = datapath / BENCHMARKS[name].folder
     expected = samples(BENCHMARKS[name](whole, "test"))
     assert samples(open_benchmark(name, folder, "test")) == expected
-    with pytest.raises(UserError, match=f"--datapath {own.parent}.*--datapath {own}"):
-        open_benchmark(name, own.parent, "test", download=True)
-    renamed = folder.rename(own / "of any name")
+    with pytest.raises(UserError, match=f"--datapath {datapath.parent}.*--datapath {datapath}"):
+        open_benchmark(name, datapath.parent, "test", download=True)
+    renamed = folder.rename(datapath / "of any name")
     assert samples(open_benchmark(name, renamed, "test")) == expected
 
 
-def test_the_more_specific_list_is_read_and_the_other_named(own: Path) -> None:
-    folder = own / "PF-PASCAL"
+def test_the_more_specific_list_is_read_and_the_other_named(datapath: Path) -> None:
+    folder = datapath / "PF-PASCAL"
     shutil.copy(folder / "val_pairs.csv", folder / "test_pairs_pf_pascal.csv")
-    data = PFPascal(own, "test")
+    data = PFPascal(datapath, "test")
     assert data.list_path.name == "test_pairs_pf_pascal.csv"
     assert str(folder / "test_pairs.csv") in data.notes[0]
-    chosen = PFPascal(own, "test", pair_list=folder / "test_pairs.csv")
+    chosen = PFPascal(datapath, "test", pair_list=folder / "test_pairs.csv")
     assert [pair.line for pair in chosen.pairs] == [2, 3, 4, 5]
     assert "test_pairs_pf_pascal.csv" not in chosen.notes[0]
 
@@ -157,52 +145,47 @@ FORMS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_list_in_another_form_means_the_same(own: Path, whole: Path, form: str) -> None:
+def test_a_list_in_another_form_means_the_same(datapath: Path, whole: Path, form: str) -> None:
     edit, style = FORMS[form]
-    rewritten(own / "PF-PASCAL/trn_pairs.csv", edit, **style)
-    assert samples(PFPascal(own, "trn")) == samples(PFPascal(whole, "trn"))
+    rewritten(datapath / "PF-PASCAL/trn_pairs.csv", edit, **style)
+    assert samples(PFPascal(datapath, "trn")) == samples(PFPascal(whole, "trn"))
 
 
 @pytest.mark.parametrize("name", ["pfpascal", "pfwillow", "caltech", "spair"])
 @pytest.mark.parametrize("ending", ["\r\n", "\r"])
 def test_byte_order_mark_and_line_endings_do_not_matter(
-    own: Path, whole: Path, name: str, ending: str
+    datapath: Path, whole: Path, name: str, ending: str
 ) -> None:
-    path = BENCHMARKS[name](own, "test").list_path
+    path = BENCHMARKS[name](datapath, "test").list_path
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\r", b"").replace(b"\n", ending.encode()))
-    assert samples(BENCHMARKS[name](own, "test")) == samples(BENCHMARKS[name](whole, "test"))
+    assert samples(BENCHMARKS[name](datapath, "test")) == samples(BENCHMARKS[name](whole, "test"))
 
 
 @pytest.mark.parametrize("form", ["{}", "{};", "[{}]", "[{} ]", "({},)"])
-def test_coordinates_in_other_forms_mean_the_same(own: Path, whole: Path, form: str) -> None:
-    path = own / "Caltech-101/test_pairs_caltech_with_category.csv"
+def test_coordinates_in_other_forms_mean_the_same(datapath: Path, whole: Path, form: str) -> None:
+    path = datapath / "Caltech-101/test_pairs_caltech_with_category.csv"
     separator = ", " if form.startswith("[") else ";" if ";" in form else ","
     rewritten(
         path,
         lambda rows: [[form.format(c.replace(",", separator)) if "," in c else c for c in r] for r in rows],
     )
-    found, expected = (BENCHMARKS["caltech"](root, "test") for root in (own, whole))
+    found, expected = (BENCHMARKS["caltech"](root, "test") for root in (datapath, whole))
     assert samples(found) == samples(expected)
 
 
-def test_where_annotations_are_missing_the_points_of_the_list_count(own: Path, whole: Path) -> None:
+def test_where_annotations_are_missing_the_points_of_the_list_count(datapath: Path, whole: Path) -> None:
     expected = PFPascal(whole, "test")
     pairs = [expected.complete(pair) for pair in expected.pairs]
 
     def with_points(rows: list[list[str]]) -> list[list[str]]:
-        lists = [
-            [";".join(map(repr, axis.tolist())) for kps in (p.src_kps, p.trg_kps) for axis in kps]
-            for p in pairs
-        ]
-        return [
-            [*rows[0], "XA", "YA", "XB", "YB"],
-            *(row + more for row, more in zip(rows[1:], lists, strict=True)),
-        ]
+        lists = [[";".join(map(str, axis)) for axis in (*p.src_kps, *p.trg_kps)] for p in pairs]
+        lists = [["XA", "YA", "XB", "YB"], *lists]
+        return [row + more for row, more in zip(rows, lists, strict=True)]
 
-    rewritten(own / "PF-PASCAL/test_pairs.csv", with_points)
-    assert samples(PFPascal(own, "test")) == samples(expected)
-    shutil.rmtree(own / "PF-PASCAL/Annotations/cat")
-    data = PFPascal(own, "test")
+    rewritten(datapath / "PF-PASCAL/test_pairs.csv", with_points)
+    assert samples(PFPascal(datapath, "test")) == samples(expected)
+    shutil.rmtree(datapath / "PF-PASCAL/Annotations/cat")
+    data = PFPascal(datapath, "test")
     for before, after in zip(samples(expected), samples(data), strict=True):
         numbered = "" if before["category"] == "cat" else before["points"]
         assert before | {"points": numbered} == after
@@ -210,80 +193,80 @@ def test_where_annotations_are_missing_the_points_of_the_list_count(own: Path, w
     assert data.annotation(1)["trg_bbox"].isfinite().all()
     assert any(note.startswith("2 pairs") and "Annotations" in note for note in data.notes)
     with pytest.raises(UserError, match="line 2: --thres bbox"):
-        PFPascal(own, "test", "bbox").annotation(0)
+        PFPascal(datapath, "test", "bbox").annotation(0)
 
 
-def test_names_in_another_case_are_found_and_said_once(own: Path, whole: Path) -> None:
-    for path in (own / "PF-PASCAL/JPEGImages").glob("*_cat.jpg"):
+def test_names_in_another_case_are_found_and_said_once(datapath: Path, whole: Path) -> None:
+    for path in (datapath / "PF-PASCAL/JPEGImages").glob("*_cat.jpg"):
         path.rename(path.with_name(path.name.upper()))
-    data = PFPascal(own, "trn")
+    data = PFPascal(datapath, "trn")
     assert samples(data) == samples(PFPascal(whole, "trn"))
     assert data[0]["src_img"].shape == (3, 240, 240)
     assert len([note for note in data.notes if "CAT.JPG for JPEGImages/2008_" in note]) == 1
 
 
-def test_spair_as_windows_unpacks_it(own: Path, whole: Path) -> None:
+def test_spair_as_windows_unpacks_it(datapath: Path, whole: Path) -> None:
     expected = samples(BENCHMARKS["spair"](whole, "test"))
-    for path in (own / "SPair-71k/PairAnnotation/test").iterdir():
+    for path in (datapath / "SPair-71k/PairAnnotation/test").iterdir():
         path.rename(path.with_name(path.name.replace(":", "_")))
-    assert samples(BENCHMARKS["spair"](own, "test")) == expected
-    layout = own / "SPair-71k/Layout/large/test.txt"
+    assert samples(BENCHMARKS["spair"](datapath, "test")) == expected
+    layout = datapath / "SPair-71k/Layout/large/test.txt"
     layout.write_text("\r\n" + layout.read_text().replace(":", "_").replace("\n", "\r\n\r\n"))
-    assert samples(BENCHMARKS["spair"](own, "test")) == expected
-    shutil.rmtree(own / "SPair-71k/Layout")
-    assert samples(BENCHMARKS["spair"](own, "test")) == expected
+    assert samples(BENCHMARKS["spair"](datapath, "test")) == expected
+    shutil.rmtree(datapath / "SPair-71k/Layout")
+    assert samples(BENCHMARKS["spair"](datapath, "test")) == expected
 
 
-def test_points_of_spair_may_be_absent_or_carry_their_visibility(own: Path) -> None:
-    path = next((own / "SPair-71k/PairAnnotation/test").glob("000000-*"))
+def test_points_of_spair_may_be_absent_or_carry_their_visibility(datapath: Path) -> None:
+    path = next((datapath / "SPair-71k/PairAnnotation/test").glob("000000-*"))
     content = json.loads(path.read_text())
-    before = BENCHMARKS["spair"](own, "test").annotation(0)
+    before = BENCHMARKS["spair"](datapath, "test").annotation(0)
     src, trg = content["src_kps"], [[*point, 2] for point in content["trg_kps"]]
     src[0], src[1], trg[2], trg[3] = None, [None, None], None, [5, 5, 0]
     ids = [str(n + 1) for n in range(10)]
     path.write_text(json.dumps(content | {"src_kps": src, "trg_kps": trg, "kps_ids": ids}))
-    after = BENCHMARKS["spair"](own, "test").annotation(0)
+    after = BENCHMARKS["spair"](datapath, "test").annotation(0)
     assert after["n_pts"] == 6
     assert after["points"] == "5\t6\t7\t8\t9\t10"
     for end in ("src_kps", "trg_kps"):
         np.testing.assert_array_equal(after[end][:, :6], before[end][:, 4:10])
 
 
-def test_evaluation_of_training_pairs_mirrors_none_and_leaves_copies_out(own: Path) -> None:
+def test_evaluation_of_training_pairs_mirrors_none_and_leaves_copies_out(datapath: Path) -> None:
     names = [f"2008_00000{k}_cat.jpg" for k in range(4)]
     rows = [[0, 1, 0], [0, 1, 1], [2, 3, 1], [3, 2, 0]]
     table = [
         ["source_image", "target_image", "class", "flip"],
         *([names[a], names[b], 8, f] for a, b, f in rows),
     ]
-    tiny.write_csv(own / "PF-PASCAL/trn_pairs.csv", table)
-    assert [pair.flip for pair in PFPascal(own, "trn").pairs] == [0, 1, 1, 0]
-    data = PFPascal(own, "trn", evaluation=True)
+    tiny.write_csv(datapath / "PF-PASCAL/trn_pairs.csv", table)
+    assert [pair.flip for pair in PFPascal(datapath, "trn").pairs] == [0, 1, 1, 0]
+    data = PFPascal(datapath, "trn", evaluation=True)
     assert [(pair.line, pair.flip) for pair in data.pairs] == [(2, 0), (4, 0), (5, 0)]  # one has no original
     assert any(note.startswith("1 mirrored") for note in data.notes)
 
 
-def test_categories_restrict_the_pairs(own: Path) -> None:
-    data = PFPascal(own, "test", only=("dog",))
+def test_categories_restrict_the_pairs(datapath: Path) -> None:
+    data = PFPascal(datapath, "test", only=("dog",))
     assert {pair.category_id for pair in data.pairs} == {PFPascal.categories.index("dog")}
     with pytest.raises(UserError, match=r"--categories: .*'unicorn'.* aeroplane, bicycle"):
-        PFPascal(own, "test", only=("cat", "unicorn"))
+        PFPascal(datapath, "test", only=("cat", "unicorn"))
     with pytest.raises(UserError, match=r"--categories: .*test_pairs.csv.* cow"):
-        PFPascal(own, "test", only=("cat", "cow"))
+        PFPascal(datapath, "test", only=("cat", "cow"))
 
 
 def pairs_of(data: Benchmark) -> list[tuple[str, str, str]]:
     return [(data.categories[p.category_id], p.src_key, p.trg_key) for p in data.pairs]
 
 
-def test_a_list_is_compared_with_the_published_ones(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    val, test = (pairs_of(PFPascal(own, split)) for split in ("val", "test"))
+def test_a_list_is_compared_with_the_published_ones(datapath: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    val, test = (pairs_of(PFPascal(datapath, split)) for split in ("val", "test"))
     lists = {"val": Published(4, digest(val)), "test": Published(4, digest(reversed(test)))}
     monkeypatch.setattr(PFPascal, "published", MappingProxyType(lists))
-    path = own / "PF-PASCAL/test_pairs.csv"
+    path = datapath / "PF-PASCAL/test_pairs.csv"
 
     def note(is_published: bool) -> str:
-        data = PFPascal(own, "test")
+        data = PFPascal(datapath, "test")
         assert data.is_published == is_published
         return next(note for note in data.notes if note.startswith("list: "))
 
@@ -294,7 +277,7 @@ def test_a_list_is_compared_with_the_published_ones(own: Path, monkeypatch: pyte
     swapped = text.replace("2008_000000_cat.jpg", "x").replace("2008_000003_cat.jpg", "2008_000000_cat.jpg")
     path.write_text(swapped.replace("x", "2008_000003_cat.jpg"))
     assert "other pairs" in note(False)
-    shutil.copy(own / "PF-PASCAL/val_pairs.csv", path)
+    shutil.copy(datapath / "PF-PASCAL/val_pairs.csv", path)
     assert "the published val list" in note(False)
     monkeypatch.setattr(PFPascal, "published", MappingProxyType({"test": Published(4)}))
     assert "content not checked" in note(True)
@@ -315,8 +298,8 @@ NOT_TEST = "the published val list, not the test list: no figure on it is the pa
         ("dccnet/val_pairs.csv", "test", NOT_TEST),
     ],
 )  # fmt: skip
-def test_real_lists_are_known(own: Path, file: str, split: str, words: str) -> None:
-    data = PFPascal(own, split, pair_list=LISTS / file)
+def test_real_lists_are_known(datapath: Path, file: str, split: str, words: str) -> None:
+    data = PFPascal(datapath, split, pair_list=LISTS / file)
     assert f"list: {words}" in data.notes
 
 
@@ -347,12 +330,13 @@ def test_the_published_overlap_is_counted() -> None:
         assert sum(frozenset((pair.src_key, pair.trg_key)) in training for pair in data.pairs) == count
 
 
+@pytest.mark.slow
 def test_results_say_which_list_and_how_many_training_pairs_it_has(
-    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    datapath: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    published = {"test": Published(4, digest(pairs_of(PFPascal(own, "test"))))}
+    published = {"test": Published(4, digest(pairs_of(PFPascal(datapath, "test"))))}
     monkeypatch.setattr(PFPascal, "published", MappingProxyType(published))
-    on = f"test.py --benchmark pfpascal --datapath {own} {TINY}"
+    on = f"test.py --benchmark pfpascal --datapath {datapath} {TINY}"
 
     def figures(options: str) -> dict[str, Any]:
         out = succeed(tmp_path, f"{on} {options} --overwrite --logpath run").out
@@ -366,14 +350,14 @@ def test_results_say_which_list_and_how_many_training_pairs_it_has(
     again = succeed(tmp_path, f"test.py --from-predictions logs/run/{PREDICTIONS}").out
     assert all(sentence in again for sentence in found["about"])  # rescoring says the same
     assert "2 pairs where the published test list has 4" in "".join(figures("--categories cat")["about"])
-    (own / "PF-PASCAL/trn_pairs.csv").unlink()
+    (datapath / "PF-PASCAL/trn_pairs.csv").unlink()
     assert "without_leaked" not in figures("")  # unknown, not none
 
 
 def test_figures_of_the_paper_need_the_published_test_pairs(
-    own: Path, monkeypatch: pytest.MonkeyPatch
+    datapath: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened = {split: PFPascal(own, split) for split in ("val", "test")}
+    opened = {split: PFPascal(datapath, split) for split in ("val", "test")}
     known = {split: Published(4, digest(pairs_of(data))) for split, data in opened.items()}
 
     def counts(split: str, published: dict[str, Published], pairs: int = 4) -> int:
@@ -392,16 +376,18 @@ def test_figures_of_the_paper_need_the_published_test_pairs(
     assert counts("val", known) == 0
 
 
-def test_lists_and_categories_of_training(own: Path, tmp_path: Path) -> None:
-    folder = own / "PF-PASCAL"
+def test_lists_and_categories_of_training(datapath: Path, tmp_path: Path) -> None:
+    folder = datapath / "PF-PASCAL"
     for split in ("trn", "val"):
-        (folder / f"{split}_pairs.csv").rename(own / f"my {split}.csv")
-    on = f"train.py --benchmark pfpascal --datapath {own} {TINY} --bsz 2 --niter 1 --categories cat"
+        (folder / f"{split}_pairs.csv").rename(datapath / f"my {split}.csv")
+    on = f"train.py --benchmark pfpascal --datapath {datapath} {TINY} --bsz 2 --niter 1 --categories cat"
     assert "trn" in refused(tmp_path, on)
-    assert "--list" in refused(tmp_path, f"{on} --list '{own}/my trn.csv'")
-    assert "--list" in refused(tmp_path, f"test.py --datapath {own} {TINY} --benchmark pfpascal --list a b")
-    out = succeed(tmp_path, f"{on} --list '{own}/my trn.csv' '{own}/my val.csv' --logpath run").out
-    assert all(f"pfpascal {split}: 2 pairs of {own}/my {split}.csv" in out for split in ("trn", "val"))
+    assert "--list" in refused(tmp_path, f"{on} --list '{datapath}/my trn.csv'")
+    assert "--list" in refused(
+        tmp_path, f"test.py --datapath {datapath} {TINY} --benchmark pfpascal --list a b"
+    )
+    out = succeed(tmp_path, f"{on} --list '{datapath}/my trn.csv' '{datapath}/my val.csv' --logpath run").out
+    assert all(f"pfpascal {split}: 2 pairs of {datapath}/my {split}.csv" in out for split in ("trn", "val"))
     # A resumed run has the same lists and categories, and refuses others.
     assert "epoch 2/2" in succeed(tmp_path, "train.py --resume logs/run --niter 2").out
     assert "--categories" in refused(tmp_path, "train.py --resume logs/run --niter 3 --categories dog")

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,9 +14,9 @@ from scipy.io import loadmat, savemat
 from dhpf.common.errors import UserError
 from dhpf.data.names import common_suffix_length, folded, path_parts
 from dhpf.data.verify import verify
-from tests.helpers import tiny
 from tests.helpers.tiny import BENCHMARKS
 
+PAIRS = 2
 WILLOW = "PF-WILLOW/test_pairs.csv"
 PASCAL = "PF-PASCAL/test_pairs.csv"
 TRAINING = "PF-PASCAL/trn_pairs.csv"
@@ -26,19 +25,6 @@ SPAIR = "SPair-71k/Layout/large/test.txt"
 JSON = "SPair-71k/PairAnnotation/test/000000-*.json"
 MATS = "PF-PASCAL/Annotations/cat/*.mat"
 CLASSES = {cls.folder: cls for cls in BENCHMARKS.values()}
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("datasets")
-    for make in tiny.MAKERS.values():
-        make(root, pairs=2)
-    return root
-
-
-@pytest.fixture
-def datapath(whole, tmp_path) -> Path:
-    return Path(shutil.copytree(whole, tmp_path / "datasets"))
 
 
 def assert_named(datapath: Path, path: str, index: int, names: str) -> None:

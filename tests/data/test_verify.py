@@ -3,30 +3,15 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from dhpf.data.published_lists import Published, digest
 from dhpf.data.verify import main, verify
-from tests.helpers import tiny, tiny_own
-from tests.helpers.places import ROOT
+from tests.helpers import tiny_own
 from tests.helpers.tiny import BENCHMARKS
 
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("datasets")
-    for make in tiny.MAKERS.values():
-        make(root, pairs=2)
-    return root
-
-
-@pytest.fixture
-def datapath(whole, tmp_path) -> Path:
-    return Path(shutil.copytree(whole, tmp_path / "datasets"))
+PAIRS = 2
 
 
 @pytest.fixture(autouse=True)
@@ -114,11 +99,3 @@ def test_a_missing_folder_is_named_with_the_way_to_get_it(tmp_path, name, capsys
     assert main(["--benchmark", name, "--datapath", str(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert all(part in error for part in (str(tmp_path), f"'{BENCHMARKS[name].folder}'", "--no-download"))
-
-
-@pytest.mark.slow
-def test_it_is_a_command(tmp_path):
-    command = [sys.executable, "-m", "dhpf.data.verify", "--benchmark", "spair", "--datapath", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert f"--datapath {tmp_path}" in done.stderr

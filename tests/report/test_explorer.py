@@ -13,7 +13,7 @@ from PIL import Image
 from tests.report.test_report import HOSTILE, Page
 
 from dhpf.data import open_benchmark
-from dhpf.data.photographs import PHOTOGRAPHS
+from dhpf.data.synthetic import PHOTOGRAPHS
 from dhpf.evaluation.metrics import keypoint_errors
 from dhpf.matching.matcher import Matcher
 from dhpf.report import explorer as explorers
