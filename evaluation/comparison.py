@@ -54,7 +54,9 @@ def compare(tables: Mapping[str, pd.DataFrame], alphas: Sequence[float], thres: 
     """
     aligned, pairs_note = align(tables)
     first, *others = runs = list(aligned)
-    measures = {run: same_frame(measure(table, alphas, thres)) for run, table in aligned.items()}
+    measures = {run: measure(table, alphas, thres) for run, table in aligned.items()}
+    frame = measures[first][0][0]["frame"]
+    measures = {run: [m for m in each if m[0]["frame"] == frame] for run, each in measures.items()}
     definitions = pd.DataFrame([definition for definition, _ in measures[first]])
     main = main_figures(definitions.to_dict("records"))[0]
     main_figure = measures[first][main][0]
@@ -162,11 +164,6 @@ def long_table(tables: Mapping[str, pd.DataFrame], measures: Mapping[str, list[M
                         row["p"] = mcnemar(int(row["only_first"]), int(row["only_here"]))
                 rows.append(row)
     return pd.DataFrame(rows)
-
-
-def same_frame(measures: Sequence[Measure]) -> list[Measure]:
-    """The measures that are taken in the frame of the first."""
-    return [(d, values) for d, values in measures if d["frame"] == measures[0][0]["frame"]]
 
 
 def correct_points(measures: Sequence[Measure], alpha: float | None) -> pd.Series:

@@ -112,7 +112,8 @@ def test_mcnemars_test_is_statsmodels(only_first: int, only_second: int, p: floa
     assert mcnemar(only_first, only_second) == pytest.approx(p, rel=1e-9, abs=1e-300)
 
 
-def test_the_headlines_interval_covers_the_truth() -> None:
+@pytest.mark.slow
+def test_the_main_figures_interval_covers_the_truth() -> None:
     """A tenth of what benchmarks/coverage.py draws: 100 lists of 200 pairs."""
     by_pair, by_image = covered(100)
     assert 0.88 <= by_pair <= 1  # three deviations of 100 draws around 95 %
