@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -57,24 +58,25 @@ def compare(tables: Mapping[str, pd.DataFrame], alphas: Sequence[float], thres: 
     measures = {run: measure(table, alphas, thres) for run, table in aligned.items()}
     frame = measures[first][0][0]["frame"]
     measures = {run: [m for m in each if m[0]["frame"] == frame] for run, each in measures.items()}
-    definitions = pd.DataFrame([definition for definition, _ in measures[first]])
-    main = main_figures(definitions.to_dict("records"))[0]
-    main_figure = measures[first][main][0]
-    figures = long_table(aligned, measures)
+    definitions = [definition for definition, _ in measures[first]]
+    main = main_figures(definitions)[0]
+    table = long_table(aligned, measures)
+    figures = table[table.by == ""].merge(mcnemar_table(measures), how="left", on=["figure", "run"])
+    texts = pd.DataFrame(definitions)[["name", "unit", "average", "basis"]]
     main_values = {run: measures[run][main][1].groupby(level=0).mean() for run in runs}
     pairs = pair_columns(aligned[first])
-    selections = {run: layer_selection(pair_columns(table)) for run, table in aligned.items()}
+    selections = {run: layer_selection(pair_columns(rows)) for run, rows in aligned.items()}
     return Comparison(
         runs,
         pairs_note,
         pair_notes(aligned[first]),
-        figures[figures.by == ""].join(definitions[["name", "unit", "average", "basis"]], on="figure"),
-        figures[(figures.by != "") & (figures.figure == main)],
+        figures.join(texts, on="figure"),
+        table[(table.by != "") & (table.figure == main)],
         {run: most_changed(main_values[first], main_values[run], pairs) for run in others},
         {run: rates.mean().tolist() for run, rates in selections.items() if rates is not None},
         aligned,
-        main_figure,
-        {run: correct_points(measures[run], main_figure.get("alpha")) for run in runs},
+        definitions[main],
+        {run: correct_points(measures[run], definitions[main].get("alpha")) for run in runs},
     )
 
 
@@ -117,53 +119,53 @@ def align(tables: Mapping[str, pd.DataFrame]) -> tuple[dict[str, pd.DataFrame], 
 
 
 def long_table(tables: Mapping[str, pd.DataFrame], measures: Mapping[str, list[Measure]]) -> pd.DataFrame:
-    """A row for every group of pairs, figure and run.
+    """A row for every group of pairs, figure and run, all from the same resamples.
 
-    Columns: by and group (all pairs: both empty), n_pairs, figure (a number), run, value, interval, interval_by_image;
-    for other runs than the first difference, difference_interval, difference_interval_by_image and, of all pairs' share
-    of key-points, only_first, only_here and p of McNemar's test.
+    Columns: by and group (all pairs: both empty), n_pairs, figure (a number), run, value, interval, interval_by_image
+    and, from the first run, difference, difference_interval and difference_interval_by_image.
     Raises: UserError: no pair has a key-point.
     """
     first, *_ = runs = list(tables)
-    definitions = [definition for definition, _ in measures[first]]
-    columns = pd.MultiIndex.from_product([runs, range(len(definitions))])
-    sums, counts, by_category, category = zip(
-        *(PairSums.of(tables[run], measures[run]) for run in runs), strict=True
-    )
+    figures = range(len(measures[first]))
+    columns = pd.MultiIndex.from_product([runs, figures])
+    parts = zip(*(PairSums.of(tables[run], measures[run]) for run in runs), strict=True)
+    sums, counts, by_category, category = parts
     joined = PairSums(np.hstack(sums), np.hstack(counts), np.hstack(by_category), category[0])
     pairs = pair_columns(tables[first])
     usable = pairs[(joined.counts > 0).any(1)]
     if usable.empty:
         raise UserError(f"{', '.join(tables)}: no pair that all of them have has a key-point")
-    chosen = {("", ""): pd.Series(True, usable.index)}
-    chosen |= {(by, name): of for by, groups in pair_groups(usable).items() for name, of in groups.items()}
-    masks = [group.reindex(pairs.index, fill_value=False).to_numpy() for group in chosen.values()]
+    groups = {("", ""): pd.Series(True, usable.index)}
+    for by, chosen in pair_groups(usable).items():
+        groups |= {(by.removesuffix("_variation"), name): mask for name, mask in chosen.items()}
+    masks = [mask.reindex(pairs.index, fill_value=False).to_numpy() for mask in groups.values()]
     resampled = resample_groups(joined, pairs, masks)
-    rows = []
-    for k, ((by, group), mask) in enumerate(zip(chosen, masks, strict=True)):
+    rows: list[dict[str, Any]] = []
+    for k, ((by, group), mask) in enumerate(zip(groups, masks, strict=True)):
+        n_pairs = int(mask.sum())
         values = pd.Series(joined.means(np.ones((1, len(pairs))), np.flatnonzero(mask))[0], columns)
-        draws = {kind: pd.DataFrame(found[k], columns=columns) for kind, found in resampled.items()}
-        for figure, definition in enumerate(definitions):
-            for run in runs:
-                row = {"by": by.removesuffix("_variation"), "group": group, "n_pairs": int(mask.sum())}
-                row |= {"figure": figure, "run": run, "value": values[run, figure]}
-                row |= {kind: percentile_interval(drawn[run, figure]) for kind, drawn in draws.items()}
-                if run != first:
-                    row["difference"] = values[run, figure] - values[first, figure]
-                    for kind, drawn in draws.items():
-                        differences = drawn[run, figure] - drawn[first, figure]
-                        row[f"difference_{kind}"] = (
-                            percentile_interval(differences) if mask.sum() > 1 else None
-                        )
-                    if not by and definition["average"] == "key-points":
-                        hits = (
-                            correct_points(measures[each], definition.get("alpha")) for each in (first, run)
-                        )
-                        a, b = (hit.to_numpy() for hit in hits)
-                        row |= {"only_first": (a & ~b).sum(), "only_here": (b & ~a).sum()}
-                        row["p"] = mcnemar(int(row["only_first"]), int(row["only_here"]))
-                rows.append(row)
+        draws = {kind: pd.DataFrame(of_groups[k], columns=columns) for kind, of_groups in resampled.items()}
+        for figure, run in product(figures, runs):
+            row = {"by": by, "group": group, "n_pairs": n_pairs, "figure": figure, "run": run}
+            row |= {"value": values[run, figure], "difference": values[run, figure] - values[first, figure]}
+            for kind, drawn in draws.items():
+                differences = drawn[run, figure] - drawn[first, figure]
+                row[kind] = percentile_interval(drawn[run, figure])
+                row[f"difference_{kind}"] = percentile_interval(differences) if n_pairs > 1 else None
+            rows.append(row)
     return pd.DataFrame(rows)
+
+
+def mcnemar_table(measures: Mapping[str, list[Measure]]) -> pd.DataFrame:
+    """For each share of key-points and each run but the first: how many only one of the two predicts, and p."""
+    first, *others = measures
+    rows = []
+    for figure, (definition, _) in enumerate(measures[first]):
+        for run in others if definition["average"] == "key-points" else ():
+            a, b = (measures[name][figure][1].to_numpy() > 0 for name in (first, run))
+            only = int((a & ~b).sum()), int((b & ~a).sum())
+            rows.append((figure, run, *only, mcnemar(*only)))
+    return pd.DataFrame(rows, columns=["figure", "run", "only_first", "only_here", "p"])
 
 
 def correct_points(measures: Sequence[Measure], alpha: float | None) -> pd.Series:
