@@ -185,31 +185,25 @@ def read_predictions(path: Path) -> pd.DataFrame:
 
 def _problems(table: pd.DataFrame, labels: Sequence[str]) -> dict[str, pd.Series]:
     """What would make figures wrong without a word, and in which rows it is."""
-    evaluation = table[list(PAIR_COLUMNS)[:4]]
-    rows = table.groupby("pair")["pair"].transform("size")
-    position = table.groupby("pair").cumcount()
+    count, point = table.groupby("pair").pair.transform("size"), table.groupby("pair").cumcount()
+    no_points = (table.point == -1) & (table.n_pts == 0) & (count == 1)
     # Of outlines the target may have more points than the source.
-    unequal = BENCHMARKS[table.benchmark[0]].metric == "outlines"
-    empty = (table.point == -1) & (table.n_pts == 0) & (rows == 1)
-    positive = table[["img_side", "target_width", "target_height"]]
-    box = table[["bbox_width", "bbox_height"]]
-    missing = table[["source_x", "source_y", "target_x", "target_y"]].isna().any(axis=1)
+    outlines = BENCHMARKS[table.benchmark[0]].metric == "outlines"
+    exempt = no_points | outlines
+    evaluation = table[list(PAIR_COLUMNS)[:4]]
+    repeated = table.duplicated([*PAIR_COLUMNS, *labels, SELECTION])
+    sizes = table[["img_side", "target_width", "target_height"]]
+    floats = table.select_dtypes("float32")
     return {
         "another evaluation than the first line's": evaluation.ne(evaluation.iloc[0]).any(axis=1),
-        "the pairs are not in order": table.pair.diff() < 0,
-        "contradicts its pair's first line": (
-            (position > 0) & ~table.duplicated([*PAIR_COLUMNS, *labels, SELECTION])
+        "the lines are not in order": (table.pair.diff() < 0) | ((table.point != point) & ~no_points),
+        "it contradicts its pair's first line": (point > 0) & ~repeated,
+        "lines of the pair are missing": (count < table.n_pts) | ((count > table.n_pts) & ~exempt),
+        "an impossible size": (sizes < 1).any(axis=1) | (table.img_side > MAX_SIDE) | (table.n_pts < 0),
+        "a coordinate is missing": table[list(ENDS[:4])].isna().any(axis=1) & ~exempt,
+        "an infinite coordinate, or a negative box": (
+            np.isinf(floats).any(axis=1) | (floats[["bbox_width", "bbox_height"]] < 0).any(axis=1)
         ),
-        "a line is missing": (rows < table.n_pts) | ((rows > table.n_pts) & (not unequal) & ~empty),
-        "the points are not in order": (position != table.point) & ~empty,
-        "an impossible size": (
-            (positive < 1).any(axis=1)
-            | (table.img_side > MAX_SIDE)
-            | (table.n_pts < 0)
-            | (box < 0).any(axis=1)
-        ),
-        "a coordinate is missing": missing & (not unequal) & ~empty,
-        "an infinite coordinate": np.isinf(table.select_dtypes("float32")).any(axis=1),
     }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -94,14 +95,19 @@ def test_undefined_figures_are_null_in_the_file(tmp_path: Path) -> None:
 
 
 @settings(ONE_FOLDER, max_examples=5)
-@given(st.permutations(range(10)), st.integers(1, 10))
-def test_files_are_the_same_bytes_for_any_batches(tmp_path: Path, order: list[int], size: int) -> None:
+@given(st.permutations(range(10)), st.lists(st.integers(0, 9), max_size=3), st.integers(1, 10))
+def test_files_are_the_same_bytes_for_any_batches(
+    tmp_path: Path, order: list[int], again: list[int], size: int
+) -> None:
+    """Also where a sampler repeats pairs to fill its batches."""
     pairs = random_pairs(6, 10)
+    selection = torch.from_numpy(np.random.default_rng(1).random((10, 3)).astype(np.float32))
     contents = []
-    for batches in ([range(10)], [order[i : i + size] for i in range(0, 10, size)]):
+    order += again
+    for batches in ([range(10)], [order[i : i + size] for i in range(0, len(order), size)]):
         rows: PairRows = {}
         for batch in batches:
-            rows |= rows_of([pairs[i] for i in batch])
+            rows |= rows_of([pairs[i] for i in batch], selection=selection[list(batch)])
         save_results(tmp_path, join(rows, list(Toy.labels)), (0.1,), "auto", {})
         contents.append([(tmp_path / name).read_bytes() for name in (results.RESULTS, results.PREDICTIONS)])
     assert contents[0] == contents[1]
@@ -137,7 +143,7 @@ def edited(column: str, value: Any, row: int = 2) -> Any:
     [
         (lambda table: table.drop(columns="target_x"), ".*target_x"),
         (lambda table: table.iloc[:0], ": "),
-        (lambda table: table.drop(index=1), ", line 2: "),
+        (lambda table: table.drop(index=1), ", line 3: "),
         (lambda table: table.iloc[:-2], ", line "),
         (lambda table: table.iloc[::-1], ", line "),
         (lambda table: pd.concat([table, table]), ", line "),
