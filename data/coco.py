@@ -33,9 +33,9 @@ Mask = NDArray[np.bool_]
 
 
 class Object(NamedTuple):
-    """An annotation: its index in the file, its image's name, key-points [P, 3] (x, y, v), box x1 y1 x2 y2."""
+    """An annotation: its number in the file, its image's name, key-points [P, 3] (x, y, v), box x1 y1 x2 y2."""
 
-    index: int
+    number: int
     image: str
     kps: Array
     box: Array | None
@@ -108,7 +108,7 @@ class Coco(OwnData):
         )
 
     def where(self, i: int) -> str:
-        source, target = (end.index for end in self._objects[self.pairs[i].line])
+        source, target = (end.number for end in self._objects[self.pairs[i].line])
         return f"{self.list_path}, annotations[{source}] and annotations[{target}]"
 
     def _read_objects(self, path: Path) -> dict[str, list[Object]]:
@@ -143,7 +143,7 @@ class Coco(OwnData):
                     groups[category].append(Object(index, image, kps, parse_box(record.get("bbox"))))
                     first = groups[category][0]
                     if len(first.kps) != len(kps):
-                        other = f"annotations[{first.index}] of {category} has {len(first.kps)}"
+                        other = f"annotations[{first.number}] of {category} has {len(first.kps)}"
                         raise UserError(f"it has {len(kps)} key-points, {other}")
         self.notes += [f"{n} annotations {reason} and are left out" for reason, n in left_out.items()]
         return groups

@@ -40,14 +40,13 @@ class PFWillow(Benchmark):
     def read_pairs(self) -> list[Pair]:
         def to_pair(line: int, row: Mapping[str, str]) -> Pair:
             source, target = (path_parts(row[f"image{end}"], 2)[-2:] for end in "ab")
-            kps = (
+            src_kps, trg_kps = (
                 parse_points(*(",".join(row[f"{axis}{end}{n}"] for n in POINTS) for axis in "xy"))
                 for end in "ab"
             )
             category = self.category_id(source[0])
-            return Pair(
-                line, "/".join(source), "/".join(target), category, *kps, points=tuple(map(str, POINTS))
-            )
+            points = tuple(map(str, POINTS))
+            return Pair(line, "/".join(source), "/".join(target), category, src_kps, trg_kps, points)
 
         return read_pair_table(self.list_path, COLUMNS, to_pair)
 

@@ -72,8 +72,8 @@ def sample(photo: Tensor, points: Array) -> Tensor:
     """photo [C, H, W] at points [2, h, w], bilinear, mirrored beyond its edges: [C, h, w]."""
     height, width = photo.shape[1:]
     grid = np.stack((points[0] * (2 / (width - 1)) - 1, points[1] * (2 / (height - 1)) - 1), -1)
-    grid = torch.from_numpy(grid.astype(np.float32))
-    return grid_sample(photo[None], grid[None], padding_mode="reflection", align_corners=True)[0]
+    places = torch.from_numpy(grid.astype(np.float32))[None]
+    return grid_sample(photo[None], places, padding_mode="reflection", align_corners=True)[0]
 
 
 def find_corners(response: Tensor, mask: Mask, gap: int) -> Array:

@@ -71,7 +71,8 @@ def draw_plate(rng: np.random.Generator) -> RBFInterpolator:
     grid = (pixel_grid(33, 33) - 16) / 10
     while True:
         plate = RBFInterpolator(knots, rng.normal(knots, BEND), kernel="thin_plate_spline")
-        (x_by_y, y_by_y), (x_by_x, y_by_x) = np.gradient(interpolate(plate, grid) * 10, axis=(1, 2))
+        by_y, by_x = np.gradient(interpolate(plate, grid) * 10, axis=(1, 2))
+        (x_by_y, y_by_y), (x_by_x, y_by_x) = np.asarray(by_y), np.asarray(by_x)
         if (x_by_x * y_by_y - y_by_x * x_by_y).min() > 0.3:  # determinant of the Jacobian
             return plate
 

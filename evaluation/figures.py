@@ -185,8 +185,8 @@ def pair_notes(table: pd.DataFrame) -> list[str]:
 
 def threshold_notes(pairs: pd.DataFrame, measures: Sequence[Measure]) -> list[str]:
     """A sentence about pairs that have key-points but no PCK, as their threshold is zero."""
-    undefined = next((v.index[v.isna()] for definition, v in measures if "thres" in definition), ())
-    if not len(undefined):
+    undefined = next((v.index[v.isna()] for definition, v in measures if "thres" in definition), None)
+    if undefined is None or not len(undefined):
         return []
     left = pairs.loc[undefined.unique()]
     names = ", ".join(f"{pair.source} - {pair.target}" for pair in left.head(MAX_NAMES).itertuples())

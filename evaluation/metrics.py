@@ -105,9 +105,9 @@ def pck(
     }
     measures: list[Measure] = []
     for alpha, (frame, scale) in product(alphas, frames.items()):
-        points = [torch.from_numpy(xy * scale)[:, :, None] for xy in (predicted, target)]
+        found, true = (torch.from_numpy(xy * scale)[:, :, None] for xy in (predicted, target))
         limit = torch.from_numpy((extent * scale).max(1))
-        correct, _ = keypoint_errors(*points, torch.ones(len(limit)), limit, alpha)
+        correct, _ = keypoint_errors(found, true, torch.ones(len(limit)), limit, alpha)
         percent = pd.Series(correct[:, 0].numpy() * 100.0, table.index).where(limit.numpy() > 0)
         for average, share in shares.items():
             basis = f"threshold {kind} = {threshold}, {frame}"

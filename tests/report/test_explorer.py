@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from tests.helpers.pages import HOSTILE, Page
 
 from dhpf.data import open_benchmark
 from dhpf.data.synthetic import PHOTOGRAPHS
@@ -20,6 +19,7 @@ from dhpf.report import explorer as explorers
 from dhpf.report.explorer import cell_type, explorer, pack
 from tests.helpers import chromium, tiny
 from tests.helpers.commands import run, succeed
+from tests.helpers.pages import HOSTILE, Page
 
 TINY = "--img-side 64 --device cpu"
 
@@ -70,7 +70,9 @@ def test_any_point_is_predicted_as_by_the_program_in_both_directions(
         expected.append(pd.read_csv(home / "out" / f"{Path(source).stem}-{Path(target).stem}.csv").to_numpy())
     page = home / "page.html"
     html = page.read_text()
-    images, directions = (sum(map(len, re.findall(of, html))) for of in ('data:image/jpeg[^"]+', r'"directions": [^]]+'))
+    images, directions = (
+        sum(map(len, re.findall(of, html))) for of in ('data:image/jpeg[^"]+', r'"directions": [^]]+')
+    )
     assert 60_000 < directions < 63_000
     assert len(html) - images + 3 * directions < 300_000  # at side 240, which has four times the cells
 
