@@ -69,7 +69,8 @@ def parse_line(line: str, columns: Sequence[int] | None = None) -> Points:
         match = NAMED_PAIR.fullmatch(line)
         # Beside the two numbers there may be a name, but no third number.
         named = match and all(text is None or re.search(r"[^\W\d]", text) for text in match.group(1, 4))
-        pairs = list(filter(None, [match and named and PAIR.fullmatch(f"{match[2]},{match[3]}")]))
+        found = PAIR.fullmatch(f"{match[2]},{match[3]}") if match and named else None
+        pairs = [found] if found else []
     if not pairs:
         raise UserError(f"'{line}' is not a point x,y in pixels")
     return [(float(pair[1]), float(pair[2])) for pair in pairs if pair]
