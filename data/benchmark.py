@@ -102,6 +102,7 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
     thresholds: tuple[str, ...]
     auto_thres: str
     max_pts: int = 40
+    likely_box_error: str = "x y w h where x1 y1 x2 y2 belongs"  # where most boxes are odd
     bbox_definition: str = "larger side of the target box"  # what the threshold 'bbox' is
     metric: str = "pck"  # a key of `evaluation.METRICS`
     # What pairs are labelled with: the names of 0, 1, ...; -1 is unknown.

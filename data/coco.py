@@ -53,6 +53,7 @@ class Coco(OwnData):
 
     name = "coco"
     bbox_definition = "larger side of the target object's box"
+    likely_box_error = "x1 y1 x2 y2 where x y w h belongs"
     options = ("images", "pairs", "val_share")
 
     def __init__(
@@ -65,10 +66,11 @@ class Coco(OwnData):
     def read_pairs(self) -> list[Pair]:
         path = self.list_path = self.choose_file()
         self.root = self.images or path.parent
-        groups = self._read_objects(path)
+        groups = self._read_objects(path)  # of all splits, whose threshold is one
         boxes = sum(o.box is not None for objects in groups.values() for o in objects)
         if self.choose_threshold(boxes, sum(map(len, groups.values())), "objects"):
             groups = {k: [o for o in objects if o.box is not None] for k, objects in groups.items()}
+        groups = {k: [o for o in objects if self.in_split(o.image)] for k, objects in groups.items()}
         self.categories = tuple(groups)
         self.max_pts = max((len(o.kps) for objects in groups.values() for o in objects), default=0)
         self._objects: list[tuple[Object, Object]] = []  # of each pair
@@ -112,7 +114,7 @@ class Coco(OwnData):
         return f"{self.list_path}, annotations[{source}] and annotations[{target}]"
 
     def _read_objects(self, path: Path) -> dict[str, list[Object]]:
-        """The objects of the split that have key-points, by category, in the file's order."""
+        """The objects that have key-points, by category, in the file's order; notes what is odd about them."""
         content = read_json(path, MAX_BYTES)
         names = {k: printable(name) for k, name in texts_by_id(path, content, "categories", "name").items()}
         images = texts_by_id(path, content, "images", "file_name")
@@ -125,6 +127,8 @@ class Coco(OwnData):
         if len(groups) < len(names):
             raise UserError(f"{path}: two categories have one name: rename one")
         left_out: Counter[str] = Counter()
+        odd: Counter[str] = Counter()
+        seen: set[tuple[Any, ...]] = set()
         annotations = records(path, content, "annotations")
         for index, record in enumerate(tqdm(annotations, str(path), delay=2, disable=None)):
             with error_context(f"{path}, annotations[{index}]", ADVICE):
@@ -139,13 +143,32 @@ class Coco(OwnData):
                     left_out["belong to no image of the file"] += 1
                 elif not kps[:, 2].any():
                     left_out["have no key-points"] += 1
-                elif self.in_split(image):
-                    groups[category].append(Object(index, image, kps, parse_box(record.get("bbox"))))
+                else:
+                    box = parse_box(record.get("bbox"))
+                    groups[category].append(Object(index, image, kps, box))
+                    odd["key-points are given (v > 0) at (0, 0), where missing ones are often"] += int(
+                        ((kps[:, :2] == 0).all(1) & (kps[:, 2] > 0)).sum()
+                    )
+                    odd["boxes have no positive width and height and are not used"] += (
+                        box is None and record.get("bbox") not in (None, [])
+                    )
+                    annotation = category, image, kps.tobytes()
+                    odd["annotations are there twice, with the same image and key-points"] += (
+                        annotation in seen
+                    )
+                    seen.add(annotation)
                     first = groups[category][0]
                     if len(first.kps) != len(kps):
                         other = f"annotations[{first.number}] of {category} has {len(first.kps)}"
                         raise UserError(f"it has {len(kps)} key-points, {other}")
         self.notes += [f"{n} annotations {reason} and are left out" for reason, n in left_out.items()]
+        self.notes += [f"{n} {what}" for what, n in odd.items() if n]
+        for (category, objects), names_of in zip(groups.items(), self.point_names, strict=True):
+            if objects and names_of and len(names_of) != len(objects[0].kps):
+                self.notes.append(
+                    f"{category}: {len(names_of)} names of key-points are not used, its objects have "
+                    f"{len(objects[0].kps)} key-points"
+                )
         return groups
 
     def _draw(self, category: str, objects: Sequence[Object]) -> list[list[int]]:

@@ -44,6 +44,10 @@ class PairTable(OwnData):
                 source, target = (self._image_name(cells[end]) for end in ("source", "target"))
                 key = source, target, printable(cells.get("category") or NO_CATEGORY)
                 rows_of.setdefault(key, []).append(read_row(line, cells))
+        with_box = [any(row.box is not None for row in rows) for rows in rows_of.values()]
+        boxes_alone = self.choose_threshold(
+            sum(with_box), len(with_box), "pairs"
+        )  # of all splits, as is the threshold
         ends_in_split = {key: [self.in_split(name) for name in key[:2]] for key in rows_of}
         chosen = {key: rows for key, rows in rows_of.items() if all(ends_in_split[key])}
         if mixed := sum(any(ends) and not all(ends) for ends in ends_in_split.values()):
@@ -60,8 +64,7 @@ class PairTable(OwnData):
             points = names if all(names) else ()
             ids = rows[0].line, source, target, self.category_id(category)
             pairs.append(Pair(*ids, ends[:2], ends[2:], points=points, trg_bbox=box, labels=UNKNOWN_OVERLAP))
-        with_box = [pair for pair in pairs if pair.trg_bbox is not None]
-        return with_box if self.choose_threshold(len(with_box), len(pairs), "pairs") else pairs
+        return [pair for pair in pairs if pair.trg_bbox is not None or not boxes_alone]
 
     def _image_name(self, text: str) -> str:
         """The path of an image as a table says it, with the separators of this system."""

@@ -122,7 +122,7 @@ class SplitCheck:
         if self.odd_boxes * 2 > self.boxes:
             lines.append(
                 f"{self.odd_boxes} of {self.boxes} boxes leave their image or exclude their key-points: "
-                "are they x y w h where x1 y1 x2 y2 belongs?"
+                f"are they {self.dataset.likely_box_error}?"
             )
         return lines
 
