@@ -112,7 +112,8 @@ def resumed(
         saved = dict(json.loads((folder / OPTIONS).read_text()))
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"--resume {folder}: not the folder of a run, {OPTIONS} cannot be read") from error
-    defaults = vars(parser.parse_args([])) | EARLIER_DEFAULTS
+    defaults = vars(parser.parse_args([]))
+    defaults |= {name: value for name, value in EARLIER_DEFAULTS.items() if name in defaults}
     before = as_json({name: saved.get(name, default) for name, default in defaults.items()})
     parser.set_defaults(**before)
     options = parser.parse_args(arguments)

@@ -22,8 +22,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run_program("train", arguments)
 
 
-def run(options: Namespace) -> None:
-    """Train as the options say. Raises: UserError: data or model cannot be used; as `Trainer.train`."""
+def run(options: Namespace) -> Trainer:
+    """Train as the options say; returns what has trained.
+
+    Raises: UserError: data or model cannot be used; as `Trainer.train`.
+    """
     check_layer_numbers(options.layers, layer_count(options))
     processes, device = start_processes(options.device)
     lists = options.list or repeat(None)
@@ -58,3 +61,4 @@ def run(options: Namespace) -> None:
         trainer.train(run)
     if run:
         report_training(run.folder)
+    return trainer

@@ -117,7 +117,7 @@ def run_document(document: str, home: Path, short: bool) -> None:
     assert list(commands(document))
     for words in commands(document):
         if words[:2] == ["pip", "install"]:  # all that is required is there already
-            pip = [sys.executable, "-m", *words, "--no-index", "--dry-run", "--quiet"]
+            pip = [sys.executable, "-m", *words, "--no-index", "--no-build-isolation", "--dry-run", "--quiet"]
             subprocess.run(pip, cwd=ROOT, check=True)
         elif words[0] in ("mkdir", "cp"):
             subprocess.run(words, cwd=home, check=True)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dhpf.data.photographs import PHOTOGRAPHS
+from dhpf.data.synthetic import PHOTOGRAPHS
 from dhpf.matching import flow
 from dhpf.matching.matcher import Matcher, layer_ranges
 

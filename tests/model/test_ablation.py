@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dhpf.common.errors import UserError
-from dhpf.common.options import layer_set
 from dhpf.model import reference
-from dhpf.model.ablation import Ablation, ablation
+from dhpf.model.ablation import Ablation
 from dhpf.model.dhpf import DHPF
-from dhpf.programs.test import parser
+from dhpf.programs.opening import requested_ablation
+from dhpf.programs.options import layer_numbers, parse
 from tests.helpers import tiny
 from tests.helpers.commands import TINY, succeed
 from tests.helpers.models import Bank
@@ -94,33 +94,36 @@ def test_ablating_nothing_is_the_method_again(model: DHPF) -> None:
 
 @pytest.mark.parametrize(("text", "layers"), [("2", (2,)), ("17, 2,21", (2, 17, 21)), ("3,3", (3,))])
 def test_layer_sets(text: str, layers: tuple[int, ...]) -> None:
-    assert layer_set(text) == layers
+    assert layer_numbers(text) == layers
 
 
 @pytest.mark.parametrize("text", ["", "a", "1,", "-1", "1.5", "1 2", "²"])
 def test_what_is_no_layer_set_ends_with_exit_code_2(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
-        parser().parse([f"--layers={text}"])
+        parse("test", [f"--layers={text}"])
     assert end.value.code == 2
     assert f"'{text}' is not a list of layer numbers" in capsys.readouterr().err
 
 
 def parsed(arguments: str) -> Any:
-    return parser().parse(arguments.split())
+    return parse("test", arguments.split())
 
 
 def test_options_name_the_ablation() -> None:
-    assert ablation(parsed(""), 15, learned=False) == Ablation()
-    assert ablation(parsed("--raw"), 3, learned=False) == Ablation(fixed_layers=(0, 1, 2), raw=True)
-    assert ablation(parsed("--raw"), 3, learned=True) == Ablation(raw=True)
-    assert ablation(parsed("--soft-gates"), 3, learned=False) == Ablation(soft=True)
+    assert requested_ablation(parsed(""), 3) == Ablation(fixed_layers=(0, 1, 2), raw=True)
+    assert requested_ablation(parsed("--raw"), 3) == requested_ablation(parsed(""), 3)
+    assert requested_ablation(parsed("--untrained"), 3) == Ablation()
+    assert requested_ablation(parsed("--untrained --soft-gates"), 3) == Ablation(soft=True)
+    loaded = parsed("--raw")
+    loaded.load = "best_model.safetensors"
+    assert requested_ablation(loaded, 3) == Ablation(raw=True)
     assert [parsed(text).voting for text in ("", "--no-hough", "--voting none")] == [None, "none", "none"]
 
 
-@pytest.mark.parametrize("arguments", ["--layers 1 --soft-gates", "--raw --soft-gates", "--layers 0,3"])
+@pytest.mark.parametrize("arguments", ["--layers 1 --soft-gates", "--soft-gates", "--layers 0,3"])
 def test_contradictions_are_the_users_mistake(arguments: str) -> None:
     with pytest.raises(UserError, match=r"--(soft-gates|layers)"):
-        ablation(parsed(arguments), 3, learned=False)
+        requested_ablation(parsed(arguments), 3)
 
 
 def test_a_study_runs_through_the_test_program(tmp_path: Path) -> None:
@@ -132,7 +135,7 @@ def test_a_study_runs_through_the_test_program(tmp_path: Path) -> None:
         results = json.loads((tmp_path / "logs" / name / "results.json").read_text())
         found[name] = results["options"]["ablation"], results["figures"]["totals"][0]["value"]
         log = (tmp_path / "logs" / name / "log.txt").read_text()
-        assert f"learner: none; {found[name][0]}" in log
+        assert f"model: none, raw features; {found[name][0]}" in log
     assert found["appearance"][1] > 80
     assert (
         found["appearance"][0] == "raw features without transformation, fixed layers 3,9, no Hough matching"

@@ -13,8 +13,8 @@ from dhpf.common.errors import UserError
 from dhpf.model import BACKBONES
 from dhpf.model.backbone import FrozenBackbone
 from dhpf.model.dhpf import DHPF
-from dhpf.weights.checkpoint import build_model
-from dhpf.weights.imagenet import imagenet_state
+from dhpf.weights.imagenet import pretrained
+from tests.helpers.models import build
 
 BLOCKS = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
 TABBY, EGYPTIAN = 281, 285  # ImageNet's five classes of domestic cats lie between
@@ -63,7 +63,7 @@ def test_resnet_layers_are_the_sums_before_the_last_relu(arch: str) -> None:
 
 @pytest.fixture(scope="module")
 def lite() -> FrozenBackbone:
-    return build_model("efficientnet_lite0").backbone
+    return build("efficientnet_lite0", None).backbone
 
 
 def cat() -> Tensor:
@@ -75,7 +75,7 @@ def cat() -> Tensor:
 def test_efficientnet_layers_are_the_blocks_of_timms_network(lite: FrozenBackbone) -> None:
     """The package's tensors lie in the network's order, and the images' normalisation is undone."""
     plain = timm.create_model("tf_efficientnet_lite0", pretrained=False)
-    state = imagenet_state("efficientnet_lite0")
+    state = pretrained("efficientnet_lite0")
     plain.load_state_dict(dict(zip(plain.state_dict(), state.values(), strict=True)))
     expected: list[Tensor] = []
     for block in (b for stage in plain.blocks for b in stage):
