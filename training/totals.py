@@ -5,12 +5,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from dhpf.evaluation.metrics import to_float64
 from dhpf.training.supervision import StepResult
-
-
-def to_cpu_double(values: Tensor) -> Tensor:
-    """Values on the CPU in double precision, which MPS does not have."""
-    return values.detach().cpu().double()
 
 
 @dataclass(frozen=True)
@@ -33,7 +29,7 @@ class Totals:
     def of_step(cls, step: StepResult) -> "Totals":
         pairs, has_pck = len(step.pck), step.pck.isfinite()
         return cls(
-            to_cpu_double(step.selection).mean(0) * pairs,
+            to_float64(step.selection.detach()).cpu().mean(0) * pairs,
             pairs,
             step.loss.item() * pairs,
             step.selection_loss.item() * pairs,

@@ -28,12 +28,13 @@ from dhpf.common.program import STOP_SIGNALS, Stopped
 from dhpf.common.run import Run, progress, versions
 from dhpf.data.benchmark import Benchmark
 from dhpf.data.loading import LoadedBatch, Loader, skip_or_raise
+from dhpf.evaluation.metrics import to_float64
 from dhpf.evaluation.train_test_overlap import save_training_images
 from dhpf.model.dhpf import DHPF
 from dhpf.training import SUPERVISIONS
 from dhpf.training.examples import example, selection_map
 from dhpf.training.supervision import Batch, StepResult, epoch_batches, gate_noise, to_device
-from dhpf.training.totals import Totals, to_cpu_double
+from dhpf.training.totals import Totals
 from dhpf.weights import files as weights
 from dhpf.weights.checkpoint import load_learner
 from dhpf.weights.config import ModelConfig
@@ -256,7 +257,7 @@ class Trainer:
                 if batch is not None:
                     step = self._forward(batch, None)
                     totals += Totals.of_step(step)
-                    pck, has_pck = to_cpu_double(step.pck), step.pck.isfinite().cpu()
+                    pck, has_pck = to_float64(step.pck.detach()).cpu(), step.pck.isfinite().cpu()
                     entries = torch.stack([pck, has_pck.double()], 1)[has_pck]
                     by_category.index_add_(0, batch["category_id"][has_pck], entries)
                     for i in range(min(len(pck), EXAMPLES - len(examples)) if self.run else 0):

@@ -1,5 +1,8 @@
 """Options: a wrong one is refused by its name, and help has them all."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -7,7 +10,9 @@ import pytest
 
 from dhpf.common.errors import UserError
 from dhpf.data import BENCHMARKS
+from dhpf.programs.options import PROGRAMS
 from tests.helpers.commands import TINY, Command, refused, run, succeed
+from tests.helpers.places import ROOT
 
 # What is wrong, and what the message names, if that is not the option.
 TRAIN_AND_TEST = {
@@ -132,6 +137,14 @@ def test_variables_of_a_launcher_that_make_no_sense_are_named(tmp_path: Path, wr
     job = {"MASTER_ADDR": "localhost", "MASTER_PORT": "1", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}
     outcome = Command(tmp_path, f"train.py --benchmark synthetic {TINY}", job | {name: value}).end()
     assert (outcome.code, wrong in outcome.err) == (2, True), outcome
+
+
+@pytest.mark.parametrize("program", [p for p in PROGRAMS if (ROOT / f"{p}.py").is_file()])
+def test_a_script_finds_its_packages_where_python_leaves_its_folder_out(tmp_path: Path, program: str) -> None:
+    command = [sys.executable, str(ROOT / f"{program}.py"), "--version"]
+    environment = os.environ | {"PYTHONSAFEPATH": "1"}
+    said = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert (said.returncode, said.stderr) == (0, "")
 
 
 COMMON = "--benchmark --backbone --thres --alpha --datapath --logpath --bsz --device --seed --workers"
