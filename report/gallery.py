@@ -10,9 +10,10 @@ from PIL import Image
 from dhpf.data.benchmark import Benchmark
 from dhpf.data.images import shrunk
 from dhpf.report.page import Picture, jpeg
-from dhpf.report.pictures import MAX_PHOTOGRAPH_SIDE, arrange
+from dhpf.report.pictures import PlacedPair, Reals
 
 SIDE = 256  # pixels: the common height of two photographs side by side, or width of two one below the other
+MAX_SIDE = 500  # pixels of a photograph, twice what is shown of it
 RADIUS = 5  # pixels, of a ring
 LEGEND = (
     "Blue discs and solid lines: correct. Orange squares and dashed lines: incorrect. White rings: the annotated "
@@ -22,7 +23,6 @@ OUTLINE_LEGEND = (
     "Lines join points of the source with their predictions. White rings: the target's own outline. White squares: no "
     "prediction."
 )
-Points = NDArray[np.float64]  # [n, 2]
 
 
 def pair_drawing(
@@ -34,7 +34,7 @@ def pair_drawing(
     Raises: UserError: an image cannot be read.
     """
     keys = rows.source.iloc[0], rows.target.iloc[0]
-    images = [shrunk(benchmark.picture(key), MAX_PHOTOGRAPH_SIDE) for key in keys]
+    images = [shrunk(benchmark.picture(key), MAX_SIDE) for key in keys]
     src_scale, trg_scale = (np.array(image.size)[:, None] / benchmark.img_side for image in images)
     source, predicted, target = (
         rows[[f"{end}_x", f"{end}_y"]].to_numpy().T for end in ("source", "predicted", "target")
@@ -53,47 +53,43 @@ def pair_drawing(
 def pair_picture(
     src_image: Image.Image,
     trg_image: Image.Image,
-    src_kps: Points,
-    predicted: Points,
-    trg_kps: Points,
+    src_kps: Reals,
+    predicted: Reals,
+    trg_kps: Reals,
     correct: NDArray[np.bool_] | None,
     title: str,
     link: str = "",
 ) -> Picture:
     """A pair as a picture of a page; arguments as for `pictures.matches`. Args: link: a page to explore it."""
     images = (src_image, trg_image)
-    corners, extents = (x * SIDE for x in arrange([image.size for image in images]))
-    width, height = np.ceil((corners + extents).max(0)).astype(int).tolist()
-    canvas = Image.new("RGB", (width, height), "white")
-    for image, corner, extent in zip(images, corners.round(), extents.round(), strict=True):
-        size, place = ((int(x), int(y)) for x, y in (extent, corner))
-        canvas.paste(image.convert("RGB").resize(size), place)
-    start, end, truth = (
-        (xy.T + 0.5) / images[k].size * extents[k] + corners[k]
-        for k, xy in ((0, src_kps), (1, predicted), (1, trg_kps))
+    pair = PlacedPair.of(images, src_kps, predicted, trg_kps, correct)
+    boxes = (np.hstack([pair.corners, pair.extents]) * SIDE).round().astype(int).tolist()
+    canvas = Image.new(
+        "RGB", (max(x + w for x, _, w, _ in boxes), max(y + h for _, y, _, h in boxes)), "white"
     )
-    found = np.isfinite(end).all(1)
-    marks = {"truth": circles(truth), "missing": lines(start[~found], start[~found])}
-    if correct is None:
-        kinds = {"match": found}
-    else:
-        kinds = {"correct": found & correct, "incorrect": found & ~correct}
-        marks["error"] = lines(end[found], truth[found])
-    for kind, chosen in kinds.items():
+    for image, (x, y, width, height) in zip(images, boxes, strict=True):
+        canvas.paste(image.convert("RGB").resize((width, height)), (x, y))
+    start, end, truth = (points * SIDE for points in (pair.start, pair.end, pair.truth))
+    missing = pair.kinds == "no prediction"
+    marks = {"truth": circles(truth), "missing": lines(start[missing], start[missing])}
+    if correct is not None:
+        marks["error"] = lines(end[~missing], truth[~missing])
+    for kind in ("match", "correct", "incorrect"):
+        chosen = pair.kinds == kind
         marks[kind] = lines(start[chosen], end[chosen])
         ends = np.concatenate([start[chosen], end[chosen]])
         marks[f"{kind} ends"] = lines(ends, ends)  # of no length: discs or squares
     marks = {kind: path for kind, path in marks.items() if path}
-    return Picture(jpeg(canvas, max(canvas.size)), width, height, "Matches", title, link, marks)
+    return Picture(jpeg(canvas, max(canvas.size)), *canvas.size, "Matches", title, link, marks)
 
 
-def lines(starts: Points, ends: Points) -> str:
+def lines(starts: Reals, ends: Reals) -> str:
     """A path of SVG."""
     both = np.hstack([starts, ends]).round(1).tolist()
     return "".join(f"M{x} {y}L{u} {v}" for x, y, u, v in both)
 
 
-def circles(centres: Points) -> str:
+def circles(centres: Reals) -> str:
     half = f"a{RADIUS} {RADIUS} 0 1 0"
     corners = (centres - [RADIUS, 0]).round(1).tolist()
     return "".join(f"M{x} {y}{half} {2 * RADIUS} 0{half} {-2 * RADIUS} 0" for x, y in corners)

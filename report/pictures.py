@@ -8,6 +8,7 @@ Okabe and Ito, and heat maps change steadily in lightness.
 import io
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import matplotlib as mpl
@@ -26,9 +27,9 @@ from PIL import Image
 
 from dhpf.data.images import shrunk
 
+Reals = NDArray[np.float64]
 WIDTH_INCHES = 4.5  # so narrow that 9 pt text is still read where a phone shrinks the picture to its width
-MAX_PHOTOGRAPH_SIDE = 1000  # pixels of what is drawn of a photograph; of one of several, the next
-MAX_SMALL_SIDE = 500
+MAX_PHOTOGRAPH_SIDE = 1000  # pixels of what is drawn of a photograph
 MAX_DRAWN_MATCHES = 200  # more hide the photographs
 # Width by height of two images side by side: wider ones are put one below the other, if that is not too high.
 WIDEST, NARROWEST = 4.5, 0.3
@@ -119,7 +120,7 @@ def contact_sheet(groups: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
         for axes, pair in zip(row, pairs, strict=False):
             arguments = {"title": "", **pair}
             axes.set_title(textwrap.fill(arguments.pop("title"), 58), fontsize=8)
-            kinds |= _draw_matches(axes, **arguments, max_side=MAX_SMALL_SIDE)
+            kinds |= _draw_matches(axes, **arguments)
         row[0].text(-0.02, 0.5, name, transform=row[0].transAxes, rotation=90, ha="right", va="center")
         heights.append(0.25 + 3.2 * max((_aspect(axes) for axes in row[: len(pairs)]), default=0.2))
     figure.set_size_inches(0.3 + 3.2 * columns, 0.3 + sum(heights))
@@ -128,18 +129,39 @@ def contact_sheet(groups: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     return figure
 
 
-def arrange(sizes: Sequence[tuple[int, int]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Upper left corners and extents, both [2, 2], of two images (width, height) that are shown together.
+@dataclass(frozen=True)
+class PlacedPair:
+    """Two images side by side, each of height 1, or, if that is too wide, one below the other, each of width 1.
 
-    They stand side by side, each of height 1, or, if that is too wide, one below the other, each of width 1.
+    corners, extents: of the images [2, 2]; start, end, truth: points [n, 2] in that unit; kinds: of the matches [n].
     """
-    pixels = np.array(sizes, dtype=np.float64)
-    aspects = pixels[:, 0] / pixels[:, 1]
-    below = int(aspects.sum() > WIDEST and 1 / (1 / aspects).sum() > NARROWEST)
-    extents = pixels / pixels[:, [1 - below]]
-    corners = np.zeros((2, 2))
-    corners[1, below] = extents[0, below] + GAP
-    return corners, extents
+
+    corners: Reals
+    extents: Reals
+    start: Reals
+    end: Reals
+    truth: Reals
+    kinds: NDArray[np.str_]
+
+    @classmethod
+    def of(
+        cls, images: Sequence[Image.Image], src_kps: Any, predicted: Any, trg_kps: Any, correct: Any
+    ) -> "PlacedPair":
+        """Arguments as for `matches`."""
+        sizes = np.array([image.size for image in images], dtype=np.float64)
+        aspects = sizes[:, 0] / sizes[:, 1]
+        below = int(aspects.sum() > WIDEST and 1 / (1 / aspects).sum() > NARROWEST)
+        extents = sizes / sizes[:, [1 - below]]
+        corners = np.zeros((2, 2))
+        corners[1, below] = extents[0, below] + GAP
+        start, end, truth = (
+            (np.asarray(xy, dtype=np.float64).reshape(2, -1).T + 0.5) * extents[k] / sizes[k] + corners[k]
+            for k, xy in ((0, src_kps), (1, predicted), (1, [] if trg_kps is None else trg_kps))
+        )
+        kinds = np.full(len(start), "match") if correct is None else np.where(correct, "correct", "incorrect")
+        return cls(
+            corners, extents, start, end, truth, np.where(np.isfinite(end).all(1), kinds, "no prediction")
+        )
 
 
 def _draw_matches(
@@ -151,66 +173,57 @@ def _draw_matches(
     trg_kps: Any = None,
     correct: Any = None,
     confidence: Any = None,
-    max_side: int = MAX_PHOTOGRAPH_SIDE,
 ) -> dict[str, int]:
-    """What `matches` shows, and how many there are of each kind. The axes' unit is the common height or width."""
-    images = [
-        x if isinstance(x, Image.Image) else Image.fromarray(np.asarray(x)) for x in (src_image, trg_image)
-    ]
-    corners, extents = arrange([image.size for image in images])
-    for image, (left, top), (width, height) in zip(images, corners, extents, strict=True):
+    """What `matches` shows, and how many there are of each kind."""
+    images = [x if isinstance(x, Image.Image) else Image.fromarray(x) for x in (src_image, trg_image)]
+    pair = PlacedPair.of(images, src_kps, predicted, trg_kps, correct)
+    for image, (left, top), (width, height) in zip(images, pair.corners, pair.extents, strict=True):
         extent = (left, left + width, top + height, top)
-        axes.imshow(shrunk(image, max_side).convert("RGB"), extent=extent)
-    right, bottom = (corners + extents).max(0)
+        axes.imshow(shrunk(image, MAX_PHOTOGRAPH_SIDE).convert("RGB"), extent=extent)
+    right, bottom = (pair.corners + pair.extents).max(0)
     axes.set(xlim=(-0.02, right + 0.02), ylim=(bottom + 0.02, -0.02), aspect="equal", xticks=[], yticks=[])
     axes.set_axis_off()
-
-    def place(xy: Any, image: int) -> NDArray[np.float64]:
-        """Points of an image [2, n] in the axes, [n, 2]."""
-        pixels = np.asarray(xy, dtype=np.float64).reshape(2, -1).T
-        return (pixels + 0.5) * extents[image] / images[image].size + corners[image]
-
-    start, end = place(src_kps, 0), place(predicted, 1)
-    truth = place([[], []] if trg_kps is None else trg_kps, 1)
-    kinds = np.full(len(start), "match") if correct is None else np.where(correct, "correct", "incorrect")
-    kinds = np.where(np.isfinite(end).all(1), kinds, "no prediction")
+    n = len(pair.start)
     if confidence is None:
-        rank = start[:, 0].argsort(kind="stable").argsort(kind="stable")  # neighbours get similar colours
-        hues, widths = CONFIDENCE_COLOURS(0.3 + 0.7 * rank / max(len(rank) - 1, 1)), np.ones(len(start))
+        rank = (
+            pair.start[:, 0].argsort(kind="stable").argsort(kind="stable")
+        )  # neighbours get similar colours
+        hues, widths = CONFIDENCE_COLOURS(0.3 + 0.7 * rank / max(n - 1, 1)), np.ones(n)
     else:
         known = np.asarray(confidence, dtype=np.float64)
         hues = np.where(np.isfinite(known)[:, None], CONFIDENCE_COLOURS(known), 1.0)
         widths = 0.5 + np.nan_to_num(known)
-    size = 1.0 if len(start) <= 40 else 0.6
+    size = 1.0 if n <= 40 else 0.6
     rim: Any = {"path_effects": [withStroke(linewidth=2.7 * size, foreground=RIM)]}
     hollow = {"markersize": 7 * size, "markeredgewidth": 1.3 * size, **rim}
+    missing = pair.kinds == "no prediction"
     if correct is not None:
-        errors = LineCollection(
-            np.stack([end, truth], 1), colors="white", linestyles=":", linewidths=size, **rim
+        errors = np.stack([pair.end, pair.truth], 1)[~missing]
+        axes.add_collection(
+            LineCollection(errors, colors="white", linestyles=":", gid="error", **rim), autolim=False
         )
-        axes.add_collection(errors, autolim=False)
-        errors.set_gid("error")
-    axes.plot(*truth.T, gid="ground truth", **KINDS["ground truth"] | hollow)
-    axes.plot(*start[kinds == "no prediction"].T, gid="no prediction", **KINDS["no prediction"] | hollow)
+    axes.plot(*pair.truth.T, gid="ground truth", **KINDS["ground truth"] | hollow)
+    axes.plot(*pair.start[missing].T, gid="no prediction", **KINDS["no prediction"] | hollow)
+    ends: Any = {
+        "s": 25 * size**2,
+        "edgecolors": RIM,
+        "linewidths": 0.7 * size,
+        "zorder": 3,
+    }  # no line hides them
     for kind in ("match", "correct", "incorrect"):
-        chosen, look = kinds == kind, KINDS[kind]
+        chosen, look = pair.kinds == kind, KINDS[kind]
         colours = look.get("color", hues[chosen])
-        segments = np.stack([start[chosen], end[chosen]], 1)
-        lines = LineCollection(segments, colors=colours, linestyles=[look["linestyle"]], **rim)
-        lines.set(linewidths=1.4 * size * widths[chosen], gid=kind)
-        axes.add_collection(lines, autolim=False)
-        for points in (start[chosen], end[chosen]):  # no line hides a point
-            axes.scatter(
-                *points.T,
-                c=colours,
-                marker=look["marker"],
-                s=25 * size**2,
-                edgecolors=RIM,
-                linewidths=0.7 * size,
-                zorder=3,
-            )
-    count = {kind: int((kinds == kind).sum()) for kind in KINDS} | {"ground truth": len(truth)}
-    return {kind: n for kind, n in count.items() if n}
+        segments = np.stack([pair.start, pair.end], 1)[chosen]
+        lines: Any = {
+            "linestyles": [look["linestyle"]],
+            "linewidths": 1.4 * size * widths[chosen],
+            "gid": kind,
+        }
+        axes.add_collection(LineCollection(segments, colors=colours, **lines, **rim), autolim=False)
+        for k in range(2):
+            axes.scatter(*segments[:, k].T, c=colours, marker=look["marker"], **ends)
+    count = {kind: int((pair.kinds == kind).sum()) for kind in KINDS} | {"ground truth": len(pair.truth)}
+    return {kind: number for kind, number in count.items() if number}
 
 
 def _aspect(axes: Axes) -> float:
@@ -296,28 +309,6 @@ def pck_curve(curves: Mapping[str, Mapping[float, float]]) -> Figure:
     axes.xaxis.set_major_formatter("{x:g}")
     axes.grid()
     figure.legend(loc="outside lower center")
-    return figure
-
-
-@mpl.rc_context(STYLE)
-def category_bars(values: Mapping[str, float | None], label: str, full: float) -> Figure:
-    """Categories as bars with their values, the best at the top; None or NaN is told as undefined.
-
-    Args: label: what is measured; full: its highest possible value, the length of the axis.
-    """
-    series = pd.Series(values, dtype="float64").sort_values(
-        ascending=False, na_position="last", kind="stable"
-    )
-    figure = Figure(figsize=(WIDTH_INCHES, 0.6 + 0.19 * len(series)), layout="constrained")
-    axes = figure.subplots()
-    bars = axes.barh(range(len(series)), series.fillna(0), color=COLOURS[0], height=0.72)
-    texts = [f"{value:.{1 if full == 100 else 3}f}" for value in series]
-    axes.bar_label(bars, ["undefined" if text == "nan" else text for text in texts], padding=3, fontsize=8)
-    axes.set_yticks(range(len(series)), map(short, series.index))
-    axes.set_xticks(np.linspace(0, full, 6))
-    axes.set(xlim=(0, full * 1.1), ylim=(len(series) - 0.4, -0.6), xlabel=label)
-    axes.grid(axis="x")
-    axes.tick_params(axis="y", length=0)
     return figure
 
 

@@ -86,8 +86,7 @@ def report_test(run: TestRun, explore_pairs: int = 12) -> None:
     header = ["Pair", "Category", "Source", "Target", "Key-points", *pairs.columns[5:]]
     listed = table_rows(pairs.drop(columns="title").reset_index(), 1 if figures["totals"][0]["unit"] else 3)
     sections = [
-        *summary(run.title, figures),
-        *charts(figures, png),
+        *summary(run.title, figures, png),
         Section("Pairs", text=OUTLINE_LEGEND if points is None else LEGEND),
         *(gallery(name.capitalize(), chosen, folded=False) for name, chosen in extremes.items()),
         Section("All pairs", header, listed, True, True, run.draw_command, links),
@@ -167,11 +166,12 @@ def write_pictures(
 ) -> dict[str, bytes]:
     """Writes the pictures for papers, as PNG and PDF, and the curve's numbers; returns the content of the PNG files."""
     drawn = {"matches": pictures.contact_sheet(sheet)} if sheet else {}
-    if rates := varied_rates(figures):
-        drawn["layers"] = pictures.layer_selection(rates)
+    if selection := figures.get("layer_selection"):
+        rates = {**selection["categories"], "all pairs": selection["total"]}
+        if np.ptp(list(rates.values())) > 0:  # else it has one colour everywhere
+            drawn["layers"] = pictures.layer_selection(rates)
     if len(curves):
-        lines = {frame: values.to_dict() for frame, values in curves["pairs"].items()}
-        drawn["pck-curve"] = pictures.pck_curve(lines)
+        drawn["pck-curve"] = pictures.pck_curve(curves["pairs"].to_dict())
         columns = [f"mean over {average}, {frame}" for average, frame in curves.columns]
         content = curves.set_axis(columns, axis=1).to_csv(lineterminator="\n")
         replace_file(folder / "pck-curve.csv", content.encode())
@@ -183,150 +183,112 @@ def write_pictures(
     return png
 
 
-def varied_rates(figures: Mapping[str, Any]) -> dict[str, list[float]]:
-    """How often each category's pairs select each layer; nothing if that is the same for all, one colour everywhere."""
-    if "layer_selection" not in figures:
-        return {}
-    rates = {**figures["layer_selection"]["categories"], "all pairs": figures["layer_selection"]["total"]}
-    return rates if np.ptp(list(rates.values())) > 0 else {}
-
-
 # Sections of the page
 
 
-def summary(title: str, figures: Mapping[str, Any]) -> list[Section]:
-    """What was measured, the main figures, and one table: names (of PCK with their α) × averages."""
-    totals, main = figures["totals"], main_figures(figures["totals"])
-    tiles = []
-    for figure in chain(*([group[i] for i in main] for group in (totals, without_leaked(figures)) if group)):
-        interval = (
-            f"; 95 % interval {format_interval(figure['interval'], figure['unit'])}"
-            if figure.get("interval")
-            else ""
+def summary(title: str, figures: Mapping[str, Any], png: Mapping[str, bytes]) -> list[Section]:
+    """What was measured, the main figures, one table of names (of PCK with their α) × averages, and charts."""
+    totals, main, tiles = figures["totals"], main_figures(figures["totals"]), []
+    for figure in [group[i] for group in (totals, without_leaked(figures)) if group for i in main]:
+        note = (
+            f"mean over {figure['average']}, {figure['basis']}" + ", the paper's definition" * figure["paper"]
         )
-        paper = ", the paper's definition" if figure["paper"] else ""
-        note = f"mean over {figure['average']}, {figure['basis']}{paper}{interval}"
+        if figure["interval"]:
+            note += f"; 95 % interval {format_interval(figure['interval'], figure['unit'])}"
         tiles.append((figure["name"], value_text(figure), note))
     frame, alpha = totals[main[0]]["frame"], totals[main[0]].get("alpha")
     rows: dict[str, dict[str, str]] = {}
     for figure in sorted(totals, key=lambda figure: figure["frame"] != frame):
-        if figure["frame"] == frame:
-            rows.setdefault(figure["name"], {})[figure["average"]] = value_text(figure)
-        elif figure.get("alpha") == alpha:
-            rows.setdefault(f"{figure['name']}, {figure['frame']}", {})[figure["average"]] = value_text(
-                figure
-            )
+        in_frame = figure["frame"] == frame
+        if in_frame or figure.get("alpha") == alpha:
+            name = figure["name"] if in_frame else f"{figure['name']}, {figure['frame']}"
+            rows.setdefault(name, {})[figure["average"]] = value_text(figure)
     averages = list(dict.fromkeys(figure["average"] for figure in totals))
+    header = ["Figure", *(f"mean over {average}" for average in averages)]
     cells = [[name, *(values.get(average, "") for average in averages)] for name, values in rows.items()]
+    selection = figures.get("layer_selection", {"total": [], "definition": ""})
+    charts = {
+        "pck-curve": ("Curves", "PCK against α, the share of the threshold; mean over pairs"),
+        "layers": ("Heat map", selection["definition"]),
+    }
+    drawn = [Picture.of_png(png[name], *about) for name, about in charts.items() if name in png]
     return [
-        Section(text=title),
-        *(Section(text=line) for line in figures["about"][1:]),  # the first is in the page's title
+        *(Section(text=line) for line in (title, *figures["about"][1:])),  # the first is the page's title
         Section(tiles=tiles),
-        Section(
-            f"{frame[0].upper()}{frame[1:]}",
-            ["Figure", *(f"mean over {average}" for average in averages)],
-            cells,
-        ),
+        Section(f"In the {frame}", header, cells),
+        Section("Charts", pictures=drawn),
+        Section(text=layer_note(selection["total"]) if "layers" not in png else ""),
     ]
 
 
-def charts(figures: Mapping[str, Any], png: Mapping[str, bytes]) -> list[Section]:
-    """The main figures by category, PCK by α, and the selected layers."""
-    totals, categories, shown = figures["totals"], figures["categories"], []
-    for i in main_figures(totals) if len(categories) > 1 else ():
-        name, unit = totals[i]["name"], totals[i]["unit"]
-        values = {category: group[i]["value"] for category, group in categories.items()}
-        longest = {"%": 100.0, "": 1.0}.get(unit) or max((v for v in values.values() if v), default=1.0)
-        bars = pictures.category_bars(values, f"{name} {unit and f'({unit})'}", longest)
-        caption = f"{name} of each category, mean over pairs, the best first"
-        shown.append(Picture.of_figure(bars, "Bar chart", caption))
-    if "pck-curve" in png:
-        caption = "PCK against α, the share of the threshold; mean over pairs"
-        shown.append(Picture.of_png(png["pck-curve"], "Curves", caption))
-    sections = [Section("By category and by α" if "pck-curve" in png else "By category", pictures=shown)]
-    if "layers" in png:
-        caption = figures["layer_selection"]["definition"]
-        layers = Picture.of_png(png["layers"], "Heat map", caption)
-        sections.append(Section("Selected layers", pictures=[layers]))
-    elif "layer_selection" in figures:
-        rates = figures["layer_selection"]["total"]
-        sections.append(
-            Section(
-                "Selected layers", text=f"Each of the {len(rates)} layers: by {rates[0]:.0%} of the pairs."
-            )
-        )
-    return sections
+def layer_note(rates: Sequence[float]) -> str:
+    """A sentence where all pairs select all layers, or all layers are selected alike."""
+    return f"Each of the {len(rates)} layers is selected by {rates[0]:.0%} of the pairs." if rates else ""
 
 
 def details(figures: Mapping[str, Any]) -> list[Section]:
-    """All else that was measured: definitions and intervals, groups, points, kinds and sizes of errors."""
+    """All else that was measured, folded: groups, points, kinds and sizes of errors, intervals and definitions."""
     totals, main, counts = figures["totals"], main_figures(figures["totals"]), ["Pairs", "Key-points"]
     columns = [*(totals[i]["name"] for i in main), *counts]
 
     def group_rows(groups: Mapping[str, Sequence[Figure]]) -> list[list[Any]]:
+        values = {name: [value_text(group[i]) for i in main] for name, group in groups.items()}
         return [
-            [name, *(value_text(group[i]) for i in main), *count(group[main[0]])]
-            for name, group in groups.items()
+            [name, *values[name], *(groups[name][main[0]][n] for n in ("n_pairs", "n_points"))]
+            for name in groups
         ]
 
-    rows = []
-    for figure in (*totals, *without_leaked(figures)):
-        kinds = (
-            format_interval(figure.get(kind), figure["unit"]) for kind in ("interval", "interval_by_image")
-        )
-        definition = (
-            f"{figure['definition']}; {figure['basis']}" + " (the paper's definition)" * figure["paper"]
-        )
-        rows.append([figure["name"], value_text(figure), *kinds, *count(figure), definition])
-    header = ["Figure", "Value", "95 % by pairs", "95 % by images", *counts, "Definition"]
     grades = [
         [label.removesuffix("_variation"), *row]
         for label, groups in figures.get("difficulty", {}).items()
         for row in group_rows(groups)
     ]
     sections = [
-        Section("All figures, with intervals and definitions", header, rows, True, text=figures["intervals"]),
-        Section("Categories", ["Category", *columns], group_rows(figures["categories"]), True),
-        Section("Difficulty", ["Label", "Grade", *columns], grades, True),
+        Section("By category", ["Category", *columns], group_rows(figures["categories"]), True),
+        Section("By difficulty", ["Label", "Grade", *columns], grades, True),
     ]
     if points := figures.get("points"):
-        *names, _ = next(iter(points["values"].values()))
-        rows = [
-            [point, *(f"{row[n]:.2f} %" for n in names), row["n_points"]]
-            for point, row in points["values"].items()
-        ]
-        sections.append(
-            Section("Points", ["Point", *names, "Key-points"], rows, True, text=points["definition"])
+        table = pd.DataFrame.from_dict(points["values"], orient="index").rename(
+            columns={"n_points": "Key-points"}
         )
+        rows = table_rows(table.reset_index(), 1)
+        sections.append(Section("By point", ["Point", *table], rows, True, text=points["definition"]))
     if "kinds" in figures:
-        sections += error_sections(figures["kinds"], figures["errors"])
+        kinds, errors = figures["kinds"], figures["errors"]
+        table = pd.DataFrame.from_dict({"all": kinds["total"], **kinds["categories"]}, orient="index")
+        text = f"{kinds['definition']}; α = {kinds['alpha']:g}."
+        rows = table_rows(table.reset_index(), 1)
+        sections.append(Section("Kinds of predictions", ["Category", *table], rows, True, text=text))
+        table = pd.DataFrame({name: errors[name] for name in ("pixels", "thresholds")})
+        rows = [[f"{100 * float(share):g} %", *values] for share, *values in table_rows(table.reset_index())]
+        text = f"{errors['definition']}; {errors['n_points']} predictions."
+        sections.append(Section("How far off", ["Share", "Pixels", "Thresholds"], rows, True, text=text))
+    rows = []
+    for figure in (*totals, *without_leaked(figures)):
+        intervals = (format_interval(figure[k], figure["unit"]) for k in ("interval", "interval_by_image"))
+        definition = (
+            f"{figure['definition']}; {figure['basis']}" + " (the paper's definition)" * figure["paper"]
+        )
+        rows.append(
+            [
+                figure["name"],
+                value_text(figure),
+                *intervals,
+                figure["n_pairs"],
+                figure["n_points"],
+                definition,
+            ]
+        )
+    header = ["Figure", "Value", "95 % by pairs", "95 % by images", *counts, "Definition"]
+    sections.append(Section("Intervals and definitions", header, rows, True, text=figures["intervals"]))
     return sections
-
-
-def error_sections(kinds: Mapping[str, Any], errors: Mapping[str, Any]) -> list[Section]:
-    """The kinds of predictions, of all and by category, and how far off predictions are."""
-    shares = {"all": kinds["total"], **kinds["categories"]}
-    rows = [[name, *(f"{share:.1f} %" for share in by_kind.values())] for name, by_kind in shares.items()]
-    distances = [
-        [f"{100 * float(q):g} %", f"{errors['pixels'][q]:.2f}", f"{errors['thresholds'][q]:.4f}"]
-        for q in errors["pixels"]
-    ]
-    kinds_text = f"{kinds['definition']}; α = {kinds['alpha']:g}."
-    distances_text = f"{errors['definition']}; {errors['n_points']} predictions."
-    return [
-        Section("Kinds of predictions", ["Category", *kinds["total"]], rows, True, text=kinds_text),
-        Section("How far off", ["Share", "Pixels", "Thresholds"], distances, True, text=distances_text),
-    ]
 
 
 def reproduction(run: TestRun) -> Section:
     """What it takes to get the same figures again: the command, and hashes of what it read."""
-    read = {
-        name: run.results[name] for name in ("checkpoint", "predictions", "list") if run.results.get(name)
-    }
-    files = {name: f"{file['file']}, SHA-256 {file['sha256']}" for name, file in read.items()}
-    command = {"command": run.command} if run.command else {}
-    return Section("To reproduce", facts={**command, **files, **run.results["versions"]})
+    read = {name: run.results.get(name) for name in ("checkpoint", "predictions", "list")}
+    files = {name: f"{file['file']}, SHA-256 {file['sha256']}" for name, file in read.items() if file}
+    return Section("To reproduce", facts={"command": run.command, **files, **run.results["versions"]})
 
 
 def without_leaked(figures: Mapping[str, Any]) -> list[Figure]:
@@ -341,10 +303,6 @@ def value_text(figure: Figure) -> str:
     if figure["value"] is None:
         return "undefined"
     return f"{figure['value']:.2f} {figure['unit']}" if figure["unit"] else f"{figure['value']:.4f}"
-
-
-def count(figure: Figure) -> tuple[int, int]:
-    return figure["n_pairs"], figure["n_points"]
 
 
 def resources(seconds: float, pairs: int, device: torch.device) -> dict[str, str]:

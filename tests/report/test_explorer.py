@@ -10,14 +10,14 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from tests.report.test_report import HOSTILE, Page
+from tests.helpers.pages import HOSTILE, Page
 
 from dhpf.data import open_benchmark
 from dhpf.data.photographs import PHOTOGRAPHS
 from dhpf.evaluation.metrics import keypoint_errors
 from dhpf.matching.matcher import Matcher
 from dhpf.report import explorer as explorers
-from dhpf.report.explorer import cell_type, explorer, packed
+from dhpf.report.explorer import cell_type, explorer, pack
 from tests.helpers import chromium, tiny
 from tests.helpers.commands import run, succeed
 
@@ -70,9 +70,9 @@ def test_any_point_is_predicted_as_by_the_program_in_both_directions(
         expected.append(pd.read_csv(home / "out" / f"{Path(source).stem}-{Path(target).stem}.csv").to_numpy())
     page = home / "page.html"
     html = page.read_text()
-    images, ways = (sum(map(len, re.findall(of, html))) for of in ('data:image/jpeg[^"]+', r'"ways": [^]]+'))
-    assert 60_000 < ways < 63_000
-    assert len(html) - images + 3 * ways < 300_000  # at side 240, which has four times the cells
+    images, directions = (sum(map(len, re.findall(of, html))) for of in ('data:image/jpeg[^"]+', r'"directions": [^]]+'))
+    assert 60_000 < directions < 63_000
+    assert len(html) - images + 3 * directions < 300_000  # at side 240, which has four times the cells
 
     table = shown(chromium.dump(page.as_uri() + "#" + ";".join(asked)))
     assert set(table.source) == {"a.png"}
@@ -111,8 +111,8 @@ def test_a_page_is_accessible_fits_and_keeps_names_in_their_places(
     page = Page(html)
     assert [tag for tag, _ in page.elements].count("script") == 2
     assert page.text("bdi") == [long.rpartition("/")[2], HOSTILE.rpartition("/")[2]]
-    about = json.loads("".join(page.text("script")).partition('"use strict"')[0])
-    assert about["names"] == [long, "../" + HOSTILE]
+    data = json.loads("".join(page.text("script")).partition('"use strict"')[0])
+    assert data["names"] == [long, "../" + HOSTILE]
 
 
 def test_the_best_cells_come_first_and_shares_add_up(
@@ -120,13 +120,13 @@ def test_the_best_cells_come_first_and_shares_add_up(
 ) -> None:
     a, b = matcher.encode(photo), matcher.encode(photo.crop((50, 20, 400, 400)))
     matches = matcher.model.compare(a.features, b.features)
-    rows = np.frombuffer(packed(matches), cell_type(16)).reshape(256, 13)
+    rows = np.frombuffer(pack(matches), cell_type(16)).reshape(256, 13)
     cells, shares = rows[:, :6].astype(int), rows[:, 6:12].astype(int)
     best, confidence = matches.confident(torch.arange(256)[None])
     np.testing.assert_array_equal(cells[:, 0], best[0])
-    np.testing.assert_allclose(rows[:, 12] / explorers.FULL, confidence[0], atol=1e-5)
+    np.testing.assert_allclose(rows[:, 12] / explorers.UNIT, confidence[0], atol=1e-5)
     assert (np.diff(shares) <= 0).all()
-    assert (shares.sum(1) <= explorers.FULL + 6).all()
+    assert (shares.sum(1) <= explorers.UNIT + 6).all()
     assert all(len(set(row)) == 6 for row in cells.tolist())
     assert cell_type(256).itemsize == 2  # the last side whose cells two bytes can number
     assert cell_type(257).itemsize == 4

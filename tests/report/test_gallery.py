@@ -37,7 +37,7 @@ def picture(correct: Any, predicted_x: Any = (50, 50, np.nan)) -> Picture:
         "target_y": [50, 0, 100],
     }
     drawing = pair_drawing(Benchmark(), pd.DataFrame(columns), correct)  # type: ignore[arg-type]
-    assert [max(drawing[f"{end}_image"].size) for end in ("src", "trg")] == [200, 1000]
+    assert [max(drawing[f"{end}_image"].size) for end in ("src", "trg")] == [200, 500]
     return pair_picture(**drawing, title="a pair")
 
 
@@ -54,8 +54,8 @@ def test_marks_lie_on_their_points_in_photographs_of_their_own_shape() -> None:
     first, second = points(drawn.marks["correct"])
     assert first == pytest.approx((0.5 / 200 * wide, 0.5 / 100 * 256), abs=0.1)
     middle = wide + gap + narrow / 2, 128
-    assert second == pytest.approx(middle, abs=0.3)
-    assert points(drawn.marks["incorrect"])[1] == pytest.approx(middle, abs=0.3)
+    assert second == pytest.approx(middle, abs=0.5)
+    assert points(drawn.marks["incorrect"])[1] == pytest.approx(middle, abs=0.5)
     assert points(drawn.marks["error"])[3] == pytest.approx(
         (wide + gap, 0), abs=0.3
     )  # how far the second is off

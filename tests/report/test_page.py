@@ -40,8 +40,7 @@ def test_text_from_data_is_escaped_everywhere_and_the_page_holds_all_it_shows(tm
     figures["layer_selection"]["definition"] = HOSTILE
     layers = pictures.render(pictures.layer_selection({HOSTILE: [0.5] * 15}), "png", 50)
     sections = [
-        *test_report.summary(HOSTILE, figures),
-        *test_report.charts(figures, {"layers": layers}),
+        *test_report.summary(HOSTILE, figures, {"layers": layers}),
         *test_report.details(figures),
         Section(HOSTILE, text=HOSTILE, tiles=[(HOSTILE, HOSTILE, HOSTILE)]),
         Section("Pairs", pictures=[photographs(HOSTILE)]),
@@ -95,8 +94,8 @@ def test_options_at_their_defaults_are_folded_away():
 
 
 def test_a_report_is_replaced_as_a_whole_and_the_same_again(tmp_path):
-    bars = Picture.of_figure(pictures.category_bars({"cat": 1.0}, "PCK", 100), "Bar chart", "")
-    section = Section("Bars", pictures=[bars, photographs("")])
+    curve = Picture.of_figure(pictures.pck_curve({"frame": {0.1: 1.0}}), "Curves", "")
+    section = Section("Curve", pictures=[curve, photographs("")])
     assert written(tmp_path, section) == written(tmp_path, section)
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
     (tmp_path / "file").touch()
@@ -113,8 +112,7 @@ def test_pages_are_accessible_on_screen_and_paper_and_hostile_names_stay_in_thei
     drawn, links = photographs(long, "explorer/3.html"), {3: "explorer/3.html"}
     header, command = ["Pair", "Name", "Image", "PCK"], f"python {long}"
     sections = [
-        *test_report.summary(long, figures),
-        *test_report.charts(figures, {}),
+        *test_report.summary(long, figures, {}),
         Section("Pairs: worst", pictures=[drawn, drawn]),
         Section("All", header, rows, paged=True, command=command, links=links),
         *test_report.details(figures),

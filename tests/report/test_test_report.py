@@ -19,7 +19,7 @@ from dhpf.evaluation.predictions import read_predictions
 from dhpf.report import pictures, test_report
 from tests.helpers import tiny, tiny_own
 from tests.helpers.commands import succeed
-from tests.helpers.pages import PIXEL, Page, assert_self_contained
+from tests.helpers.pages import Page, assert_self_contained
 from tests.helpers.tables import random_table
 
 SMALL = "--img-side 64 --workers 0 --device cpu --no-download"
@@ -30,7 +30,7 @@ SMALL = "--img-side 64 --workers 0 --device cpu --no-download"
 
 def test_the_summary_is_the_headline_and_one_table() -> None:
     figures = score(random_table("pfpascal", ["cat", "dog"]), [0.05, 0.1])
-    *text, tiles, totals = test_report.summary("a model", figures)
+    *text, tiles, totals, _, _ = test_report.summary("a model", figures, {})
     assert [part.text for part in text] == ["a model", *figures["about"][1:]]
     assert "3 of 6 pairs" in text[-1].text
     main = [figures[name][6] for name in ("totals", "without_leaked")]
@@ -53,8 +53,8 @@ def test_the_summary_is_the_headline_and_one_table() -> None:
 def test_figures_without_leaked_pairs_are_left_out_where_none_is_leaked() -> None:
     figures = score(random_table("pfpascal", ["cat"]).assign(leaked=0), [0.1])
     assert figures["without_leaked"]
-    assert len(test_report.summary("a model", figures)[-2].tiles) == 1
-    assert len(test_report.details(figures)[0].rows) == len(figures["totals"])
+    assert len(test_report.summary("a model", figures, {})[-4].tiles) == 1
+    assert len(test_report.details(figures)[-1].rows) == len(figures["totals"])
 
 
 def test_details_have_every_figure_with_intervals_counts_and_definition() -> None:
@@ -62,42 +62,39 @@ def test_details_have_every_figure_with_intervals_counts_and_definition() -> Non
     sections = {part.heading: part for part in test_report.details(figures)}
     assert all(part.folded for part in sections.values())
     totals = figures["totals"] + figures["without_leaked"]
-    rows = sections["All figures, with intervals and definitions"].rows
+    rows = sections["Intervals and definitions"].rows
     for row, figure in zip(rows, totals, strict=True):
         assert row[:2] == [figure["name"], f"{figure['value']:.2f} %"]
         assert row[4:6] == [figure["n_pairs"], figure["n_points"]]
         assert row[6].startswith(f"{figure['definition']}; {figure['basis']}")
         assert ("the paper's definition" in row[6]) == figure["paper"]
     point = figures["points"]["values"]["cat 3"]
-    (row,) = [row for row in sections["Points"].rows if row[0] == "cat 3"]
-    assert row[1:] == [*(f"{point[name]:.2f} %" for name in ("PCK@0.05", "PCK@0.1")), 2]
+    (row,) = [row for row in sections["By point"].rows if row[0] == "cat 3"]
+    assert row[1:] == [*(round(point[name], 1) for name in ("PCK@0.05", "PCK@0.1")), 2]
     kinds = {row[0]: row[1:] for row in sections["Kinds of predictions"].rows}
-    assert kinds["all"] == [f"{share:.1f} %" for share in figures["kinds"]["total"].values()]
-    assert sections["How far off"].rows[2][:2] == ["50 %", f"{figures['errors']['pixels']['0.5']:.2f}"]
+    assert kinds["all"] == [round(share, 1) for share in figures["kinds"]["total"].values()]
+    assert sections["How far off"].rows[2][:2] == ["50 %", round(figures["errors"]["pixels"]["0.5"], 4)]
 
 
 def test_groups_take_the_usual_alpha_of_several() -> None:
     figures = score(random_table("spair", ["cat", "dog"]), [0.02, 0.1, 0.3])
-    assert test_report.summary("", figures)[-2].tiles[0][0] == "PCK@0.1"
+    assert test_report.summary("", figures, {})[-4].tiles[0][0] == "PCK@0.1"
     sections = {part.heading: part for part in test_report.details(figures)}
-    for row in sections["Categories"].rows:
+    for row in sections["By category"].rows:
         assert row[1] == f"{figures['categories'][row[0]][6]['value']:.2f} %"
-    grades = [tuple(row[:2]) for row in sections["Difficulty"].rows]
+    grades = [tuple(row[:2]) for row in sections["By difficulty"].rows]
     assert {("viewpoint", "easy"), ("scale", "easy"), ("truncation", "none"), ("occlusion", "none")} < set(
         grades
     )
-    row = sections["Difficulty"].rows[grades.index(("scale", "unknown"))]  # only a pair without key-points
+    row = sections["By difficulty"].rows[grades.index(("scale", "unknown"))]  # only a pair without key-points
     assert row[2:] == ["undefined", 0, 0]
 
 
 def test_outlines_are_reported_without_alpha(undrawn: None) -> None:
     figures = score(random_table("caltech", ["cat", "dog"]), [0.1])
-    assert [tile[1] for tile in test_report.summary("", figures)[-2].tiles] == [
+    assert [tile[1] for tile in test_report.summary("", figures, {})[-4].tiles] == [
         f"{f['value']:.4f}" for f in figures["totals"][:2]
     ]
-    by_category, layers = test_report.charts(figures, {"layers": PIXEL})
-    assert [picture.kind for picture in by_category.pictures] == ["Bar chart", "Bar chart"]  # LT-ACC, IoU
-    assert [picture.kind for picture in layers.pictures] == ["Heat map"]
 
 
 # Reports of tests
@@ -145,7 +142,7 @@ def test_a_report_has_figures_pictures_options_and_versions(pfpascal: Any) -> No
     )
     assert shown < page.texts.index(("dt", "img_side")) < folded < page.texts.index(("dt", "thres"))
     kinds = [attrs["alt"].partition(":")[0] for attrs in page.all("img")]
-    assert kinds == ["Bar chart", "Curves", "Heat map", *["Matches"] * len(drawn)]
+    assert kinds == ["Curves", "Heat map", *["Matches"] * len(drawn)]
     assert len(drawn) == 4
 
 
@@ -243,7 +240,7 @@ def test_hostile_categories_leave_room_for_the_pictures(tmp_path: Path, undrawn:
     succeed(tmp_path, f"test.py {where} --raw {SMALL} --explore-pairs 1", reports=True)
     text = (tmp_path / "run" / "report.html").read_text()
     page = Page(text)
-    captions = page.text("figcaption")[1:]
+    captions = page.text("figcaption")
     assert all(
         len(caption) < 80 and "\u202e" not in caption for caption in captions if caption.startswith("pair")
     )
