@@ -1,8 +1,8 @@
 """How often intervals cover the truth: python benchmarks/coverage.py [--draws 1000]
 
-Two worlds whose true PCK is known. "independent": a pair has a difficulty of its own. "shared images": a pair's
-difficulty is that of its images, of which there are fewer than pairs. From each, lists of pairs are drawn, and their
-intervals taken as an evaluation does.
+Worlds whose true PCK is known. A pair is as difficult as its images, or has a difficulty of its own. Lists have the
+shape of a benchmark's: how many pairs and images there are, and how many pairs show an image. From each world lists
+are drawn, and their intervals computed as in an evaluation.
 """
 
 import argparse
@@ -10,51 +10,52 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from dhpf.evaluation.intervals import (
-    LEVEL,
-    PairSums,
-    draw_counts,
-    image_weights,
-    percentile_interval,
-    resample,
-)
+from dhpf.evaluation.intervals import KINDS, LEVEL, PairSums, group_intervals
 
-PAIRS, IMAGES = 300, 80  # of a list
-WORLDS = ("independent", "shared images")
+# By world: pairs, images, and how much an image (not the pair) decides the difficulty.
+WORLDS = {
+    "PF-PASCAL's shape, independent pairs": (299, 506, 0.0),
+    "PF-PASCAL's shape, images decide": (299, 506, 0.2),
+    "PF-WILLOW's shape, independent pairs": (900, 100, 0.0),
+    "PF-WILLOW's shape, images decide": (900, 100, 0.2),
+    "300 pairs of 80 images, images decide": (300, 80, 0.2),
+}
+TRUTH = 60.0  # PCK in %
 
 
-def drawn_list(world: str, rng: np.random.Generator) -> tuple[NDArray, NDArray, NDArray]:
-    """The PCK of each pair of a list, and its two images. The truth is 60 %."""
-    source, target = rng.integers(0, IMAGES, (2, PAIRS))
-    if world == "independent":
-        share = rng.beta(1.2, 0.8, PAIRS)
+def draw_list(world: str, rng: np.random.Generator) -> tuple[NDArray, NDArray, NDArray]:
+    """The PCK of each pair of a list, and its two images."""
+    pairs, images, share = WORLDS[world]
+    source, target = rng.integers(0, images, (2, pairs))
+    if share:
+        easy = rng.uniform(-share, share, images)
+        rate = TRUTH / 100 + easy[source] + easy[target]
     else:
-        easy = rng.uniform(-0.2, 0.2, IMAGES)
-        share = 0.6 + easy[source] + easy[target]
-    points = rng.integers(4, 16, PAIRS)
-    return 100 * rng.binomial(points, share) / points, source, target
+        rate = rng.beta(1.2, 0.8, pairs)
+    points = rng.integers(4, 16, pairs)
+    return 100 * rng.binomial(points, rate) / points, source, target
 
 
-def covered(draws: int, world: str = "independent") -> tuple[float, float]:
-    """The share of lists whose interval covers the truth, by pairs and by images."""
-    rng, counts = np.random.default_rng(1), np.zeros(2)
+def coverage(draws: int, world: str) -> dict[str, float]:
+    """The share of lists whose interval covers the truth, for each kind of interval."""
+    rng, covered = np.random.default_rng(1), dict.fromkeys(KINDS, 0)
     for _ in range(draws):
-        values, source, target = drawn_list(world, rng)
+        values, source, target = draw_list(world, rng)
+        n = len(values)
         sums = PairSums(
-            values[:, None], np.ones((PAIRS, 1)), np.zeros(1, dtype=bool), np.zeros(PAIRS, dtype=np.int64)
+            values[:, None], np.ones((n, 1)), np.zeros(1, dtype=bool), np.zeros(n, dtype=np.int64)
         )
-        for k, weights in enumerate(
-            (draw_counts(PAIRS, PAIRS), image_weights(source.astype(str), target.astype(str)))
-        ):
-            found = percentile_interval(resample(sums, weights, [np.arange(PAIRS)])[0][:, 0])
-            assert found is not None
-            counts[k] += found[0] <= 60 <= found[1]
-    by_pair, by_image = counts / draws
-    return float(by_pair), float(by_image)
+        pairs = pd.DataFrame({"source": source.astype(str), "target": target.astype(str)})
+        (found,) = group_intervals(sums, pairs, [np.ones(n, dtype=bool)])
+        for kind, interval in found.intervals(0).items():
+            assert interval is not None
+            covered[kind] += interval[0] <= TRUTH <= interval[1]
+    return {kind: count / draws for kind, count in covered.items()}
 
 
 def main() -> None:
@@ -63,10 +64,10 @@ def main() -> None:
     )
     parser.add_argument("--draws", type=int, default=1000)
     draws = parser.parse_args().draws
-    print(f"share of {draws} lists of {PAIRS} pairs whose {LEVEL:.0%} interval covers the true PCK")
+    print(f"share of {draws} lists whose {LEVEL:.0%} interval covers the true PCK")
     for world in WORLDS:
-        by_pair, by_image = covered(draws, world)
-        print(f"{world:14} by pairs {by_pair:.1%}, by images {by_image:.1%}", flush=True)
+        by_pairs, by_images = coverage(draws, world).values()
+        print(f"{world:40} by pairs {by_pairs:6.1%}, by images {by_images:6.1%}", flush=True)
 
 
 if __name__ == "__main__":

@@ -22,8 +22,6 @@ from benchmarks.reading import measured, spair
 from dhpf.data.benchmark import Pair
 from dhpf.data.spair import SPair
 from dhpf.programs import compare, test
-from dhpf.programs.comparing import compare_runs  # noqa: F401 (its imports are no part of what is measured)
-from dhpf.programs.testing import measure_predictions  # noqa: F401
 from dhpf.report import pictures
 
 SECONDS, MIB, COMPARISON = 20, 500, 30

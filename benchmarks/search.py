@@ -13,6 +13,7 @@ from dhpf.model import BACKBONES
 from dhpf.model.ablation import Ablation
 from dhpf.model.layer_subsets import layer_sums
 from dhpf.weights.checkpoint import build_model
+from dhpf.weights.config import ModelConfig
 
 SUBSETS, REPEATS = 4, 3  # of each size; the least time of some repeats counts
 
@@ -29,7 +30,7 @@ def milliseconds(compute: Callable[[], object]) -> float:
 @torch.no_grad()
 def measure(backbone: str, weights: str | None, img_side: int, most: int) -> None:
     """Print the times of subsets of one layer to `most`, drawn at random."""
-    model = build_model(backbone, weights).eval()
+    model = build_model(ModelConfig(backbone), weights).eval()
     model.ablate(Ablation(raw=True))
     torch.manual_seed(0)
     source, target = (model.encode(torch.randn(1, 3, img_side, img_side)) for _ in range(2))

@@ -18,24 +18,24 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from dhpf.common.processors import share_processors
+from dhpf.common.program import prepare_process
 
-share_processors()  # as the programs do, before torch is imported
+prepare_process()  # as the programs do, before torch is imported
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dhpf.common.errors import UserError
-from dhpf.common.processes import start
-from dhpf.common.program import keep_freed_memory
+from dhpf.common.processes import start_processes
 from dhpf.data import BENCHMARKS, open_benchmark
 from dhpf.data.loading import load
 from dhpf.model import BACKBONES
 from dhpf.model.correlation import correlate
 from dhpf.model.dhpf import DHPF
+from dhpf.model.grid import STRIDE
 from dhpf.model.hough import hough_voting
-from dhpf.model.options import width
+from dhpf.programs.options import reduced_channels
 from dhpf.training import SUPERVISIONS
 from dhpf.training.supervision import gate_noise, to_device
 
@@ -54,42 +54,45 @@ def network(name: str) -> nn.Module:
     return net.eval().requires_grad_(False)
 
 
-def batch_of(pairs: int, side: int, device: torch.device, shown: int = 0) -> dict[str, Tensor]:
+def batch_of(pairs: int, side: int, device: torch.device, shown: int = 0) -> dict[str, Any]:
     """Random pairs with ten key-points each, of alternating categories, shown at another side than the frame"""
     draw = torch.Generator().manual_seed(pairs)
-    batch = {
+    batch: dict[str, Any] = {
         f"{end}_img": torch.randn(pairs, 3, shown or side, shown or side, generator=draw)
         for end in ("src", "trg")
     }
     batch |= {f"{end}_kps": torch.rand(pairs, 2, 10, generator=draw) * (side - 1) for end in ("src", "trg")}
-    batch |= {"n_pts": torch.full((pairs,), 10), "pckthres": torch.full((pairs,), float(side))}
+    batch |= {"frame": side, "n_pts": torch.full((pairs,), 10), "pckthres": torch.full((pairs,), float(side))}
     return to_device(batch | {"category_id": torch.arange(pairs) % 20}, device)
 
 
 def modes(backbone: str, device: torch.device, frame: int, bf16: bool, **form: Any) -> Modes:
-    """What is measured: a function, and the number of pairs that it handles. `form`: side and width of the backbone."""
+    """What is measured: a function, and the number of pairs that it handles.
+
+    Args: form: input_size and reduced_channels of the backbone.
+    """
     model = DHPF(BACKBONES[backbone](network(backbone).state_dict(), **form)).to(device)
-    shown = model.picture_side(frame)
+    shown = model.backbone.input_size_for(frame)
     model.bf16 = bf16
     both = torch.randn(2, 3, shown, shown, device=device)
     # Made when first asked for: they are no part of the memory of a mode that does not use them.
     plain = cache(lambda: network(backbone).to(device))
     pairs = cache(lambda count: batch_of(count, frame, device, shown))
-    codes = cache(lambda: (model.eval().encode(both[:1]), model.encode(both[1:])))
+    codes = cache(lambda: (model.eval().encode(both[:1], frame), model.encode(both[1:], frame)))
 
     @torch.no_grad()
     def bare(memory_format: torch.memory_format) -> None:
         plain().to(memory_format=memory_format)(both.contiguous(memory_format=memory_format))
 
     @torch.no_grad()
-    def evaluate(batch: dict[str, Tensor]) -> None:
-        model.eval()(batch["src_img"], batch["trg_img"]).transfer(batch["src_kps"])
+    def evaluate(batch: dict[str, Any]) -> None:
+        model.eval()(batch["src_img"], batch["trg_img"], frame=frame).transfer(batch["src_kps"])
 
     @torch.no_grad()
     def compare() -> None:
         model.eval().compare(*codes()).transfer(pairs(1)["src_kps"])
 
-    def train(supervision: str, batch: dict[str, Tensor]) -> None:
+    def train(supervision: str, batch: dict[str, Any]) -> None:
         model.train()
         noise = gate_noise(len(model.backbone.channels), 2 * len(batch["src_img"]), 0).to(device)
         model.learner.zero_grad()
@@ -193,13 +196,13 @@ def stages(options: argparse.Namespace, device: torch.device) -> dict[str, float
         model = DHPF(BACKBONES[options.backbone](network(options.backbone).state_dict())).eval().to(device)
         batch = batch_of(1, options.img_side, device)
         both = torch.cat([batch["src_img"], batch["trg_img"]])
-        maps = list(model._layers(both))
-        code = model._describe(maps)
+        maps, grid = list(model._layer_maps(both, None)), options.img_side // STRIDE
+        code = model._describe(maps, grid)
         src, trg = code[:1], code[1:]
         matches = model.compare(src, trg)
         parts = {
-            "backbone": lambda: list(model._layers(both)),
-            "transformation and norms": lambda: model._describe(maps),
+            "backbone": lambda: list(model._layer_maps(both, None)),
+            "transformation and norms": lambda: model._describe(maps, grid),
             "gates": lambda: model.learner(src.pooled + trg.pooled),
             "native products": lambda: correlate(src, trg, matches.weights, model.layer_of_channel),
             "appearance, votes, column maxima": lambda: hough_voting(matches.scores.rows.correlation),
@@ -249,14 +252,14 @@ def run(options: argparse.Namespace) -> None:
     """Measure what the options ask for, and print it. Raises: UserError."""
     if options.repeats < 1:
         raise UserError("--repeats: a mode is measured once or more often")
-    _, device = start(options.device)
+    _, device = start_processes(options.device)
     measured = modes(
         options.backbone,
         device,
         options.img_side,
         options.precision == "bf16",
-        side=options.backbone_side,
-        width=options.width,
+        input_size=options.backbone_side,
+        reduced_channels=options.width,
     )
     if options.only:
         only(options.only, measured, device)
@@ -308,7 +311,7 @@ def main() -> None:
     add = parser.add_argument
     add("--backbone", default="resnet101", help="one of model.BACKBONES, timm:NAME too")
     add("--backbone-side", type=int, help="side of the pictures that the backbone is shown")
-    add("--width", type=width, help="channels after the transformation, as train.py's")
+    add("--width", type=reduced_channels, help="channels after the transformation, as train.py's")
     add("--device", default="cpu")
     add("--img-side", type=int, default=240)
     add("--precision", choices=["fp32", "bf16"], default="fp32")
@@ -325,7 +328,6 @@ def main() -> None:
     add("--json", action="store_true", help="one JSON object instead of a table")
     add("--only", help=argparse.SUPPRESS)  # run one mode and print this process's peak memory
     options = parser.parse_args()
-    keep_freed_memory()
     try:
         run(options)
     except UserError as error:

@@ -1,3 +1,3 @@
-"""The ground that all rooms stand on: errors, files, downloads, options, processes, weights, run folders."""
+"""What all other packages use: errors, files, downloads, processes, run folders."""
 
-__version__ = "2.0.0"
+__version__ = "2.1.0"

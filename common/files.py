@@ -1,17 +1,18 @@
 """Files: written as a whole or not at all, read up to a bound."""
 
+import codecs
 import errno
 import hashlib
 import json
 import os
 from contextlib import suppress
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 from dhpf.common.errors import UserError
 
 MIB = 1024 * 1024
-PREDICTIONS = "predictions.csv.gz"  # of a run folder
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -20,17 +21,20 @@ def replace_file(path: Path, content: bytes) -> None:
     Raises:
         UserError: no room or no access; what was there stays.
     """
-    beside = path.with_name(f"{path.name}.part")
+    beside = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("wb") as file:
+        with NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".part", delete=False) as file:
+            beside = Path(file.name)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        beside.chmod(0o644)  # a temporary file is its user's alone
         beside.replace(path)
     except OSError as error:
         with suppress(OSError):
-            beside.unlink(missing_ok=True)
+            if beside:
+                beside.unlink(missing_ok=True)
         way = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "choose another folder"
         raise UserError(
             f"{path}: cannot be written, a previous file is kept ({error.strerror}): {way}"
@@ -73,10 +77,15 @@ def read_bytes(path: Path, limit: int) -> bytes:
 
 
 def read_text(path: Path, limit: int) -> str:
-    """A text file of at most `limit` bytes in UTF-8."""
+    """A text file of at most `limit` bytes in UTF-8, or UTF-16 with or without a mark; any line ends become '\\n'."""
     content = read_bytes(path, limit)
+    encoding = "utf-8-sig"
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "utf-16"
+    elif 0 in content[:2]:  # half of a letter of a European language
+        encoding = "utf-16-le" if content[1] == 0 else "utf-16-be"
     try:
-        return content.decode("utf-8-sig")
+        return content.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise UserError(

@@ -233,7 +233,7 @@ def progress(description: str, total: int, visible: bool = True) -> Iterator[Cal
 
     Yields: a function of the number of pairs done since its last call, and of figures to show.
     """
-    if visible and sys.stderr.isatty():
+    if visible and sys.stderr and sys.stderr.isatty():
         from tqdm import tqdm
 
         with tqdm(total=total, desc=description, unit="pair", dynamic_ncols=True, leave=False) as bar:

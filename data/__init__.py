@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from dhpf.common.errors import UserError
 from dhpf.common.registry import Registry
 
-MAX_PIXELS = 200_000_000  # of an image that is decoded: more than any camera has
-
 if TYPE_CHECKING:
     from dhpf.data.benchmark import Benchmark
+
+MAX_PIXELS = 200_000_000  # of an image that is decoded: as many as the largest photographs of a telephone
 
 BENCHMARKS: "Registry[type[Benchmark]]" = Registry(
     "benchmark",
@@ -51,19 +51,23 @@ def open_benchmark(
         UserError: it is missing, cannot be fetched, or cannot be used.
     """
     benchmark = BENCHMARKS[name]
-    if benchmark.archive:
-        from dhpf.data.download import ensure  # not above: `python -m` runs it after this package
+    split = split or benchmark.test_split
+    from dhpf.data.sources import (
+        parts_of,
+    )  # not above: heavy, and `python -m` runs the next after this package
 
-        known = benchmark.folder_in(datapath) or benchmark.folder_deeper(datapath)
-        if known in (None, datapath / benchmark.folder):
-            ensure(benchmark, datapath, download)
-    own = checked(benchmark, own)
-    return benchmark(datapath, split or benchmark.test_split, thres, img_side, **restrictions, **own)
+    if parts_of(benchmark) and (
+        benchmark.find_folder(datapath) or not benchmark.find_datapath_below(datapath)
+    ):
+        from dhpf.data.download import ensure
+
+        ensure(benchmark, datapath, download, "" if restrictions.get("pair_list") else split)
+    check_options(benchmark, own)
+    return benchmark(datapath, split, thres, img_side, **restrictions, **own)
 
 
-def checked(benchmark: "type[Benchmark]", own: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Options that only some benchmarks understand, if this one does."""
+def check_options(benchmark: "type[Benchmark]", own: Mapping[str, Any]) -> None:
+    """Raises: UserError: one of the options, which only some benchmarks understand, is none of this one."""
     for option in own:
         if option not in benchmark.options:
             raise UserError(f"--{option.replace('_', '-')}: benchmark {benchmark.name} has no use for it")
-    return own

@@ -12,8 +12,8 @@ from tqdm import tqdm
 from dhpf.common.errors import UserError, error_context
 from dhpf.common.files import MIB, read_json
 from dhpf.data.benchmark import Array, Benchmark, Pair, checked_box
-from dhpf.data.coco import box_of, brief, points_of
-from dhpf.data.own_data import clean
+from dhpf.data.coco import parse_box, parse_keypoints, short_repr
+from dhpf.data.names import path_parts, printable
 
 # <source>-<target>:<category>.json; where a name cannot hold ':' it is '_'
 FILE = re.compile(r"[^-:_]+-[^-:_]+[:_](.+)\.json")
@@ -29,9 +29,8 @@ class AP10K(Benchmark):
 
     name = "ap10k"
     folder = "ap-10k"
-    inside = ("PairAnnotation", "ImageAnnotation")
+    subfolders = ("ImageAnnotation/*/*/", "PairAnnotation/*_cross_*")
     lists = ("PairAnnotation/{split}",)
-    source = "prepare it as GeoAware-SC does and place it there"
     categories: tuple[str, ...] = ()
     splits = (
         "trn", "val", "test",
@@ -44,9 +43,9 @@ class AP10K(Benchmark):
         self._annotations: dict[str, tuple[Array, Array]] = {}
         files = sorted(path.name for path in self.list_path.glob("*.json"))
         if not files:
-            raise UserError(f"{self.list_path}: there is no pair, {self.source}")
+            raise UserError(f"{self.list_path}: there is no pair, {self.how_to_get}")
         found = {file: FILE.fullmatch(file) for file in files}
-        self.categories = tuple(sorted({clean(match[1]) for match in found.values() if match}))
+        self.categories = tuple(sorted({printable(match[1]) for match in found.values() if match}))
         pairs = []
         for file, match in tqdm(found.items(), str(self.list_path), delay=2, disable=None):
             content = read_json(self.list_path / file, MIB)
@@ -54,7 +53,7 @@ class AP10K(Benchmark):
                 if match is None:
                     raise UserError("its name is not of the form <source>-<target>:<category>.json")
                 src_key, trg_key = (image_key(content, f"{end}_json_path") for end in ("src", "trg"))
-                category = self.category_id(clean(match[1]))
+                category = self.category_id(printable(match[1]))
                 pairs.append(Pair(0, src_key, trg_key, category, file=file))
         return pairs
 
@@ -82,10 +81,10 @@ class AP10K(Benchmark):
             with error_context(str(path)):
                 if not isinstance(content, dict):
                     raise UserError("it is no annotation of an animal")
-                kps, box = points_of(content.get("keypoints")), box_of(content.get("bbox"))
+                kps, box = parse_keypoints(content.get("keypoints")), parse_box(content.get("bbox"))
                 if box is None:
                     raise UserError("the animal has no box")
-                self._checked_points(kps[kps[:, 2] > 0, :2].T)
+                self.check_points(kps[kps[:, 2] > 0, :2].T)
                 self._annotations[key] = kps, checked_box(box)
         return self._annotations[key]
 
@@ -93,8 +92,8 @@ class AP10K(Benchmark):
 def image_key(content: Any, field: str) -> str:
     """The image of the annotation that a pair names: only the part from ImageAnnotation on counts."""
     path = content.get(field) if isinstance(content, Mapping) else None
-    parts = path.replace("\\", "/").split("/") if isinstance(path, str) else []
-    if "ImageAnnotation" not in parts or ".." in parts or not parts[-1].endswith(".json"):
-        raise UserError(f"{field} is {brief(path)}, not .../ImageAnnotation/<family>/<species>/<image>.json")
+    parts = path_parts(path) if isinstance(path, str) else ()
+    if "ImageAnnotation" not in parts or not parts[-1].endswith(".json"):
+        raise UserError(f"{field} is {short_repr(path)}, not .../ImageAnnotation/<folders>/<image>.json")
     inside = "/".join(parts[parts.index("ImageAnnotation") + 1 :])
-    return f"JPEGImages/{clean(inside).removesuffix('.json')}.jpg"
+    return f"JPEGImages/{inside.removesuffix('.json')}.jpg"

@@ -22,15 +22,15 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dhpf.common.errors import UserError, error_context
-from dhpf.common.files import MIB, is_file, read_text, replace_file, sha256
+from dhpf.common.files import is_file, sha256
 from dhpf.data import layout
 from dhpf.data.images import normalised, opened_image, to_rgb
-from dhpf.data.published_lists import Published, compare
+from dhpf.data.names import printable
+from dhpf.data.published_lists import Published, compare_with_published
 
 PADDING = -1
-TRAINED = "training_images.txt"  # of a run's folder
 UNKNOWN = -1  # value of a label
-FARTHEST = 1e6  # pixels
+MAX_COORDINATE_PX = 1e6
 
 Array = NDArray[np.floating[Any]]
 NO_POINTS: Array = np.zeros((2, 0))
@@ -67,7 +67,7 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
     `n_trg_pts`; `src_kps`, `trg_kps` float32 [2, max_pts] padded with -1; `points`, their names separated by tabs;
     `src_bbox`, `trg_bbox` float32 [4] and `bbox_extent` float32 [2], NaN: none; `pckthres` float32 []; `src_size`,
     `trg_size` int64 [2] (width, height of the stored image); the pair's `labels`; `src_img`, `trg_img` float32 [3,
-    picture_side, picture_side], which is the frame's unless a backbone is shown larger pictures.
+    input_size, input_size], which is the frame's side unless a backbone is given larger images.
 
     `notes` says in sentences for the log what was read and what is unusual about it.
 
@@ -87,9 +87,12 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
 
     name: str
     folder: str  # inside --datapath
-    folders: tuple[str, ...] = ()  # other names of it
-    inside: tuple[str, ...] = ()  # folders in it, of which one at least is there
-    archive: tuple[str, ...] = ()  # addresses of a .tar.gz with that one folder, in the order tried
+    other_folders: tuple[str, ...] = ()  # other names of it
+    subfolders: tuple[str, ...] = ()  # patterns of folders of which it holds one at least
+    never_holds: tuple[str, ...] = ()  # patterns of what other data sets with such folders hold
+    archive: tuple[
+        str, ...
+    ] = ()  # a user's benchmark: addresses of an archive of the folder, in the order tried
     # Names of the pair list in the folder, those that win first; '{split}' stands for the split.
     lists: tuple[str, ...] = ()
     published: Mapping[str, Published] = MappingProxyType({})  # by split
@@ -99,15 +102,16 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
     thresholds: tuple[str, ...]
     auto_thres: str
     max_pts: int = 40
-    bbox_words: str = "larger side of the target box"  # what the threshold 'bbox' is
+    likely_box_error: str = "x y w h where x1 y1 x2 y2 belongs"  # where most boxes are odd
+    bbox_definition: str = "larger side of the target box"  # what the threshold 'bbox' is
     metric: str = "pck"  # a key of `evaluation.METRICS`
     # What pairs are labelled with: the names of 0, 1, ...; -1 is unknown.
     labels: Mapping[str, tuple[str, ...]] = MappingProxyType({})
-    leak: str = "are training pairs"  # what pairs do that are labelled leaked
-    unknown_leak: str = "the training list is missing"
-    options: tuple[str, ...] = ()  # fields of `DataOptions` that only this benchmark understands
-    # How the folder is had.
-    source: str = "let the program download it (without --no-download) or unpack its archive there"
+    # Of the label 'leaked', the overlap of test and training: what is true of such pairs; why it can be unknown.
+    overlap: str = "are training pairs"
+    overlap_unknown: str = "the training list is missing"
+    options: tuple[str, ...] = ()  # of the command line, which only this benchmark understands
+    how_to_get: str = "let the program download it (without --no-download) or unpack its archive there"
     # Which figures are defined as the paper's: those whose definition has all of these; none where nothing is said.
     paper: Mapping[str, Any] = MappingProxyType({})
 
@@ -129,7 +133,7 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
             raise UserError(f"--thres {thres}: benchmark {self.name} cannot give it, only {choice}")
         self.split = split
         self.thres = self.auto_thres if thres == "auto" else thres
-        self.img_side = self.picture_side = img_side
+        self.img_side = self.input_size = img_side
         self._sizes: dict[str, tuple[int, int]] = {}
         self.root = self.require_folder(Path(datapath))
         fitting = [Path(pair_list)] if pair_list else self.lists_of(split)
@@ -143,44 +147,41 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
             raise UserError(f"{self.list_path}: the list names no pair: name another with --list")
         self._restrict(only, mirrored=split == "trn" and not evaluation)
         keys = {key for pair in self.pairs for key in (pair.src_key, pair.trg_key)} if self.lists else ()
-        self._other_case = layout.other_case(self.root, sorted(keys))
-        self._tell(fitting[1:])
+        self._names_on_disk = layout.names_on_disk(self.root, sorted(keys))
+        self._describe_source(fitting[1:])
 
     @classmethod
-    def folder_in(cls, datapath: Path) -> Path | None:
+    def find_folder(cls, datapath: Path) -> Path | None:
         """The benchmark's folder, if it is there."""
-        return layout.folder_of(datapath, (cls.folder, *cls.folders), cls.inside) if cls.folder else datapath
+        names = (cls.folder, *cls.other_folders)
+        return (
+            layout.find_folder(datapath, names, cls.subfolders, cls.never_holds) if cls.folder else datapath
+        )
+
+    @classmethod
+    def find_datapath_below(cls, datapath: Path) -> Path | None:
+        """The folder in datapath that holds the benchmark's folder, what to give as --datapath instead."""
+        return next((folder for folder in layout.subfolders(datapath) if cls.find_folder(folder)), None)
 
     @classmethod
     def require_folder(cls, datapath: Path) -> Path:
         """The benchmark's folder. Raises: UserError: it is not there."""
-        if found := cls.folder_in(datapath):
-            return found
-        deeper = cls.folder_deeper(datapath)
-        raise UserError(
-            f"--datapath {datapath}: benchmark {cls.name} needs the folder '{cls.folder}' in it, "
-            + (
-                f"which is in {deeper}: give --datapath {deeper}"
-                if deeper
-                else f"{cls.source} (see the README)"
-            )
-        )
-
-    @classmethod
-    def folder_deeper(cls, datapath: Path) -> Path | None:
-        """Where the benchmark's folder is in a folder of datapath, what to give as --datapath instead."""
-        return next((place for place in layout.folders(datapath) if cls.folder_in(place)), None)
+        if folder := cls.find_folder(datapath):
+            return folder
+        below = cls.find_datapath_below(datapath)
+        advice = f"give --datapath {below}" if below else f"{cls.how_to_get} (see the README)"
+        raise UserError(f"--datapath {datapath}: it has no folder '{cls.folder}' of {cls.name}: {advice}")
 
     def lists_of(self, split: str) -> list[Path]:
         """The pair lists that fit a split, the one to read first."""
-        return layout.lists_of(self.root, self.lists, split)
+        return layout.find_lists(self.root, self.lists, split)
 
     def _restrict(self, only: Sequence[str], mirrored: bool) -> None:
         """Leaves only pairs of some categories, and without `mirrored` each pair once and as it is."""
         with error_context("--categories", f"choose of {', '.join(self.categories)}"):
             ids = [self.category_id(name) for name in only]
-        there = {pair.category_id for pair in self.pairs}
-        if missing := [name for name, k in zip(only, ids, strict=True) if k not in there]:
+        present = {pair.category_id for pair in self.pairs}
+        if missing := [name for name, k in zip(only, ids, strict=True) if k not in present]:
             raise UserError(f"--categories: {self.list_path} has no pair of {', '.join(missing)}")
         if only:
             self.pairs = [pair for pair in self.pairs if pair.category_id in ids]
@@ -190,19 +191,17 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
             if len(self.pairs) < before:
                 self.notes.append(f"{before - len(self.pairs)} mirrored copies of pairs left out")
 
-    def _tell(self, unread: Sequence[Path]) -> None:
+    def _describe_source(self, unread: Sequence[Path]) -> None:
         """Begins `notes` with what was read."""
-        read = f"{self.name} {self.split}: {len(self.pairs)} pairs of {self.list_path}, images in {self.root}"
-        files = [str(path) for path in unread if path.is_file()]
-        also = f"; not read, though they fit too: {', '.join(files)}" if files else ""
+        note = f"{self.name} {self.split}: {len(self.pairs)} pairs of {self.list_path}, images in {self.root}"
+        if files := [str(path) for path in unread if path.is_file()]:
+            note += f"; not read, though they fit too: {', '.join(files)}"
         names = ((self.categories[p.category_id], p.src_key, p.trg_key) for p in originals(self.pairs))
-        self.is_published, words = compare(self.published, self.split, names)
-        self.notes = [read + also, *([f"list: {words}"] if words else []), *self.notes]
-        if count := len(self._other_case):
-            key, there = next(iter(self._other_case.items()))
-            self.notes.append(
-                f"{count} images named in another upper and lower case, such as {there} for {key}"
-            )
+        self.is_published, sentence = compare_with_published(self.published, self.split, names)
+        self.notes = [note, *([f"list: {sentence}"] if sentence else []), *self.notes]
+        for key, name in [*self._names_on_disk.items()][:1]:
+            many = f"{len(self._names_on_disk)} images are named in another case or Unicode form"
+            self.notes.append(f"{many}, such as {name} for {key}")
 
     @abstractmethod
     def read_pairs(self) -> list[Pair]:
@@ -212,7 +211,7 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
         """The pair with its key-points, for benchmarks that keep them in a file per image or pair."""
         return pair
 
-    def opened(self, key: str) -> AbstractContextManager[Image.Image]:
+    def open_image(self, key: str) -> AbstractContextManager[Image.Image]:
         """An image in the orientation that its annotation means: as stored."""
         return opened_image(self._path(key))
 
@@ -228,21 +227,21 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
     def size(self, key: str) -> tuple[int, int]:
         """Width and height of a stored image in pixels, from the file's header."""
         if key not in self._sizes:
-            with self.opened(key) as image:
+            with self.open_image(key) as image:
                 self._sizes[key] = image.size
         return self._sizes[key]
 
     def image(self, key: str) -> Tensor:
-        """One image, resized and normalised: float32 [3, picture_side, picture_side]."""
-        return normalised(self.picture(key), self.picture_side)
+        """One image, resized and normalised: float32 [3, input_size, input_size]."""
+        return normalised(self.pil_image(key), self.input_size)
 
-    def picture(self, key: str) -> Image.Image:
+    def pil_image(self, key: str) -> Image.Image:
         """One image as its annotation means it, RGB of its own size."""
-        with self.opened(key) as image, error_context(str(self._path(key))):
+        with self.open_image(key) as image, error_context(str(self._path(key))):
             return self.rgb(image)
 
     def _path(self, key: str) -> Path:
-        return self.root / self._other_case.get(key, key)
+        return self.root / self._names_on_disk.get(key, key)
 
     def annotation(self, i: int) -> dict[str, Any]:
         """Sample i without its images.
@@ -279,7 +278,7 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
             for end, size in sizes.items():
                 # In float32, like the published program: a rounding decides which of two cells is nearest.
                 scale = (self.img_side / np.array(size)).astype(np.float32)
-                points[end] = self._checked_points(points[end]) * scale[:, None]
+                points[end] = self.check_points(points[end]) * scale[:, None]
                 box = getattr(pair, f"{end}_bbox")
                 boxes[end] = NO_BOX if box is None else checked_box(box) * np.tile(scale, 2)
             extent = self.bbox_extent(points["trg"], boxes["trg"])
@@ -305,10 +304,11 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
             **pair.labels,
         }
 
-    def _checked_points(self, kps: Array) -> Array:
+    def check_points(self, kps: Array) -> Array:
+        """Key-points in float32. Raises: UserError: too many, or impossible."""
         if kps.shape[1] > self.max_pts:
             raise UserError(f"{kps.shape[1]} key-points, at most {self.max_pts} are possible")
-        if not (np.abs(kps) <= FARTHEST).all():
+        if not (np.abs(kps) <= MAX_COORDINATE_PX).all():
             raise UserError("a key-point is NaN, infinite or far outside any image")
         return kps.astype(np.float32)
 
@@ -340,37 +340,19 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
         number = int(text.partition(".")[0]) if re.fullmatch(r"\d{1,9}(\.0*)?", text) else 0
         if not 1 <= number <= len(self.categories):
             raise UserError(
-                f"unknown category: class '{text}' is not one of 1 to {len(self.categories)}, and no name of one"
+                f"class '{text}' is neither 1 to {len(self.categories)} nor the name of a category"
             )
         return number - 1
 
 
-def printable(name: str) -> str:
-    """The name of a point as a table can hold it."""
-    return " ".join(name.split()).encode(errors="replace").decode()
-
-
 def originals(pairs: list[Pair]) -> list[Pair]:
     """Pairs as they are, without those that are mirrored copies of others."""
-    plain = {(pair.src_key, pair.trg_key) for pair in pairs if not pair.flip}
+    unmirrored = {(pair.src_key, pair.trg_key) for pair in pairs if not pair.flip}
     return [
         replace(pair, flip=0) if pair.flip else pair
         for pair in pairs
-        if not pair.flip or (pair.src_key, pair.trg_key) not in plain
+        if not pair.flip or (pair.src_key, pair.trg_key) not in unmirrored
     ]
-
-
-def write_trained(folder: Path, benchmark: Benchmark) -> None:
-    """Keeps in a run's folder which images it is trained on: the hashes of their files."""
-    replace_file(
-        folder / TRAINED, "".join(f"{value}\n" for value in sorted(set(benchmark.hashes().values()))).encode()
-    )
-
-
-def read_trained(folder: Path) -> set[str] | None:
-    """The hashes of the images that the run of a folder was trained on; None where it is not known."""
-    path = folder / TRAINED
-    return set(read_text(path, 64 * MIB).split()) if path.is_file() else None
 
 
 def padded(kps: Array, length: int) -> Array:
@@ -391,6 +373,6 @@ def mirrored_box(box: Array, side: int) -> Array:
 
 
 def checked_box(box: Array) -> Array:
-    if not (np.abs(box) <= FARTHEST).all() or box[2] < box[0] or box[3] < box[1]:
+    if not (np.abs(box) <= MAX_COORDINATE_PX).all() or box[2] < box[0] or box[3] < box[1]:
         raise UserError(f"the box {box.tolist()} is not x1 y1 x2 y2 with x1 <= x2 and y1 <= y2")
     return box.astype(np.float32)

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from dhpf.common.download import DRIVE
 from dhpf.data.benchmark import Benchmark, Pair
-from dhpf.data.lists import path_parts, points, read_pair_table
+from dhpf.data.lists import parse_points, read_pair_table
+from dhpf.data.names import path_parts
 from dhpf.data.published_lists import Published
 
 COLUMNS = ("source_image", "target_image", "class", "XA", "YA", "XB", "YB")
@@ -31,8 +31,7 @@ class Caltech(Benchmark):
 
     name = "caltech"
     folder = "Caltech-101"
-    inside = ("101_ObjectCategories",)
-    archive = (DRIVE + "1IV0E5sJ6xSdDyIvVSTdZjPHELMwGzsMn",)
+    subfolders = ("101_ObjectCategories",)
     lists = ("{split}_pairs_caltech_with_category.csv",)
     published = MappingProxyType({"test": Published(1515)})  # 15 pairs of each class
     categories = tuple(CATEGORIES.split())
@@ -45,17 +44,9 @@ class Caltech(Benchmark):
 
     def read_pairs(self) -> list[Pair]:
         def to_pair(line: int, row: Mapping[str, str]) -> Pair:
-            src_key, trg_key = (
-                "/".join(("101_ObjectCategories", *path_parts(row[f"{end}_image"], 2)))
-                for end in ("source", "target")
-            )
-            return Pair(
-                line,
-                src_key,
-                trg_key,
-                self.category_of_class(row["class"]),
-                src_kps=points(row["xa"], row["ya"]),
-                trg_kps=points(row["xb"], row["yb"]),
-            )
+            files = (path_parts(row[f"{end}_image"], 2)[-2:] for end in ("source", "target"))
+            src_key, trg_key = ("/".join(("101_ObjectCategories", *parts)) for parts in files)
+            kps = parse_points(row["xa"], row["ya"]), parse_points(row["xb"], row["yb"])
+            return Pair(line, src_key, trg_key, self.category_of_class(row["class"]), *kps)
 
         return read_pair_table(self.list_path, COLUMNS, to_pair)

@@ -11,42 +11,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from dhpf.common.errors import UserError
+from dhpf.common.files import describe_content
 from dhpf.data import MAX_PIXELS
 
-FORMATS = (
-    "JPEG",
-    "MPO",
-    "PNG",
-    "BMP",
-    "DIB",
-    "GIF",
-    "TIFF",
-    "WEBP",
-    "PPM",
-    "JPEG2000",
-    "TGA",
-    "AVIF",
-    "HEIF",
-)
+FORMATS = "JPEG MPO PNG BMP DIB GIF TIFF WEBP PPM JPEG2000 TGA AVIF HEIF"
 HEIF = (".heic", ".heif", ".hif")
-DEPTHS = (1, 255, 4095, 65535)  # what numeric pixels may reach: 0..1, and 8, 12 and 16 bits
+GREY_MAXIMA = (1, 255, 4095, 65535)  # what numeric pixels may reach: 0..1, and 8, 12 and 16 bits
 IMAGENET_MEAN = np.array((0.485, 0.456, 0.406), dtype=np.float32)
 IMAGENET_STD = np.array((0.229, 0.224, 0.225), dtype=np.float32)
-ORIENTATION = 0x0112  # the EXIF tag
-Turn = Image.Transpose
-TURNS = {
-    2: Turn.FLIP_LEFT_RIGHT,
-    3: Turn.ROTATE_180,
-    4: Turn.FLIP_TOP_BOTTOM,
-    5: Turn.TRANSPOSE,
-    6: Turn.ROTATE_270,
-    7: Turn.TRANSVERSE,
-    8: Turn.ROTATE_90,
-}
 
 
 @cache
@@ -60,23 +36,23 @@ def formats() -> tuple[str, ...]:
 
         pillow_heif.register_heif_opener()
     Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)
+    return tuple(name for name in FORMATS.split() if name in Image.OPEN)
 
 
 @contextmanager
 def opened_image(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
-    """An image file; whatever goes wrong with it, also while it is decoded inside, names the file."""
-    own_limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    """An image file; whatever goes wrong with it, also while it is decoded inside, names the file.
+
+    Pillow's own limit, `PIL.Image.MAX_IMAGE_PIXELS`, holds besides: it refuses twice as many.
+    """
+    too_many = "pixels are more than are decoded: make it smaller, or let match.py --max-pixels allow them"
     try:
-        # Pillow warns of tags and palettes that do not matter here.
+        # Pillow warns of sizes, tags and palettes that do not matter here.
         with warnings.catch_warnings(action="ignore"), Image.open(path, formats=formats()) as image:
             if min(image.size) < 1:
                 raise UserError(f"{path}: the image has no pixels")
             if image.width * image.height > max_pixels:
-                raise UserError(
-                    f"{path}: {image.width}×{image.height} pixels are more than the {max_pixels} that are decoded: "
-                    "make it smaller, or let match.py --max-pixels allow them"
-                )
+                raise UserError(f"{path}: {image.width}×{image.height} {too_many}")
             yield image
     except FileNotFoundError:
         raise UserError(f"{path}: the image is missing") from None
@@ -84,35 +60,31 @@ def opened_image(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Ima
         raise
     except MemoryError as error:
         raise UserError(f"{path}: there is no memory for the image, make it smaller") from error
-    except Exception as error:  # PIL's readers raise almost anything on damaged files
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{path}: its {too_many}") from error
+    except Exception as error:  # Pillow's readers raise almost anything on damaged files
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
             raise  # which is not the image's fault
         if path.suffix.lower() in HEIF and "HEIF" not in formats():
-            raise UserError(
-                f"{path}: the package pillow-heif is needed, which reads it: install it"
-            ) from error
-        raise UserError(f"{path}: the image cannot be decoded ({reason(path, error)})") from error
-    finally:
-        Image.MAX_IMAGE_PIXELS = own_limit
-
-
-def reason(path: Path, error: Exception) -> str:
-    """Why an image is not read: what a file holds instead, where it is told easily."""
-    if not isinstance(error, UnidentifiedImageError):
-        return str(error) or type(error).__name__
-    return "the file is empty" if path.stat().st_size == 0 else "it is no picture of a format that is read"
+            raise UserError(f"{path}: install the package pillow-heif, which reads this image") from error
+        reason = str(error) or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):
+            reason = f"it is {describe_content(path) or 'of no format that is read'}"
+        raise UserError(f"{path}: the image cannot be decoded ({reason})") from error
 
 
 def upright(image: Image.Image) -> Image.Image:
     """An image as it is shown: turned as its EXIF says, of which nothing else is looked at."""
     if image.format in ("TIFF", "PNG"):
         image.load()  # a PNG may have EXIF behind its pixels
-    if image.format == "TIFF":
-        return image  # Pillow has turned it, and in some versions still says that it is to be turned
-    turn = None
+    orientation = 1
     with suppress(Exception):  # damaged EXIF says nothing
-        turn = TURNS.get(image.getexif().get(ORIENTATION, 1))
-    return image if turn is None else image.transpose(turn)
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    if orientation == 1 or image.format == "TIFF":  # Pillow turns a TIFF when it is loaded
+        return image
+    for name in ("exif", "Raw profile type exif"):
+        image.info.pop(name, None)  # exif_transpose would write it anew, which fails at odd tags
+    return ImageOps.exif_transpose(image)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -136,11 +108,10 @@ def grey(values: NDArray[Any]) -> Image.Image:
     Raises: UserError: negative, larger or no numbers.
     """
     low, high = float(values.min()), float(values.max())
-    depth = next((depth for depth in DEPTHS if high <= depth), None)
+    depth = next((depth for depth in GREY_MAXIMA if high <= depth), None)
     if not low >= 0 or depth is None:
         raise UserError(
-            f"its values reach from {low:g} to {high:g}, which are no grey levels of 8, 12 or 16 bits and not 0 to 1: "
-            "store them so"
+            f"its values reach from {low:g} to {high:g}: store it in 8, 12 or 16 bits, or as 0 to 1"
         )
     scaled = values if depth == 255 else values * (255 / depth)
     return Image.fromarray(np.round(scaled).astype(np.uint8))

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from io import StringIO
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,23 +25,24 @@ def at_line(path: Path, line: int) -> AbstractContextManager[None]:
 def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, Mapping[str, str]]]:
     """Rows of a CSV file as (line, {column in lower case: value}); it must have `columns` and may have more.
 
-    Separated by commas, semicolons or tabs; blank lines, a last separator and numbers of rows do not matter.
+    Separated by commas, semicolons or tabs; blank lines, a last separator, numbers of rows and spaces do not matter.
     """
     yield from table_rows(path, read_text(path, MAX_LIST_BYTES), columns)
 
 
 def table_rows(path: Path, text: str, columns: Sequence[str]) -> Iterator[tuple[int, Mapping[str, str]]]:
     """The rows of a table's text as `read_table` gives them; the path is for messages."""
-    start = text.lstrip()[:10_000].partition("\n")[0]
-    rows = filled_rows(path, csv.reader(StringIO(text, newline=""), delimiter=max(",;\t", key=start.count)))
+    first_line = text.lstrip()[:10_000].partition("\n")[0]
+    reader = csv.reader(StringIO(text, newline=""), delimiter=max(",;\t", key=first_line.count))
+    rows = _filled_rows(path, reader)
     line, header = next(rows, (1, []))
-    names = [cell.strip().lower() for cell in header]
+    names = [cell.lower() for cell in header]
     with at_line(path, line):
         if missing := [column for column in columns if column.lower() not in names]:
             raise UserError(f"the list has no column {', '.join(missing)}")
     needed = max(names.index(column.lower()) for column in columns)
     for line, cells in rows:
-        if len(cells) == len(names) + 1 and cells[-1].strip():
+        if len(cells) == len(names) + 1 and cells[-1]:
             del cells[0]  # the number of the row, in a column without a name
         if len(cells) <= needed:
             with at_line(path, line):
@@ -49,11 +50,12 @@ def table_rows(path: Path, text: str, columns: Sequence[str]) -> Iterator[tuple[
         yield line, dict(zip(names, cells, strict=False))
 
 
-def filled_rows(path: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:
+def _filled_rows(path: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:
     """The rows of a CSV reader that are not blank, with their lines."""
     try:
-        for cells in reader:
-            if any(map(str.strip, cells)):
+        for row in reader:
+            cells = [cell.strip() for cell in row]
+            if any(cells):
                 yield reader.line_num, cells
     except csv.Error as error:
         with at_line(path, reader.line_num):
@@ -71,19 +73,7 @@ def read_pair_table(
     return pairs
 
 
-def path_parts(name: str, count: int) -> tuple[str, ...]:
-    """The last `count` parts of a relative path that a pair list gives.
-
-    Lists of different publications prefix the path with different folders, hence the last parts.  A path that
-    would leave the benchmark's folder is an error.
-    """
-    path = PurePosixPath(name.strip().replace("\\", "/"))
-    if len(path.parts) < count or ".." in path.parts or path.is_absolute() or "\0" in name:
-        raise UserError(f"'{name}' is not a path inside the benchmark's folder")
-    return path.parts[-count:]
-
-
-def numbers(text: str) -> Array:
+def parse_numbers(text: str) -> Array:
     """The numbers of a list, separated by commas, semicolons or spaces, perhaps in brackets: [n]."""
     inner = text.strip(" \t[]()").removesuffix(",").removesuffix(";").strip()
     try:
@@ -92,9 +82,9 @@ def numbers(text: str) -> Array:
         raise UserError(f"{text[:40]!r} is not a list of numbers") from None
 
 
-def points(xs: str, ys: str) -> Array:
+def parse_points(xs: str, ys: str) -> Array:
     """Points [2, n] from the lists of their coordinates."""
-    x, y = numbers(xs), numbers(ys)
+    x, y = parse_numbers(xs), parse_numbers(ys)
     if len(x) != len(y):
         raise UserError(f"{len(x)} x and {len(y)} y where points have one of each")
     return np.stack((x, y))

@@ -2,17 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
 import numpy as np
 
-from dhpf.common.download import DRIVE
 from dhpf.common.errors import UserError
 from dhpf.common.files import MIB, is_file, read_bytes
 from dhpf.data.benchmark import NO_POINTS, UNKNOWN, Array, Benchmark, Pair
-from dhpf.data.lists import at_line, path_parts, points, read_pair_table, read_table
-from dhpf.data.matlab import read_arrays
+from dhpf.data.lists import at_line, parse_points, read_pair_table, read_table
+from dhpf.data.names import path_parts
 from dhpf.data.published_lists import Published
 
 COLUMNS = ("source_image", "target_image", "class")
@@ -31,9 +31,9 @@ class PFPascal(Benchmark):
 
     name = "pfpascal"
     folder = "PF-PASCAL"
-    folders = ("PF-dataset-PASCAL",)
-    inside = ("JPEGImages",)
-    archive = (DRIVE + "1OOwpGzJnTsFXYh-YffMQ9XKM_Kl_zdzg",)
+    other_folders = ("PF-dataset-PASCAL",)
+    subfolders = ("JPEGImages",)
+    never_holds = ("PairAnnotation", "ImageSets")
     lists = ("bbox_{split}_pairs_pf_pascal.csv", "{split}_pairs_pf_pascal.csv", "{split}_pairs.csv")
     published = MappingProxyType(
         {
@@ -56,25 +56,17 @@ class PFPascal(Benchmark):
 
         def to_pair(line: int, row: Mapping[str, str]) -> Pair:
             category_id = self.category_of_class(row["class"])
-            src_key, trg_key = keys = image_key(row["source_image"]), image_key(row["target_image"])
-            src_kps = trg_kps = NO_POINTS
+            keys = image_keys(row)
+            kps = NO_POINTS, NO_POINTS
             if row.keys() >= COORDINATES and not all(is_file(self._mat(key, category_id)) for key in keys):
-                src_kps, trg_kps = points(row["xa"], row["ya"]), points(row["xb"], row["yb"])
-                check_equal(src_key, trg_key, src_kps, trg_kps)
-            return Pair(
-                line,
-                src_key,
-                trg_key,
-                category_id,
-                src_kps=src_kps,
-                trg_kps=trg_kps,
-                flip=flip_of(row.get("flip")),
-                labels={"leaked": UNKNOWN if training is None else int(frozenset(keys) in training)},
-            )
+                kps = parse_points(row["xa"], row["ya"]), parse_points(row["xb"], row["yb"])
+                check_equal(*keys, *kps)
+            labels = {"leaked": UNKNOWN if training is None else int(frozenset(keys) in training)}
+            return Pair(line, *keys, category_id, *kps, flip=parse_flip(row.get("flip", "0")), labels=labels)
 
         pairs = read_pair_table(self.list_path, COLUMNS, to_pair)
-        if of_list := sum(pair.src_kps.size > 0 for pair in pairs):
-            self.notes.append(f"{of_list} pairs without Annotations: key-points of the list, no boxes")
+        if from_list := sum(pair.src_kps.size > 0 for pair in pairs):
+            self.notes.append(f"{from_list} pairs without Annotations: key-points of the list, no boxes")
         return pairs
 
     def _training_pairs(self) -> set[frozenset[str]] | None:
@@ -85,16 +77,18 @@ class PFPascal(Benchmark):
         pairs = set()
         for line, row in read_table(lists[0], COLUMNS):
             with at_line(lists[0], line):
-                pairs.add(frozenset((image_key(row["source_image"]), image_key(row["target_image"]))))
+                pairs.add(frozenset(image_keys(row)))
         return pairs
 
     def complete(self, pair: Pair) -> Pair:
         """The pair with the key-points that are present in both images, and both boxes."""
         if pair.src_kps.size:
             return pair
-        files = " and ".join(self._mat(key, pair.category_id).name for key in (pair.src_key, pair.trg_key))
-        src_kps, src_bbox = self._image_annotation(pair.src_key, pair.category_id)
-        trg_kps, trg_bbox = self._image_annotation(pair.trg_key, pair.category_id)
+        mats = [self._mat(key, pair.category_id) for key in (pair.src_key, pair.trg_key)]
+        for path in mats:
+            if path not in self._annotations:
+                self._annotations[path] = read_annotation(path)
+        (src_kps, src_bbox), (trg_kps, trg_bbox) = (self._annotations[path] for path in mats)
         check_equal(pair.src_key, pair.trg_key, src_kps, trg_kps)
         common = np.flatnonzero(~(np.isnan(src_kps) | np.isnan(trg_kps)).any(axis=0))
         return replace(
@@ -104,23 +98,18 @@ class PFPascal(Benchmark):
             points=tuple(map(str, common + 1)),
             src_bbox=src_bbox,
             trg_bbox=trg_bbox,
-            file=files,
+            file=" and ".join(path.name for path in mats),
         )
 
     def _mat(self, key: str, category_id: int) -> Path:
         image = PurePosixPath(key).with_suffix(".mat").name
         return self.root / "Annotations" / self.categories[category_id] / image
 
-    def _image_annotation(self, key: str, category_id: int) -> tuple[Array, Array]:
-        path = self._mat(key, category_id)
-        if path not in self._annotations:
-            self._annotations[path] = read_annotation(path)
-        return self._annotations[path]
 
-
-def image_key(name: str) -> str:
-    """Path of an image inside the benchmark's folder from its path in any of the published lists."""
-    return "/".join(("JPEGImages", *path_parts(name, 1)))
+def image_keys(row: Mapping[str, str]) -> tuple[str, str]:
+    """The images of a pair inside the benchmark's folder, from their paths in any of the published lists."""
+    source, target = (path_parts(row[f"{end}_image"])[-1] for end in ("source", "target"))
+    return f"JPEGImages/{source}", f"JPEGImages/{target}"
 
 
 def check_equal(src_key: str, trg_key: str, src_kps: Array, trg_kps: Array) -> None:
@@ -129,21 +118,22 @@ def check_equal(src_key: str, trg_key: str, src_kps: Array, trg_kps: Array) -> N
         raise UserError(f"{src_key} has {src_kps.shape[1]} key-points, {trg_key} has {trg_kps.shape[1]}")
 
 
-def flip_of(text: str | None) -> int:
-    """The flip column of a training pair; lists without one flip nothing."""
-    if text is None:
-        return 0
-    if text.strip() not in ("0", "0.0", "1", "1.0"):
+def parse_flip(text: str) -> int:
+    """The flip column of a training pair."""
+    if text not in ("0", "0.0", "1", "1.0"):
         raise UserError(f"flip is '{text}', not 0 or 1")
     return int(float(text))
 
 
 def read_annotation(path: Path) -> tuple[Array, Array]:
     """Key-points [2, n] of one image, NaN where absent, and its box [4], in pixels of the stored image."""
+    from scipy.io import loadmat  # slow to import, and only .mat files need it
+
+    content = BytesIO(read_bytes(path, 16 * MIB))
     try:
-        arrays = read_arrays(read_bytes(path, 16 * MIB))
-        kps, bbox = arrays["kps"], arrays["bbox"]
-    except (ValueError, KeyError) as error:
+        arrays = loadmat(content, variable_names=("kps", "bbox"))
+        kps, bbox = (np.asarray(arrays[name], np.float64) for name in ("kps", "bbox"))
+    except Exception as error:  # SciPy raises almost anything on damaged files
         raise UserError(f"{path}: not an annotation with kps and bbox ({error!r})") from error
     if kps.ndim != 2 or kps.shape[1] != 2 or len(kps) > 1000 or bbox.size != 4:
         raise UserError(f"{path}: kps is {kps.shape} and bbox {bbox.shape}, not (n, 2) and (1, 4)")

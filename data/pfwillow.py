@@ -5,9 +5,9 @@ from types import MappingProxyType
 
 import numpy as np
 
-from dhpf.common.download import DRIVE
 from dhpf.data.benchmark import Array, Benchmark, Pair, padded
-from dhpf.data.lists import path_parts, points, read_pair_table
+from dhpf.data.lists import parse_points, read_pair_table
+from dhpf.data.names import path_parts
 from dhpf.data.published_lists import Published
 
 POINTS = range(1, 11)
@@ -27,32 +27,26 @@ class PFWillow(Benchmark):
 
     name = "pfwillow"
     folder = "PF-WILLOW"
-    folders = ("PF-dataset",)
-    inside = categories = tuple(CATEGORIES.split())
-    archive = (DRIVE + "1tDP0y8RO5s45L-vqnortRaieiWENQco_",)
+    other_folders = ("PF-dataset",)
+    subfolders = categories = tuple(CATEGORIES.split())
     lists = ("bbox_{split}_pairs_pf.csv", "{split}_pairs_pf.csv", "{split}_pairs.csv")
     published = MappingProxyType({"test": Published(900, "0680b285e2f7f08f")})
     splits = ("test",)
     thresholds = ("img", "bbox", "bbox-kp")
     auto_thres = "bbox"
-    bbox_words = "max(x, y) + 1 over the target key-points, as published"
+    bbox_definition = "max(x, y) + 1 over the target key-points, as published"
     paper = MappingProxyType({"average": "pairs", "frame": "240x240 frame", "thres": "bbox"})
 
     def read_pairs(self) -> list[Pair]:
         def to_pair(line: int, row: Mapping[str, str]) -> Pair:
-            source, target = (path_parts(row[f"image{end}"], 2) for end in "ab")
+            source, target = (path_parts(row[f"image{end}"], 2)[-2:] for end in "ab")
             src_kps, trg_kps = (
-                points(*(",".join(row[f"{axis}{end}{n}"] for n in POINTS) for axis in "xy")) for end in "ab"
+                parse_points(*(",".join(row[f"{axis}{end}{n}"] for n in POINTS) for axis in "xy"))
+                for end in "ab"
             )
-            return Pair(
-                line,
-                "/".join(source),
-                "/".join(target),
-                self.category_id(source[0]),
-                src_kps=src_kps,
-                trg_kps=trg_kps,
-                points=tuple(map(str, POINTS)),
-            )
+            category = self.category_id(source[0])
+            points = tuple(map(str, POINTS))
+            return Pair(line, "/".join(source), "/".join(target), category, src_kps, trg_kps, points)
 
         return read_pair_table(self.list_path, COLUMNS, to_pair)
 

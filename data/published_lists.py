@@ -20,23 +20,25 @@ def digest(pairs: Iterable[Names]) -> str:
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
 
 
-def compare(lists: Mapping[str, Published], split: str, pairs: Iterable[Names]) -> tuple[bool, str]:
-    """Whether pairs, mirrored copies left out, are a split's published list, and that in words: none if there is none.
+def compare_with_published(
+    lists: Mapping[str, Published], split: str, pairs: Iterable[Names]
+) -> tuple[bool, str]:
+    """Whether pairs without mirrored copies are a split's published list, and a sentence about it ('': there is none).
 
     Args: lists: the published list of each split.
     """
     if split not in lists:
         return False, ""
-    pairs, known = list(pairs), lists[split]
+    pairs, published = list(pairs), lists[split]
     found = digest(pairs)
     kind = "pairs without mirrored copies" if split == "trn" else "pairs"
     none = "no figure on it is the paper's"
     if other := [name for name, each in lists.items() if each.digest == found and name != split]:
         return False, f"the published {other[0]} list, not the {split} list: {none}"
-    if len(pairs) != known.pairs:
-        return False, f"{len(pairs)} {kind} where the published {split} list has {known.pairs}: {none}"
-    if not known.digest:
-        return True, f"as many {kind} as the published {split} list, {known.pairs}; content not checked"
-    if found != known.digest:
-        return False, f"as many {kind} as the published {split} list, {known.pairs}, but other ones: {none}"
-    return True, f"the published {split} list of {known.pairs} {kind}"
+    if len(pairs) != published.pairs:
+        return False, f"{len(pairs)} {kind} where the published {split} list has {published.pairs}: {none}"
+    if published.digest and found != published.digest:
+        return False, f"other {kind} than the {published.pairs} of the published {split} list: {none}"
+    if not published.digest:
+        return True, f"as many {kind} as the published {split} list, {published.pairs}; content not checked"
+    return True, f"the published {split} list of {published.pairs} {kind}"

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from dhpf.common.download import DRIVE
 from dhpf.common.errors import UserError
 from dhpf.common.files import MIB, is_file, read_text
-from dhpf.data.benchmark import UNKNOWN, Array, Benchmark, Pair
+from dhpf.data.benchmark import UNKNOWN, Benchmark, Pair
+from dhpf.data.layout import is_named
 from dhpf.data.lists import MAX_LIST_BYTES, at_line
 from dhpf.data.published_lists import Published
 
@@ -36,11 +36,8 @@ class SPair(Benchmark):
 
     name = "spair"
     folder = "SPair-71k"
-    inside = ("PairAnnotation", "JPEGImages", "Layout")
-    archive: tuple[str, ...] = (
-        DRIVE + "1KSvB0k2zXA06ojWNvFjBv0Ake426Y76k",
-        "https://cvlab.postech.ac.kr/research/SPair-71k/data/SPair-71k.tar.gz",
-    )
+    subfolders = ("PairAnnotation",)
+    never_holds = ("ImageAnnotation/*/*/", "PairAnnotation/*_cross_*")
     lists = ("Layout/large/{split}.txt", "Layout/small/{split}.txt", "PairAnnotation/{split}")
     published = MappingProxyType(
         {"trn": Published(53_340), "val": Published(5_384), "test": Published(12_234)}
@@ -51,6 +48,12 @@ class SPair(Benchmark):
     auto_thres = "bbox"
     labels = DIFFICULTY
     paper = MappingProxyType({"average": "pairs", "frame": "240x240 frame", "thres": "bbox"})
+
+    @classmethod
+    def find_folder(cls, datapath: Path) -> Path | None:
+        """The benchmark's folder, if it is there. SPair-U's looks the same: its name alone tells which it is."""
+        found = super().find_folder(datapath)
+        return found if found and is_named(found, ["SPair-U"]) == (cls.name == "spairu") else None
 
     def read_pairs(self) -> list[Pair]:
         """All pairs of the list, or of the folder of annotations; these stay in 53,340 files until they are needed."""
@@ -91,17 +94,17 @@ def read_annotation(path: Path) -> dict[str, Any]:
     text = read_text(path, MIB)
     try:
         content = json.loads(text)
-        lists = [content[f"{end}_kps"] for end in ("src", "trg")]
-        counts = list(map(len, lists))
-        if counts[0] != counts[1]:
-            raise UserError(f"{path}: {counts[0]} key-points in the source, {counts[1]} in the target")
-        common = [n for n, ends in enumerate(zip(*lists, strict=True)) if all(map(is_present, ends))]
-        src_kps, trg_kps = (as_points([values[n] for n in common]) for values in lists)
+        source, target = ([parse_point(point) for point in content[f"{end}_kps"]] for end in ("src", "trg"))
+        if len(source) != len(target):
+            raise UserError(f"{path}: {len(source)} key-points in the source, {len(target)} in the target")
+        common = [n for n, ends in enumerate(zip(source, target, strict=True)) if None not in ends]
+        src_kps, trg_kps = (
+            np.array([points[n] for n in common], np.float64).reshape(len(common), 2).T
+            for points in (source, target)
+        )
         names = content.get("kps_ids") or ()
-        points = tuple(str(names[n]) for n in common) if len(names) == counts[0] else ()
-        boxes = {
-            f"{end}_bbox": np.array(content[f"{end}_bndbox"], dtype=np.float64) for end in ("src", "trg")
-        }
+        points = tuple(str(names[n]) for n in common) if len(names) == len(source) else ()
+        boxes = {f"{end}_bbox": np.array(content[f"{end}_bndbox"], np.float64) for end in ("src", "trg")}
         labels = {name: int(content.get(name, UNKNOWN)) for name in DIFFICULTY}
     except (LookupError, AttributeError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise UserError(f"{path}: not the annotation of a pair ({error!r})") from error
@@ -110,13 +113,9 @@ def read_annotation(path: Path) -> dict[str, Any]:
     return {"src_kps": src_kps, "trg_kps": trg_kps, "points": points, **boxes, "labels": labels}
 
 
-def is_present(point: list[float | None] | None) -> bool:
-    """Whether an image has a point, given as [x, y], [x, y, visible] or null."""
-    if point is None or point == [None, None]:
-        return False
-    return len(point) == 2 or bool(point[2])
-
-
-def as_points(values: list[list[float]]) -> Array:
-    """A list of [x, y] or [x, y, visible] as [2, n]."""
-    return np.array([(x, y) for x, y, *_ in values], dtype=np.float64).reshape(len(values), 2).T
+def parse_point(value: list[float | None] | None) -> tuple[float | None, float | None] | None:
+    """A point given as [x, y] or [x, y, visible]; None where the image has none."""
+    if value is None or value == [None, None]:
+        return None
+    x, y, *visible = value
+    return None if visible and not visible[0] else (x, y)

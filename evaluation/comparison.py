@@ -9,7 +9,7 @@ import pandas as pd
 
 from dhpf.common.errors import UserError
 from dhpf.evaluation.figures import main_figures, measure, pair_groups, pair_notes
-from dhpf.evaluation.intervals import PairSums, mcnemar, percentile_interval, resample_groups
+from dhpf.evaluation.intervals import PairSums, group_intervals, mcnemar
 from dhpf.evaluation.metrics import Measure
 from dhpf.evaluation.predictions import layer_selection, pair_columns
 
@@ -124,7 +124,6 @@ def long_table(tables: Mapping[str, pd.DataFrame], measures: Mapping[str, list[M
     """
     first, *_ = runs = list(tables)
     definitions = [definition for definition, _ in measures[first]]
-    columns = pd.MultiIndex.from_product([runs, range(len(definitions))])
     sums, counts, by_category, category = zip(
         *(PairSums.of(tables[run], measures[run]) for run in runs), strict=True
     )
@@ -136,30 +135,35 @@ def long_table(tables: Mapping[str, pd.DataFrame], measures: Mapping[str, list[M
     chosen = {("", ""): pd.Series(True, usable.index)}
     chosen |= {(by, name): of for by, groups in pair_groups(usable).items() for name, of in groups.items()}
     masks = [group.reindex(pairs.index, fill_value=False).to_numpy() for group in chosen.values()]
-    resampled = resample_groups(joined, pairs, masks)
+    intervals = group_intervals(joined, pairs, masks)
     rows = []
     for k, ((by, group), mask) in enumerate(zip(chosen, masks, strict=True)):
-        values = pd.Series(joined.means(np.ones((1, len(pairs))), np.flatnonzero(mask))[0], columns)
-        draws = {kind: pd.DataFrame(found[k], columns=columns) for kind, found in resampled.items()}
+        values = joined.means(np.ones((1, len(pairs))), np.flatnonzero(mask))[0]
         for figure, definition in enumerate(definitions):
-            for run in runs:
-                row = {"by": by.removesuffix("_variation"), "group": group, "n_pairs": int(mask.sum())}
-                row |= {"figure": figure, "run": run, "value": values[run, figure]}
-                row |= {kind: percentile_interval(drawn[run, figure]) for kind, drawn in draws.items()}
+            for number, run in enumerate(runs):
+                column = number * len(definitions) + figure
+                row: dict[str, Any] = {
+                    "by": by.removesuffix("_variation"),
+                    "group": group,
+                    "n_pairs": int(mask.sum()),
+                }
+                row |= {
+                    "figure": figure,
+                    "run": run,
+                    "value": values[column],
+                    **intervals[k].intervals(column),
+                }
                 if run != first:
-                    row["difference"] = values[run, figure] - values[first, figure]
-                    for kind, drawn in draws.items():
-                        differences = drawn[run, figure] - drawn[first, figure]
-                        row[f"difference_{kind}"] = (
-                            percentile_interval(differences) if mask.sum() > 1 else None
-                        )
+                    row["difference"] = values[column] - values[figure]
+                    of_difference = intervals[k].intervals(column, figure)
+                    row |= {f"difference_{kind}": interval for kind, interval in of_difference.items()}
                     if not by and definition["average"] == "key-points":
                         hits = (
                             correct_points(measures[each], definition.get("alpha")) for each in (first, run)
                         )
                         a, b = (hit.to_numpy() for hit in hits)
-                        row |= {"only_first": (a & ~b).sum(), "only_here": (b & ~a).sum()}
-                        row["p"] = mcnemar(int(row["only_first"]), int(row["only_here"]))
+                        row |= {"only_first": int((a & ~b).sum()), "only_here": int((b & ~a).sum())}
+                        row["p"] = mcnemar(row["only_first"], row["only_here"])
                 rows.append(row)
     return pd.DataFrame(rows)
 

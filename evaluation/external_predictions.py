@@ -9,10 +9,9 @@ line.
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from io import StringIO
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from torch.utils.data import default_collate
 from dhpf.common.errors import UserError, error_context
 from dhpf.common.run import progress
 from dhpf.data.benchmark import Benchmark
+from dhpf.data.lists import table_rows
 from dhpf.data.loading import load, skip_or_raise
 from dhpf.evaluation.figures import score
 from dhpf.evaluation.metrics import Reals
@@ -33,6 +33,7 @@ from dhpf.evaluation.predictions import PairRows, column_names, read_unpacked, r
 from dhpf.evaluation.results import describe, save_results
 
 FRAMES = {"image": None, "240": 240}  # sides of the frames that predictions may be in; None: the stored image
+COLUMNS = ["pair", "source", "target", "category", "point", "x", "y"]
 MISSING = ("", "nan", "null")  # what stands for no prediction
 MAX_COORDINATE = 1e30  # pixels; more does not fit the table's numbers
 BATCH_SIZE = 64  # pairs whose annotations are read together
@@ -99,46 +100,23 @@ def read_cells(path: Path) -> pd.DataFrame:
         text = read_unpacked(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: the file is not text, save it as UTF-8 ({error.reason})") from error
-    content = text.lstrip("\r\n ")
-    cells = json_cells(path, text) if content.startswith("{") else csv_cells(path, content)
-    if not content.startswith("{"):
-        cells.index += text[: len(text) - len(content)].count("\n") + 2
-    cells = cells.rename(columns=lambda name: str(name).strip().lower())
-    cells = cells.where(cells.notna(), "").apply(lambda column: column.map(str).str.strip())
-    cells = cells[(cells != "").any(axis=1)]
-    names = ["pair"] if "pair" in cells else ["source", "target"]
-    if missing := [name for name in (*names, "point", "x", "y") if name not in cells]:
-        raise UserError(f"{path}: it has no column {', '.join(missing)}, see docs/own-method.md")
-    if cells.empty:
+    is_json = text.lstrip().startswith("{")
+    rows = dict(json_rows(path, text) if is_json else table_rows(path, text, ["point", "x", "y"]))
+    if not rows:
         raise UserError(f"{path}: there is not one prediction in it")
-    return cells.reindex(columns=["pair", "source", "target", "category", "point", "x", "y"], fill_value="")
+    cells = pd.DataFrame(list(rows.values()), list(rows), COLUMNS, dtype=object)
+    return cells.where(cells.notna(), "").apply(lambda column: column.map(str).str.strip())
 
 
-def json_cells(path: Path, text: str) -> pd.DataFrame:
-    """The objects of JSON lines, indexed by line, which `pandas.read_json` would not name. Raises: UserError."""
-    rows: dict[int, dict[str, Any]] = {}
+def json_rows(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """The objects of JSON lines with their lines, which `pandas.read_json` would not name."""
     for number, line in enumerate(text.split("\n"), start=1):
-        try:
-            rows |= {number: dict(json.loads(line))} if line.strip() else {}
-        except (ValueError, TypeError, RecursionError):
-            raise UserError(f"{path}, line {number}: it is not a JSON object, correct it") from None
-    return pd.DataFrame(list(rows.values()), list(rows), dtype=object)
-
-
-def csv_cells(path: Path, text: str) -> pd.DataFrame:
-    """The cells of a CSV file, indexed from 0; blank lines count. Raises: UserError."""
-    separator = max(",;\t", key=text.partition("\n")[0].count)
-    try:
-        cells = pd.read_csv(
-            StringIO(text), sep=separator, dtype=str, keep_default_na=False, skip_blank_lines=False
-        )
-    except ValueError as error:
-        raise UserError(f"{path}: it is no CSV file and no JSON lines ({error})") from error
-    if isinstance(cells.index, pd.RangeIndex):
-        return cells
-    # Lines have a cell more than the header: the row's number in front, or an empty one at the end.
-    left = slice(-1) if (cells.iloc[:, -1] == "").all() else slice(1, None)
-    return cells.reset_index().iloc[:, left].set_axis(cells.columns, axis=1)
+        if line.strip():
+            try:
+                row = dict(json.loads(line))
+            except (ValueError, TypeError, RecursionError):
+                raise UserError(f"{path}, line {number}: it is not a JSON object, correct it") from None
+            yield number, {name.strip().lower(): value for name, value in row.items()}
 
 
 def parse_coordinate(text: str) -> float:
@@ -290,7 +268,7 @@ def evaluate(
 
     @lru_cache(maxsize=MAX_ENCODED if encode else 2)
     def image(key: str) -> Any:
-        picture = benchmark.picture(key)
+        picture = benchmark.pil_image(key)
         return encode(picture) if encode else picture
 
     rows: PairRows = {}

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from dhpf.data import BENCHMARKS
-from dhpf.data.published_lists import compare
+from dhpf.data.published_lists import compare_with_published
 from dhpf.evaluation import METRICS
 from dhpf.evaluation.error_breakdown import error_breakdown
 from dhpf.evaluation.intervals import DESCRIPTION, add_intervals
@@ -33,10 +33,10 @@ def measure(table: pd.DataFrame, alphas: Sequence[float], thres: str = "auto") -
 
 
 def published_list(table: pd.DataFrame) -> tuple[bool, str]:
-    """Whether a table has the benchmark's published pairs, and a sentence about it (see `published_lists.compare`)."""
+    """Whether a table has the benchmark's published pairs, and a sentence about it (see `compare_with_published`)."""
     first = table.iloc[0]
     pairs = pair_columns(table)[["category", "source", "target"]].itertuples(index=False)
-    return compare(BENCHMARKS[first.benchmark].published, first.split, pairs)
+    return compare_with_published(BENCHMARKS[first.benchmark].published, first.split, pairs)
 
 
 def averages(
@@ -142,7 +142,10 @@ def group_figures(table: pd.DataFrame, measures: Sequence[Measure]) -> dict[str,
     for (label, name), of_group in list(zip(groups, figures, strict=True))[1:]:
         if label == "without_leaked":
             for figure in of_group:
-                figure |= {"basis": f"{figure['basis']}, without those that {benchmark.leak}", "paper": False}
+                figure |= {
+                    "basis": f"{figure['basis']}, without those that {benchmark.overlap}",
+                    "paper": False,
+                }
             result[label] = of_group
         elif label == "category":
             result.setdefault("categories", {})[name] = of_group
@@ -170,10 +173,10 @@ def pair_notes(table: pd.DataFrame) -> list[str]:
     if first.split == "trn":
         notes.append("train/test overlap: this is the training split")
     elif LEAKED in pairs and (pairs[LEAKED] < 0).all():
-        notes.append(f"train/test overlap: unknown, {benchmark.unknown_leak}")
+        notes.append(f"train/test overlap: unknown, {benchmark.overlap_unknown}")
     elif LEAKED in pairs:
         notes.append(
-            f"train/test overlap: {(pairs[LEAKED] > 0).sum()} of {len(pairs)} pairs {benchmark.leak}"
+            f"train/test overlap: {(pairs[LEAKED] > 0).sum()} of {len(pairs)} pairs {benchmark.overlap}"
         )
     if missing := unpredicted(table):
         notes.append(f"predictions: {missing} of {pairs.n_pts.sum()} key-points have none and count as wrong")
@@ -182,8 +185,8 @@ def pair_notes(table: pd.DataFrame) -> list[str]:
 
 def threshold_notes(pairs: pd.DataFrame, measures: Sequence[Measure]) -> list[str]:
     """A sentence about pairs that have key-points but no PCK, as their threshold is zero."""
-    undefined = next((v.index[v.isna()] for definition, v in measures if "thres" in definition), ())
-    if not len(undefined):
+    undefined = next((v.index[v.isna()] for definition, v in measures if "thres" in definition), None)
+    if undefined is None or not len(undefined):
         return []
     left = pairs.loc[undefined.unique()]
     names = ", ".join(f"{pair.source} - {pair.target}" for pair in left.head(MAX_NAMES).itertuples())
@@ -207,10 +210,11 @@ def point_figures(table: pd.DataFrame, measures: Sequence[Measure]) -> dict[str,
         definition["name"]: share.set_axis(rows.index)
         for definition, share in measures
         if definition["average"] == "key-points" and definition["frame"] == frame
-    })  # fmt: skip
-    if labels.empty or values.empty:
+    }, rows.index)  # fmt: skip
+    values = values.loc[labels.index].dropna()  # without those whose threshold is zero
+    if values.empty:
         return {}
-    groups = values.loc[labels.index].groupby(labels)
+    groups = values.groupby(labels)
     points = groups.mean().assign(n_points=groups.size())
     order = sorted(points.index, key=lambda label: (label.rstrip("0123456789"), len(label), label))
     return {

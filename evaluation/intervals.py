@@ -1,14 +1,17 @@
-"""How far off figures may be by chance: bootstrap intervals of means and of their differences, and McNemar's test.
+"""How far off figures may be by chance: intervals of figures and of their differences, and McNemar's test.
 
-A mean is a sum of values over their number, both added up by pair. A resample weighs the pairs anew. The interval goes
-from the 2.5th to the 97.5th percentile of the resampled means (Efron's percentile interval).
-
-- by pairs: as many pairs as there are, drawn with replacement. A pair weighs as often as it was drawn.
-- by images: as many images as there are, drawn with replacement. A pair weighs the product of its two images' counts,
-  so that pairs which share an image come and go together. The wider and, for lists that repeat images, the honest one.
+- by pairs (`interval`): the bootstrap. As many pairs as the list has are drawn with replacement, 2,000 times. The
+  interval goes from the 2.5th to the 97.5th percentile of their means (Efron's percentile interval). It takes pairs as
+  independent of each other.
+- by images (`interval_by_image`): pairs that share an image depend on each other. The variance is the dyadic-robust one
+  (Fafchamps and Gubert 2007; Aronow, Samii and Assenova 2015): the sum of e_p e_q over all pairs p and q that share an
+  image, over P². e_p is P times the influence of pair p on the figure; for a plain mean, its deviation from the mean.
+  Resampling of such arrays: Owen and Eckles 2012 (arXiv 1106.2125), Davezies, D'Haultfœuille and Guyonvarch 2021
+  (arXiv 1906.11293).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -22,10 +25,12 @@ RESAMPLES, SEED = 2000, 0
 LEVEL = 0.95
 MAX_WEIGHTS = 2**20  # in memory at once
 KINDS = ("interval", "interval_by_image")
+QUANTILE = 1.96  # of the normal distribution, for 95 %
+FEW_PAIRS = 40  # of fewer an interval means little
 DESCRIPTION = (
-    f"{LEVEL:.0%} percentile intervals from {RESAMPLES:,} bootstrap resamples: 'interval' of pairs, "
-    "'interval_by_image' of images, a pair weighing the product of its images' counts"
-).replace("%", " %")
+    f"95 % intervals: 'interval' by pairs, of {RESAMPLES:,} bootstrap resamples; 'interval_by_image' takes into "
+    f"account that pairs share images; of fewer than {FEW_PAIRS} pairs, or at 0 or 100 %, they mean little"
+)
 
 
 def draw_counts(units: int, pairs: int) -> Iterator[Reals]:
@@ -36,13 +41,6 @@ def draw_counts(units: int, pairs: int) -> Iterator[Reals]:
         b = min(size, RESAMPLES - first)
         drawn = rng.integers(0, units, (b, units)) + units * np.arange(b)[:, None]
         yield np.bincount(drawn.ravel(), minlength=b * units).reshape(b, units).astype(np.float64)
-
-
-def image_weights(source: Sequence[str], target: Sequence[str]) -> Iterator[Reals]:
-    """Weights of the pairs of these images in every resample of images, in blocks [b, P]."""
-    codes, images = pd.factorize(np.concatenate([source, target]))
-    a, b = codes[: len(source)], codes[len(source) :]
-    return (counts[:, a] * counts[:, b] for counts in draw_counts(len(images), len(a)))
 
 
 class PairSums(NamedTuple):
@@ -86,6 +84,23 @@ class PairSums(NamedTuple):
             result[:, figures] = np.divide(total, defined, out=np.full_like(total, np.nan), where=defined > 0)
         return result
 
+    def influences(self, chosen: NDArray[np.int64]) -> Reals:
+        """How much each of n chosen pairs moves the means over them, times n: [n, F]. Ratios are linearised."""
+        n, result = len(chosen), np.zeros((len(chosen), len(self.by_category)))
+        category = self.category[chosen]
+        present = [np.flatnonzero(category == c) for c in np.unique(category)]
+        for figures, groups in ((~self.by_category, [np.arange(n)]), (self.by_category, present)):
+            defined = np.zeros(figures.sum())
+            part = np.zeros((n, figures.sum()))
+            for group in groups:
+                sums, counts = (x[np.ix_(chosen[group], figures)] for x in (self.sums, self.counts))
+                total = counts.sum(0)
+                known = np.maximum(total, 1)
+                part[group] = (sums - sums.sum(0) / known * counts) * n / known
+                defined += total > 0
+            result[:, figures] = part / np.maximum(defined, 1)
+        return result
+
 
 def resample(sums: PairSums, weights: Iterable[Reals], groups: Sequence[NDArray[np.int64]]) -> list[Reals]:
     """The means over groups of pairs in every resample: [resamples, F] for each group."""
@@ -93,22 +108,79 @@ def resample(sums: PairSums, weights: Iterable[Reals], groups: Sequence[NDArray[
     return [np.concatenate(of_group) for of_group in zip(*blocks, strict=True)]
 
 
-def resample_groups(
-    sums: PairSums, pairs: pd.DataFrame, groups: Sequence[NDArray[np.bool_]]
-) -> dict[str, list[Reals]]:
-    """For each of `KINDS` the means over groups of pairs in every resample: [resamples, F] for each group.
+def dyadic_error(influences: Reals, source: NDArray[np.int64], target: NDArray[np.int64]) -> Reals:
+    """Standard error of F figures whose pairs share images, never below that of independent pairs: [F].
 
-    A pair without any value is never drawn.
+    Args: influences: as `PairSums.influences` gives them, [n, F]; source, target: numbers of each pair's images, [n].
+    """
+    n = len(influences)
+    # Pairs that share an image are found by image; those that share both are found twice.
+    first, second = np.minimum(source, target), np.maximum(source, target)
+    both = pd.factorize(pd.MultiIndex.from_arrays([first, second]))[0]
+    two = first != second
+    by_image, by_images = np.zeros(
+        (2, max(second.max(initial=0), both.max(initial=0)) + 1, influences.shape[1])
+    )
+    np.add.at(by_image, first, influences)
+    np.add.at(by_image, second[two], influences[two])
+    np.add.at(by_images, both[two], influences[two])
+    shared = (by_image**2).sum(0) - (by_images**2).sum(0)
+    return np.sqrt(np.maximum(shared, (influences**2).sum(0))) / max(n, 1)
+
+
+@dataclass(frozen=True)
+class GroupIntervals:
+    """What the intervals of F figures over a group of pairs are taken from.
+
+    resampled: the figures in every resample, [resamples, F].  influences: [n, F].  values: the figures, [F].
+    source, target: numbers of the pairs' images, [n].
+    """
+
+    resampled: Reals
+    influences: Reals
+    values: Reals
+    source: NDArray[np.int64]
+    target: NDArray[np.int64]
+
+    def intervals(self, figure: int, minus: int | None = None) -> dict[str, list[float] | None]:
+        """The intervals of a figure, or of its difference from another, by `KINDS`; None: fewer than two pairs, or
+        undefined."""
+        resampled, influences = self.resampled[:, figure], self.influences[:, [figure]]
+        value = self.values[figure]
+        if minus is not None:
+            resampled = resampled - self.resampled[:, minus]
+            influences = influences - self.influences[:, [minus]]
+            value = value - self.values[minus]
+        if len(influences) < 2 or np.isnan(value):
+            return dict.fromkeys(KINDS)
+        error = QUANTILE * float(dyadic_error(influences, self.source, self.target)[0])
+        return {
+            "interval": percentile_interval(resampled),
+            "interval_by_image": [float(value) - error, float(value) + error],
+        }
+
+
+def group_intervals(
+    sums: PairSums, pairs: pd.DataFrame, groups: Sequence[NDArray[np.bool_]]
+) -> list[GroupIntervals]:
+    """For each group what its intervals are taken from. A pair without any value is left out.
+
     Args: pairs: P rows with source and target; groups: for each pair whether it is in the group, [P].
     """
     usable = (sums.counts > 0).any(1)
-    if not usable.any():
-        return dict.fromkeys(KINDS, [np.empty((0, len(sums.by_category)))] * len(groups))
     left = PairSums(sums.sums[usable], sums.counts[usable], sums.by_category, sums.category[usable])
     chosen = [np.flatnonzero(group[usable]) for group in groups]
     n = len(left.category)
-    weights = draw_counts(n, n), image_weights(pairs.source[usable], pairs.target[usable])
-    return {kind: resample(left, blocks, chosen) for kind, blocks in zip(KINDS, weights, strict=True)}
+    numbers = pd.factorize(np.concatenate([pairs.source[usable], pairs.target[usable]]))[0]
+    nothing = np.empty((0, len(sums.by_category)))
+    resampled = resample(left, draw_counts(n, n), chosen) if n else [nothing] * len(groups)
+    every = np.ones((1, n))
+    return [
+        GroupIntervals(
+            drawn, left.influences(group), left.means(every, group)[0], numbers[:n][group], numbers[n:][group]
+        )
+        for group, drawn in zip(chosen, resampled, strict=True)
+    ]
 
 
 def percentile_interval(values: Reals) -> list[float] | None:
@@ -126,12 +198,11 @@ def add_intervals(
 
     They are None where a group has fewer than two pairs with values.
     """
-    chosen = [group.to_numpy() for group, _ in groups]
-    resampled = resample_groups(PairSums.of(table, measures), table.drop_duplicates("pair"), chosen)
-    for kind, of_groups in resampled.items():
-        for (_, figures), values in zip(groups, of_groups, strict=True):
-            for figure, column in zip(figures, values.T, strict=True):
-                figure[kind] = percentile_interval(column) if figure["n_pairs"] > 1 else None
+    masks = [group.to_numpy() for group, _ in groups]
+    found = group_intervals(PairSums.of(table, measures), table.drop_duplicates("pair"), masks)
+    for (_, figures), of_group in zip(groups, found, strict=True):
+        for number, figure in enumerate(figures):
+            figure |= of_group.intervals(number) if figure["n_pairs"] > 1 else dict.fromkeys(KINDS)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

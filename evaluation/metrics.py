@@ -70,7 +70,7 @@ def threshold_extents(
     by_pair = target.groupby(level=0)
     extents = {
         "img": ("larger side of the target image", np.full(target.shape, side, np.float32)),
-        "bbox": (benchmark.bbox_words, table[["bbox_width", "bbox_height"]].to_numpy()),
+        "bbox": (benchmark.bbox_definition, table[["bbox_width", "bbox_height"]].to_numpy()),
         "bbox-kp": (
             "larger side of the target key-points' extent",
             (by_pair.transform("max") - by_pair.transform("min")).to_numpy(),
@@ -105,9 +105,9 @@ def pck(
     }
     measures: list[Measure] = []
     for alpha, (frame, scale) in product(alphas, frames.items()):
-        points = [torch.from_numpy(xy * scale)[:, :, None] for xy in (predicted, target)]
+        found, true = (torch.from_numpy(xy * scale)[:, :, None] for xy in (predicted, target))
         limit = torch.from_numpy((extent * scale).max(1))
-        correct, _ = keypoint_errors(*points, torch.ones(len(limit)), limit, alpha)
+        correct, _ = keypoint_errors(found, true, torch.ones(len(limit)), limit, alpha)
         percent = pd.Series(correct[:, 0].numpy() * 100.0, table.index).where(limit.numpy() > 0)
         for average, share in shares.items():
             basis = f"threshold {kind} = {threshold}, {frame}"

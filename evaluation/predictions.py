@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from dhpf.common.errors import UserError
-from dhpf.common.files import MIB, replace_file
+from dhpf.common.files import replace_file
 from dhpf.data import BENCHMARKS
 from dhpf.data.benchmark import Benchmark
 
@@ -33,7 +33,6 @@ SELECTION = "layer_sel"  # the pair's selection of each layer, separated by spac
 ENDS = ("source_x", "source_y", "target_x", "target_y", "predicted_x", "predicted_y")
 NAME = "point_name"
 POINT_COLUMNS = {SELECTION: "str", "point": "int64", **dict.fromkeys(ENDS, "float32"), NAME: "str"}
-MAX_BYTES = 256 * MIB  # of an unpacked table: SPair-71k's whole test split takes a tenth of it
 MAX_SIDE = 4096  # pixels of the frame
 
 
@@ -124,20 +123,18 @@ def layer_selection(pairs: pd.DataFrame) -> pd.DataFrame | None:
 def write_predictions(path: Path, table: pd.DataFrame) -> None:
     """A table as gzipped CSV, from which `read_predictions` makes the same table to the last bit."""
     text = table.to_csv(index=False, float_format="%.9g", lineterminator="\n")
-    replace_file(path, gzip.compress(text.encode(), mtime=0))
+    replace_file(path, gzip.compress(text.encode(errors="surrogateescape"), mtime=0))
 
 
 def read_unpacked(path: Path) -> bytes:
-    """What a file of predictions holds, gzipped or plain. Raises: UserError: it is missing, too large or cut off."""
+    """What a file of predictions holds, gzipped or plain. Raises: UserError: it is missing or cut off."""
     try:
         with path.open("rb") as file:
             packed = file.read(2) == b"\x1f\x8b"
             file.seek(0)
-            content = (gzip.GzipFile(fileobj=file) if packed else file).read(MAX_BYTES + 1)
+            content = (gzip.GzipFile(fileobj=file) if packed else file).read()
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: the table of predictions cannot be read ({error})") from error
-    if len(content) > MAX_BYTES:
-        raise UserError(f"{path}: no table of predictions is larger than {MAX_BYTES // MIB} MiB")
     return content
 
 
@@ -149,7 +146,7 @@ def column_names(content: bytes) -> list[str]:
 def read_predictions(path: Path) -> pd.DataFrame:
     """The table of a predictions file, gzipped or plain CSV, checked.
 
-    Raises: UserError: the file is missing, too large, cut off, something else, or contradicts itself.
+    Raises: UserError: the file is missing, cut off, something else, or contradicts itself.
     """
     content = read_unpacked(path)
     names = column_names(content)
@@ -165,7 +162,13 @@ def read_predictions(path: Path) -> pd.DataFrame:
     empty = {name: [""] for name, dtype in types.items() if dtype == "float32"}
     try:
         with np.errstate(over="ignore", invalid="ignore"):  # what does not fit becomes infinite or negative
-            table = pd.read_csv(io.BytesIO(content), dtype=types, keep_default_na=False, na_values=empty)
+            table = pd.read_csv(
+                io.BytesIO(content),
+                dtype=types,
+                keep_default_na=False,
+                na_values=empty,
+                encoding_errors="surrogateescape",
+            )
         table = table.assign(**{NAME: ""}) if NAME not in table else table
         selection = layer_selection(pair_columns(table))
     except (ValueError, OverflowError) as error:
@@ -182,31 +185,25 @@ def read_predictions(path: Path) -> pd.DataFrame:
 
 def _problems(table: pd.DataFrame, labels: Sequence[str]) -> dict[str, pd.Series]:
     """What would make figures wrong without a word, and in which rows it is."""
-    evaluation = table[list(PAIR_COLUMNS)[:4]]
-    rows = table.groupby("pair")["pair"].transform("size")
-    position = table.groupby("pair").cumcount()
+    count, point = table.groupby("pair").pair.transform("size"), table.groupby("pair").cumcount()
+    no_points = (table.point == -1) & (table.n_pts == 0) & (count == 1)
     # Of outlines the target may have more points than the source.
-    unequal = BENCHMARKS[table.benchmark[0]].metric == "outlines"
-    empty = (table.point == -1) & (table.n_pts == 0) & (rows == 1)
-    positive = table[["img_side", "target_width", "target_height"]]
-    box = table[["bbox_width", "bbox_height"]]
-    missing = table[["source_x", "source_y", "target_x", "target_y"]].isna().any(axis=1)
+    outlines = BENCHMARKS[table.benchmark[0]].metric == "outlines"
+    exempt = no_points | outlines
+    evaluation = table[list(PAIR_COLUMNS)[:4]]
+    repeated = table.duplicated([*PAIR_COLUMNS, *labels, SELECTION])
+    sizes = table[["img_side", "target_width", "target_height"]]
+    floats = table.select_dtypes("float32")
     return {
         "another evaluation than the first line's": evaluation.ne(evaluation.iloc[0]).any(axis=1),
-        "the pairs are not in order": table.pair.diff() < 0,
-        "contradicts its pair's first line": (
-            (position > 0) & ~table.duplicated([*PAIR_COLUMNS, *labels, SELECTION])
+        "the lines are not in order": (table.pair.diff() < 0) | ((table.point != point) & ~no_points),
+        "it contradicts its pair's first line": (point > 0) & ~repeated,
+        "lines of the pair are missing": (count < table.n_pts) | ((count > table.n_pts) & ~exempt),
+        "an impossible size": (sizes < 1).any(axis=1) | (table.img_side > MAX_SIDE) | (table.n_pts < 0),
+        "a coordinate is missing": table[list(ENDS[:4])].isna().any(axis=1) & ~exempt,
+        "an infinite coordinate, or a negative box": (
+            np.isinf(floats).any(axis=1) | (floats[["bbox_width", "bbox_height"]] < 0).any(axis=1)
         ),
-        "a line is missing": (rows < table.n_pts) | ((rows > table.n_pts) & (not unequal) & ~empty),
-        "the points are not in order": (position != table.point) & ~empty,
-        "an impossible size": (
-            (positive < 1).any(axis=1)
-            | (table.img_side > MAX_SIDE)
-            | (table.n_pts < 0)
-            | (box < 0).any(axis=1)
-        ),
-        "a coordinate is missing": missing & (not unequal) & ~empty,
-        "an infinite coordinate": np.isinf(table.select_dtypes("float32")).any(axis=1),
     }
 
 

@@ -10,13 +10,11 @@ from typing import Any
 
 import pandas as pd
 
-from dhpf.common.files import PREDICTIONS, replace_file, sha256
-from dhpf.common.run import versions
-from dhpf.evaluation.figures import score
-from dhpf.evaluation.intervals import LEVEL, RESAMPLES, format_interval
+from dhpf.common.files import replace_file, sha256
+from dhpf.common.run import PREDICTIONS, RESULTS, versions
+from dhpf.evaluation.figures import main_figures, score
+from dhpf.evaluation.intervals import KINDS, format_interval
 from dhpf.evaluation.predictions import read_predictions, write_predictions
-
-RESULTS = "results.json"
 
 
 def save_results(
@@ -52,41 +50,52 @@ def _file(path: Path | None) -> dict[str, str] | None:
 
 
 def rescore(path: Path, alphas: Sequence[float], thres: str = "auto") -> dict[str, Any]:
-    """The figures (see `evaluation.score`) of a predictions file, without images and without a model."""
+    """The figures (see `figures.score`) of a predictions file, without images and without a model."""
     return score(read_predictions(path), alphas, thres)
 
 
 def describe(figures: Mapping[str, Any]) -> str:
-    """The totals as text, a line each: name, value, definition and what it rests on; then as a matrix."""
-    lines = list(figures["about"])
-    for figure in (*figures["totals"], *figures.get("without_leaked", ())):
-        value = (
-            "undefined" if figure["value"] is None else f"{figure['value']:.{2 if figure['unit'] else 4}f}"
-        )
-        average = figure["average"]
-        number = figure["n_points" if average == "key-points" else f"n_{average}"]
-        paper = " (the paper's definition)" if figure["paper"] else ""
-        between = format_interval(figure["interval"], figure["unit"])
+    """The main figure with its intervals and its definition, and the averages as a table, as lines."""
+    totals, lines = figures["totals"], list(figures["about"])
+    for figure in [totals[i] for i in main_figures(totals)] if "alpha" in totals[0] else totals:
+        intervals = (format_interval(figure[kind], figure["unit"]) for kind in KINDS)
+        by_pairs, by_images = intervals
         lines.append(
-            f"  {figure['name']:8} {value:>9} {figure['unit']:1} {between:16}  mean over {number:>6} "
-            f"{average + ',':11} {figure['basis']}{paper}"
+            f"  {figure['name']} {format_value(figure)}  95 % interval {by_pairs} by pairs, {by_images} by images"
         )
-    first = figures["totals"][0]
-    lines.append(
-        f"  in brackets: {LEVEL * 100:g} % intervals, of {RESAMPLES} resamples of the pairs; of resamples of the "
-        f"images, which pairs share, the first figure's is {format_interval(first['interval_by_image'], first['unit'])}"
-    )
-    return "\n".join(lines + matrix(figures["totals"]))
+        paper = " (the paper's definition)" if figure["paper"] else ""
+        basis = figure["basis"].partition(" = ")[0]
+        lines.append(f"    mean over {figure['n_pairs']} pairs, {basis}, {figure['frame']}{paper}")
+    return "\n".join([*lines, *average_table(figures)])
 
 
-def matrix(totals: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The totals that have a threshold, thresholds × averages, for each frame, as lines."""
-    lines = []
-    known = pd.DataFrame([figure for figure in totals if "alpha" in figure])
-    for frame, values in known.groupby("frame", sort=False) if len(known) else ():
-        table = values.pivot(index="alpha", columns="average", values="value")[values.average.unique()]
-        rows = [f"  {f'PCK in %, {frame}':30}" + "".join(f"{average:>12}" for average in table.columns)]
-        for alpha, row in table.astype("float64").iterrows():
-            rows.append(f"  {f'  α = {alpha:g}':30}" + "".join(f"{value:12.2f}" for value in row))
-        lines += [row.replace("nan", " - ") for row in rows]
+def average_table(figures: Mapping[str, Any]) -> list[str]:
+    """PCK by threshold and average in the frame, then at the main threshold in original pixels and without the pairs
+    that are training pairs, as lines; nothing where there is no PCK."""
+    totals = pd.DataFrame(figures["totals"])
+    if "alpha" not in totals:
+        return []
+    main = totals.loc[main_figures(figures["totals"])[0]]
+    averages = list(totals.average.unique())
+    rows = {f"α = {alpha:g}": part for alpha, part in totals[totals.frame == main.frame].groupby("alpha")}
+    others = totals[(totals.frame != main.frame) & (totals.alpha == main.alpha)]
+    rows |= {f"α = {main.alpha:g}, {frame}": part for frame, part in others.groupby("frame")}
+    if "without_leaked" in figures:
+        left = pd.DataFrame(figures["without_leaked"])
+        left = left[(left.frame == main.frame) & (left.alpha == main.alpha)]
+        if (left.n_pairs < totals.n_pairs.max()).any():
+            rows[f"α = {main.alpha:g}, without training pairs ({left.n_pairs.max()} pairs)"] = left
+    width = max(map(len, rows)) + 2
+    lines = [f"  {'PCK in %, mean over':{width}}" + "".join(f"{average:>12}" for average in averages)]
+    for name, part in rows.items():
+        values = part.set_index("average").value.astype("float64").reindex(averages)
+        lines.append(
+            f"  {name:{width}}" + "".join(f"{value:12.2f}".replace("nan", " - ") for value in values)
+        )
     return lines
+
+
+def format_value(figure: Mapping[str, Any]) -> str:
+    if figure["value"] is None:
+        return "undefined"
+    return f"{figure['value']:.2f} {figure['unit']}" if figure["unit"] else f"{figure['value']:.4f}"

@@ -3,15 +3,14 @@
     from dhpf.matching.matcher import Matcher
     matcher = Matcher.load("best_model.pt")  # or the name of a backbone, whose raw features need no checkpoint
     found = matcher.match("a.jpg", "b.jpg", [(120, 80), (64.5, 200)])
-    found.points, found.confidence, found.layers, found.warped()
+    found.points, found.confidence, found.layers, found.flow, found.warped()
 
 Points are (x, y) in pixels of the image that they belong to; the centre of its first pixel is (0, 0).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -19,16 +18,16 @@ import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
-from scipy.interpolate import RBFInterpolator
-from torch import Tensor
-from torch.nn.functional import grid_sample
 
 from dhpf.common.errors import UserError, error_context
 from dhpf.common.processes import choose_device
 from dhpf.data import MAX_PIXELS
-from dhpf.data.images import normalised, on_white, opened_image, shrunk, upright
+from dhpf.data.images import normalised, on_white, opened_image, upright
+from dhpf.evaluation.metrics import Reals, to_float64
+from dhpf.matching.flow import corner_flow, dense_flow, sampled_cells, warp
 from dhpf.model import BACKBONES
 from dhpf.model.ablation import Ablation
+from dhpf.model.compiled import CompiledDHPF
 from dhpf.model.dhpf import DHPF, Matches
 from dhpf.model.features import ImageFeatures
 from dhpf.model.grid import check_frame
@@ -37,17 +36,8 @@ from dhpf.weights.checkpoint import build_model, load_model
 from dhpf.weights.config import ModelConfig
 from dhpf.weights.released import resolve
 
-Reals = NDArray[np.float64]
 Picture = str | Path | Image.Image | NDArray[np.uint8]
-
-VOTED = {"hough": "Hough matching", "none": "no Hough matching"}
-# The thin plate of the dense flow:
-CELLS = 60  # a side, at most, of the source cells that it is fitted to
-KNOTS = 20  # a side; each is the mean of some of these cells
-STIFFNESS = 1.0  # of the plate, where sides are 1
-OUTLIER = 0.05  # sides of the frame: a match so far off the plate counts half
-ROUNDS = 5  # of fitting the plate and weighing the matches anew
-TILE = 512  # pixels a side of a source that are warped together
+COLUMNS = ["source_x", "source_y", "target_x", "target_y", "confidence"]
 
 
 @dataclass(frozen=True)
@@ -73,7 +63,8 @@ class Encoded:
 class Found:
     """What matching a source with a target image gave.
 
-    source: n×2 points in pixels of the source.  points: n×2, where they are in the target, in its pixels.
+    source: n×2 points in pixels of the source.
+    points: n×2, where they are in the target, in its pixels.
     confidence: n values in 0..1, the share of the match scores near the best target cell (`confident_targets`); NaN
     where an image is blank.
     layers: the hyperpixel layers that this pair selected.
@@ -86,17 +77,28 @@ class Found:
     images: tuple[Encoded, Encoded]
     matches: Matches
 
-    def table(self) -> pd.DataFrame:
-        """A row for each point: source_x, source_y, target_x, target_y in pixels, confidence; rounded to 1e-4."""
-        values = np.column_stack([self.source, self.points, self.confidence]).round(4)
-        return pd.DataFrame(values, columns=["source_x", "source_y", "target_x", "target_y", "confidence"])
-
     def at_least(self, confidence: float) -> "Found":
         """The matches of that confidence or more; all are of 0 or more, those without one too."""
-        kept = np.nan_to_num(self.confidence) >= confidence
+        chosen = np.nan_to_num(self.confidence) >= confidence
         return replace(
-            self, source=self.source[kept], points=self.points[kept], confidence=self.confidence[kept]
+            self,
+            source=self.source[chosen],
+            points=self.points[chosen],
+            confidence=self.confidence[chosen],
         )
+
+    def table(self) -> pd.DataFrame:
+        """A row for each point, with `COLUMNS`, rounded to four digits."""
+        values = np.column_stack([self.source, self.points, self.confidence]).round(4)
+        return pd.DataFrame(values, columns=COLUMNS)
+
+    @cached_property
+    def _corners(self) -> Reals:
+        """Where the corners of the source's cells are in the target (see `corner_flow`)."""
+        cells = sampled_cells(self.matches.side)
+        device = self.matches.scores.column_max.device
+        targets, confidence = self.matches.confident(torch.from_numpy(cells)[None].to(device))
+        return corner_flow(cells, targets[0].cpu().numpy(), _array(confidence[0]), self.matches.side)
 
     @cached_property
     def flow(self) -> NDArray[np.float32]:
@@ -104,47 +106,13 @@ class Found:
 
         The best target cells of all source cells, smoothed by a thin plate that forgives outliers.
         """
-        width, height = self.images[0].image.size
-        flow = np.empty((height, width, 2), np.float32)
-        for place, part in self._tiles():
-            flow[place] = part
-        return flow
-
-    def _tiles(self) -> Iterator[tuple[tuple[slice, slice], NDArray[np.float32]]]:
-        """Rows and columns of parts of the source, and the flow there."""
-        src, trg = self.images
-        plate = torch.from_numpy(_plate(self.matches)).permute(2, 0, 1)[None].float()
-        x, y = (torch.arange(n) * (2 / n) - 1 for n in src.image.size)
-        for top, left in product(range(0, len(y), TILE), range(0, len(x), TILE)):
-            rows, columns = slice(top, top + TILE), slice(left, left + TILE)
-            position = torch.stack(torch.meshgrid(x[columns], y[rows], indexing="xy"), -1)
-            part = grid_sample(plate, position[None], align_corners=True)[0].permute(1, 2, 0)
-            yield (rows, columns), part.numpy() * np.array(trg.image.size, np.float32)
+        source, target = (encoded.image.size for encoded in self.images)
+        return dense_flow(self._corners, source, target)
 
     def warped(self) -> Image.Image:
         """The target warped onto the source, of its size: RGBA, transparent where the target does not reach."""
-        src, trg = self.images
-        picture = shrunk(trg.image, 2 * max(src.image.size))  # a much larger target would flicker
-        size = np.array(picture.size, np.float32)
-        scale = size / np.array(trg.image.size, np.float32)
-        result = Image.new("RGBA", src.image.size)
-        for (rows, columns), flow in self._tiles():
-            place = (flow + 0.5) * scale - 0.5
-            seen = ((place >= -0.5) & (place <= size - 0.5)).all(-1)
-            if not seen.any():
-                continue
-            place = place.clip(0, size - 1)
-            left, top = np.floor(place[seen].min(0)).astype(int)  # what is not seen there is not needed
-            right, bottom = np.minimum(np.floor(place[seen].max(0)) + 2, size).astype(int)
-            pixels = np.array(picture.crop((left, top, right, bottom)))
-            needed = torch.from_numpy(pixels).permute(2, 0, 1)[None].float()
-            extent = np.maximum(np.array(needed.shape[:1:-1], np.float32) - 1, np.float32(1))
-            grid = torch.from_numpy((place - np.array([left, top], np.float32)) * (2 / extent) - 1)
-            values = grid_sample(needed, grid[None], padding_mode="border", align_corners=True)[0]
-            colours = values.round().byte().permute(1, 2, 0).numpy() * np.expand_dims(seen, 2)
-            tile = np.dstack([colours, 255 * seen.astype(np.uint8)])
-            result.paste(Image.fromarray(tile), (columns.start, rows.start))
-        return result
+        source, target = (encoded.image for encoded in self.images)
+        return warp(target, self._corners, source.size)
 
 
 class Matcher:
@@ -158,7 +126,7 @@ class Matcher:
         UserError: another side.
     """
 
-    def __init__(self, model: DHPF, name: str, img_side: int = 240) -> None:
+    def __init__(self, model: DHPF | CompiledDHPF, name: str, img_side: int = 240) -> None:
         check_frame(img_side, img_side)
         self.model = model.eval()
         self.name = name
@@ -194,8 +162,8 @@ class Matcher:
         if str(model) in BACKBONES:
             config = ModelConfig(str(model), layers, side, voting=voting or DEFAULT_VOTING)
             net = build_model(config, backbone_weights)
-            net.ablate(Ablation(layers=tuple(range(len(net.backbone.channels))), raw=True))
-            name = "; ".join(filter(None, [str(model), net.backbone.note]))
+            net.ablate(Ablation(tuple(range(len(net.backbone.channels))), raw=True))
+            name = "; ".join(filter(None, [str(model), net.backbone.weights_note]))
         else:
             net, note = load_model(
                 resolve(str(model)),
@@ -210,34 +178,35 @@ class Matcher:
 
     def __str__(self) -> str:
         """What matches, in words."""
-        ablation, K = self.model.ablation, len(self.model.backbone.channels)
+        ablation, voting = self.model.ablation, self.model.voting
         if not ablation.unlearned:
             return "; ".join(filter(None, [self.name, self.model.differences]))
-        layers = (
-            f"all {K} layers"
-            if len(ablation.layers or ()) == K
-            else f"layers {layer_ranges(ablation.layers or ())}"
-        )
+        layers, K = ablation.fixed_layers or (), len(self.model.backbone.channels)
+        used = f"all {K} layers" if len(layers) == K else f"layers {layer_ranges(layers)}"
+        votes = {"hough": "Hough matching", "none": "no Hough matching"}.get(voting, f"voting {voting}")
         return (
             f"{self.name}, raw features: nothing here was learned for matching; no transformation, no gates, "
-            f"{layers} for every pair, {VOTED.get(self.model.voting, f'voting {self.model.voting}')}"
+            f"{used} for every pair, {votes}"
         )
 
     @torch.no_grad()
     def encode(self, image: Picture | Encoded) -> Encoded:
-        """Code of one image.
+        """The features of one image.
 
         Args:
-            image: a file, shown upright if it says how it was held (EXIF); a PIL image, which is kept, or an array
-                [H, W, 3] or [H, W] of uint8, as it is.
+            image: a file, turned upright if it says how it was held (EXIF); a PIL image as it is, which must not change
+                afterwards; or an array [H, W, 3] or [H, W] of uint8.
+        Returns:
+            What `match` takes instead of the image.
         Raises:
             UserError: it is no image.
         """
         if isinstance(image, Encoded):
             return image
         picture = as_rgb(image)
-        pixels = normalised(picture, self.model.picture_side(self.img_side))[None].to(self.model.device)
-        return Encoded(picture, self.model.encode(pixels), self.img_side)
+        size = self.model.backbone.input_size_for(self.img_side)
+        pixels = normalised(picture, size)[None].to(self.model.device)
+        return Encoded(picture, self.model.encode(pixels, self.img_side), self.img_side)
 
     @torch.no_grad()
     def match(self, source: Picture | Encoded, target: Picture | Encoded, points: ArrayLike) -> Found:
@@ -246,6 +215,8 @@ class Matcher:
         Args:
             source, target: images, or what `encode` made of them.
             points: n×2 (x, y) in pixels of the source.
+        Returns:
+            Their n predicted points in the target, with confidence; the dense flow is computed when asked for.
         Raises:
             UserError: no image; points that are no points of the source.
         """
@@ -255,10 +226,10 @@ class Matcher:
         frame = torch.from_numpy((xy / src.scale).T).to(matches.scores.column_max)[None]
         moved, confidence = matches.transfer_with_confidence(frame)
         # A prediction may leave the image by a cell: the nearest point of the image is never worse.
-        found = (_array(moved[0]).T * trg.scale).clip(0, np.subtract(trg.image.size, 1))
+        predicted = (_array(moved[0]).T * trg.scale).clip(0, np.subtract(trg.image.size, 1))
         layers = matches.weights[0].nonzero()[:, 0].tolist()
-        sure = np.where(src.blank or trg.blank, np.nan, _array(confidence[0]))
-        return Found(xy, found, sure, tuple(layers), (src, trg), matches)
+        known = np.where(src.blank or trg.blank, np.nan, _array(confidence[0]))
+        return Found(xy, predicted, known, tuple(layers), (src, trg), matches)
 
 
 def as_rgb(image: Picture, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -305,36 +276,11 @@ def grid_points(n: int, size: Sequence[int]) -> Reals:
 
 
 def layer_ranges(layers: Sequence[int]) -> str:
-    """Ascending layers in words: 0-3, 7."""
+    """Ascending layers as text: 0-3, 7."""
     starts = [k for k in layers if k - 1 not in layers]
     ends = [k for k in layers if k + 1 not in layers]
     return ", ".join(f"{a}-{b}" if a < b else f"{a}" for a, b in zip(starts, ends, strict=True))
 
 
-def _array(x: Tensor) -> Reals:
-    return x.cpu().double().numpy()
-
-
-def _plate(matches: Matches) -> Reals:
-    """Where the corners of the source's S×S cells go, both in sides of the frame: (S+1)×(S+1)×2 (x, y)."""
-    S = matches.side
-    axis = torch.arange(0, S, -(-S // CELLS), device=matches.scores.column_max.device)
-    cells = (axis[:, None] * S + axis).view(1, -1)
-    targets, confidence = matches.confident(cells)
-    starts, ends = (_array(torch.stack([c % S, c // S], -1)[0]) / S for c in (cells, targets))
-    y, x = np.divmod(_array(cells[0]).astype(int), S)
-    shifts, weights = ends - starts, _array(confidence[0]) + 1e-6
-    n = min(S, KNOTS)
-    knot = (y * n // S) * n + x * n // S
-    robust = weights
-    for _ in range(ROUNDS):
-        total = np.bincount(knot, robust)
-        place, shift = (
-            np.stack([np.bincount(knot, robust * v) for v in xy.T], 1) / total[:, None]
-            for xy in (starts, shifts)
-        )
-        plate = RBFInterpolator(place, shift, smoothing=STIFFNESS / total, kernel="thin_plate_spline")
-        off = np.linalg.norm(plate(starts) - shifts, axis=1)
-        robust = weights / (1 + (off / OUTLIER) ** 2)
-    corners = np.stack(np.meshgrid(*[np.arange(S + 1) / S] * 2), -1)
-    return corners + plate(corners.reshape(-1, 2)).reshape(corners.shape)
+def _array(x: torch.Tensor) -> Reals:
+    return to_float64(x).cpu().numpy()

@@ -1,6 +1,22 @@
 """The matching: backbone -> gating -> correlation -> voting -> key-point transfer. Tensors only.
 
-To add a backbone or a voting: a class or a function (see `model.backbone`, `model.voting`), entered below.
+Read `reference.py` first: the whole method on one page, slow. These files are the method as it runs:
+
+    backbone, timm_backbone    maps of the hyperpixel layers            method, section 2
+    gating                     gates and transformations                section 3
+    transfer                   key-points                               section 6
+    losses                     the losses                               section 7
+    dhpf                       all of it composed
+
+and these are its fast path, which gives the numbers of the reference without its N×N matrices; each opens with why:
+
+    grid, features, correlation    interpolation, lengths, appearance   section 4
+    voting, hough                  match scores                         section 5
+    weak_loss                      entropies with their gradient        section 7
+    layer_subsets, compiled        many subsets of layers; CUDA graphs
+
+`ablation` is what a model may do otherwise. To add a backbone or a voting, write a class or a function (see `backbone`,
+`voting`) and enter it below.
 """
 
 from typing import TYPE_CHECKING
@@ -23,6 +39,7 @@ BACKBONES: "Registry[type[FrozenBackbone]]" = Registry(
 VOTINGS: "Registry[Voting]" = Registry(
     "voting", {"hough": "dhpf.model.hough:hough_voting", "none": "dhpf.model.voting:no_voting"}
 )
+EIGHTH = "eighth"  # of a layer's channels: what its learned transformation leaves
 
 
 def file_name(backbone: str) -> str:

@@ -1,20 +1,19 @@
 """Frozen backbones and their hyperpixel layers (docs/method.md, section 2; docs/backbones.md).
 
-A backbone is one small subclass of `FrozenBackbone`, entered in `model.BACKBONES`, with
+A backbone is one small subclass of `FrozenBackbone`, entered in `dhpf.model.BACKBONES`, with
 
     name         what it is entered as: checkpoints carry it
-    channels     channels of every hyperpixel layer
-    fetch        what `pretrained()` reads, in words for an error message
-    pretrained() the state dict of the ImageNet weights that it is meant to run with, a class method
+    channels     channels of the map of every block
     network()    the plain network, whose batch norms are folded when its weights are in
-    forward      yields the maps of all layers for images B×3×s×s, ImageNet-normalised, each B×C×h×h, sides never
+    forward      yields the maps of all blocks for images B×3×s×s, ImageNet-normalised, each B×C×h×h, sides never
                  growing; h = s / 4 is the side of the correlation grid
+    pretrained() the state dict of the weights that it is meant to run with, a class method; may be missing
 
-`timm:NAME` makes one of any network of timm (`model.timm_backbone`).
+`timm:NAME` makes one of any network of timm (`dhpf.model.timm_backbone`).
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice, pairwise
 from typing import Any
 
@@ -25,90 +24,97 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from dhpf.common.errors import UserError
+from dhpf.model import EIGHTH
 from dhpf.model.grid import STRIDE, check_frame
-from dhpf.weights.files import State
-from dhpf.weights.key_names import fitting, needed
 
-EIGHTH = "eighth"
+State = Mapping[str, Tensor]  # a state dict
+Channels = tuple[int, ...]
+HEADS = ("fc.", "head.", "head_dist.", "classifier.")  # tensors of classifiers, behind the features
+DERIVED = ("num_batches_tracked", "relative_position_index", "attn_mask")  # tensors that are no weights
+
+
+class ClassProperty:
+    """An attribute of a class, computed when it is asked for. An instance may have an attribute of its own instead."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self.function = function
+
+    def __get__(self, instance: object, owner: type) -> Any:
+        return self.function(owner)
 
 
 class FrozenBackbone(nn.Module):
     """A network that never trains: no gradient, and batch norms folded into their convolutions.
 
     Args:
-        state: its weights, named as `network` or in one of the ways that `model.pretrained` knows.
-        layers: which of its blocks are hyperpixel layers, ascending; all if not given.
-        side: of the pictures that it is shown, pixels, if that is not the frame's.
-        width: of every layer after the learned transformation: `EIGHTH` of its channels, at most a number, or one for
-            each; the class says it if not given.
+        state: its weights, named as `network`'s; a classifier's may be missing.
+        blocks: which of its blocks are hyperpixel layers, ascending; all if not given.
+        input_size: side of the images that it is given, pixels, if that is not the frame's.
+        reduced_channels: of every layer after the learned transformation: `EIGHTH` of its channels, at most a number,
+            or one for each; the class says it if not given.
+        network: the plain network, if it has been made already; its weights are replaced.
+    Raises:
+        UserError: `state` does not fit the network, or it has no such blocks.
 
-    channels, widths: of every layer before and after the learned transformation.
-    shown: side of the pictures that it is shown, if that is known.
-    note: what of the weights was not used, in a line.
+    channels, reduced_channels: of every layer before and after the learned transformation.
     weights_hash: hash of the weights without the classifier's.
+    weights_note: what of a file of weights was not used, in a line; set by who read the file.
     """
 
     name: str
-    channels: tuple[int, ...]
-    widths: tuple[int, ...]
-    width: int | str | tuple[int, ...] = 64
-    least_width = 16  # of an eighth: thinner layers tell too little
-    multiple = 1  # which sides of pictures it takes
-    fetch = "its weights"
+    channels: Channels
+    reduced_channels: Channels = ClassProperty(  # type: ignore[assignment]
+        lambda cls: cls.reduce(cls.channels, cls.max_reduced_channels)
+    )
+    max_reduced_channels: int | str = 64
+    min_reduced_channels = 16  # of an eighth: with fewer, a layer tells too little
+    input_multiple = 1  # pixels: sides of images are multiples of it
+    weights_note = ""
     net: Any
-
-    def __init_subclass__(cls) -> None:
-        if "channels" in cls.__dict__:
-            cls.widths = cls.widths_of(cls.channels, cls.width)
 
     def __init__(
         self,
         state: State,
-        layers: tuple[int, ...] | None = None,
-        side: int | None = None,
-        width: int | str | tuple[int, ...] | None = None,
+        blocks: tuple[int, ...] | None = None,
+        input_size: int | None = None,
+        reduced_channels: int | str | Channels | None = None,
+        network: nn.Module | None = None,
     ) -> None:
-        """Raises UserError if `state` does not fit the network, or it has no such layers."""
         super().__init__()
-        if layers and layers[-1] >= len(self.channels):
-            raise UserError(
-                f"--backbone-layers {layers[-1]}: the blocks of {self.name} are 0 to {len(self.channels) - 1}"
-            )
-        self.layers, self.side, self.shown = layers, side, 0
-        self.width = self.width if width is None else width
-        self.channels = tuple(self.channels[k] for k in layers or range(len(self.channels)))
-        self.widths = self.widths_of(self.channels, self.width)
-        net = self.network()
-        fitted, self.note = fitting(net, state)
-        net.load_state_dict(fitted, strict=False)  # its head may be missing
+        count = len(self.channels)
+        if blocks and blocks[-1] >= count:
+            raise UserError(f"{self.name} has no block {blocks[-1]}: its blocks are 0 to {count - 1}")
+        self.blocks, self.input_size = blocks, input_size
+        self.reduction = self.max_reduced_channels if reduced_channels is None else reduced_channels
+        self.channels = tuple(self.channels[k] for k in blocks or range(count))
+        self.reduced_channels = self.reduce(self.channels, self.reduction)
+        net = self.network() if network is None else network
+        own = net.state_dict()
+        for name in feature_tensors(own):
+            if name not in state or state[name].shape != own[name].shape:
+                raise UserError(f"no weights of {self.name}: '{name}' is missing or has another shape")
+        known = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
+        net.load_state_dict(known, strict=False)
         self.weights_hash = weights_hash(net.state_dict())
         self.net = net.eval()
-        for conv, norm in self.norms():
+        for conv, norm in self.convs_and_norms():
             fold(self.net, conv, norm)
         self.requires_grad_(False).to(memory_format=torch.channels_last)
-        # Neither names `self`: a copy would ask the one that it was copied from.
-        self.register_forward_pre_hook(lambda backbone, inputs: backbone.check(inputs[0]))
-        self.register_forward_hook(lambda backbone, _, maps: backbone.chosen(maps))
 
     @classmethod
-    def widths_of(cls, channels: tuple[int, ...], width: int | str | tuple[int, ...]) -> tuple[int, ...]:
-        """Widths of layers with these channels; `width` as in `FrozenBackbone`."""
-        if isinstance(width, tuple):
-            return width
-        return tuple(
-            min(c, width) if isinstance(width, int) else max(cls.least_width, c // 8) for c in channels
-        )
+    def reduce(cls, channels: Channels, reduction: int | str | Channels) -> Channels:
+        """Channels after the learned transformation; `reduction` as `FrozenBackbone`'s reduced_channels."""
+        if isinstance(reduction, tuple):
+            return reduction
+        if isinstance(reduction, int):
+            return tuple(min(c, reduction) for c in channels)
+        return tuple(max(cls.min_reduced_channels, c // 8) for c in channels)
 
     def network(self) -> nn.Module:
         """The plain network, with any weights."""
-        raise UserError(f"backbone {self.name} says no network")
+        raise NotImplementedError(f"{type(self).__name__} defines no network()")
 
-    @classmethod
-    def pretrained(cls) -> State:
-        """The state dict of the weights that it is meant to run with."""
-        raise UserError(f"backbone {cls.name} brings no weights of its own: give --backbone-weights FILE")
-
-    def norms(self) -> list[tuple[str, str]]:
+    def convs_and_norms(self) -> list[tuple[str, str]]:
         """Names of convolutions and of the batch norms that directly follow each, as the network lists its parts."""
         modules = [(name, list(module.named_children())) for name, module in self.net.named_modules()]
         return [
@@ -118,49 +124,68 @@ class FrozenBackbone(nn.Module):
             if isinstance(a, nn.Conv2d) and isinstance(b, nn.BatchNorm2d)
         ]
 
-    def picture_side(self, frame: int) -> int:
-        """Side of the pictures to show, and from now on shown, where matches are in frames of this side."""
-        self.shown = self.nearest(self.side or frame)
-        return self.shown
+    def input_size_for(self, frame: int) -> int:
+        """Side of the images to give where matches are in frames of this side, pixels."""
+        return self.nearest_input_size(self.input_size or frame)
 
-    def nearest(self, side: int) -> int:
-        """The side nearest to this one that the network takes."""
-        return max(1, round(side / self.multiple)) * self.multiple
+    def nearest_input_size(self, side: int) -> int:
+        """The side nearest to this one that the network takes, pixels."""
+        return max(1, round(side / self.input_multiple)) * self.input_multiple
 
-    def cost(self, frame: int) -> str:
-        """What pictures of its own side cost beside those of the frame's, in words; empty if it has none."""
-        if not self.side:
+    def cost_note(self, frame: int) -> str:
+        """What images of its own size cost beside those of the frame's, in words; empty if it has none."""
+        if not self.input_size:
             return ""
-        side = self.nearest(self.side)
+        side = self.nearest_input_size(self.input_size)
         area = (side / frame) ** 2
         return (
-            f"{self.name} is shown {side}×{side} pixels, {area:.1f} times those of the {frame} frame: so many times "
+            f"{self.name} is given {side}×{side} pixels, {area:.1f} times those of the {frame} frame: so many times "
             f"its time and its maps' memory (attention over tokens {area**2:.1f} times); the grid stays "
             f"{frame // STRIDE}×{frame // STRIDE}"
         )
 
-    def check(self, images: Tensor) -> None:
-        """Raises: UserError: images that can be neither frames nor the pictures that it is shown."""
-        height, width = images.shape[-2:]
-        if not height == width == self.shown:
-            check_frame(height, width)
+    def layer_maps(self, images: Tensor, frame: int | None = None) -> Iterator[Tensor]:
+        """The maps of the hyperpixel layers, each computed when it is asked for.
 
-    def chosen(self, maps: Iterator[Tensor]) -> Iterator[Tensor]:
-        """Of all maps those of the hyperpixel layers, each computed when it is asked for."""
-        if self.layers is None:
+        Args:
+            images: B×3×s×s, where s is the side of the frame or `input_size_for` it.
+            frame: side of the frame, pixels; that of the images if not given.
+        Raises:
+            UserError: images of another side, or no frame that can be matched.
+        """
+        height, width = images.shape[-2:]
+        if frame is None and self.input_size:
+            raise UserError(
+                f"{self.name} is given images of its own size, {self.input_size} pixels: give the frame's side, too"
+            )
+        frame = frame or width
+        check_frame(frame, frame)
+        if height != width or width not in (frame, self.input_size_for(frame)):
+            raise UserError(
+                f"images of {width}×{height} pixels in a frame of {frame}: {self.name} is given squares of "
+                f"{self.input_size_for(frame)}"
+            )
+        return self.select_blocks(self(images))
+
+    def select_blocks(self, maps: Iterator[Tensor]) -> Iterator[Tensor]:
+        """The maps of the hyperpixel layers, from those that `forward` yields."""
+        if self.blocks is None:
             return maps
-        return (m for k, m in enumerate(islice(maps, self.layers[-1] + 1)) if k in self.layers)
+        return (m for k, m in enumerate(islice(maps, self.blocks[-1] + 1)) if k in self.blocks)
 
     @property
-    def about(self) -> dict[str, str]:
-        """What tells it from others, for a checkpoint."""
-        told = {"backbone": self.name, "backbone_weights": self.weights_hash}
-        told |= {"width": self.width if isinstance(self.width, str) else str(max(self.widths))}
-        told |= {"backbone_layers": ",".join(map(str, self.layers))} if self.layers else {}
-        return told | ({"backbone_side": str(self.side)} if self.side else {})
+    def metadata(self) -> dict[str, str]:
+        """What tells it from others, as checkpoints and run folders have it."""
+        width = self.reduction if isinstance(self.reduction, str) else str(max(self.reduced_channels))
+        metadata = {"backbone": self.name, "backbone_weights": self.weights_hash, "width": width}
+        metadata |= {"backbone_layers": ",".join(map(str, self.blocks))} if self.blocks else {}
+        return metadata | ({"backbone_side": str(self.input_size)} if self.input_size else {})
 
     def train(self, mode: bool = True) -> "FrozenBackbone":
         return super().train(False)
+
+
+Frozen = FrozenBackbone  # its name in docs/extending.md of earlier versions
 
 
 def fold(net: nn.Module, conv: str, norm: str) -> None:
@@ -170,10 +195,15 @@ def fold(net: nn.Module, conv: str, norm: str) -> None:
     net.set_submodule(norm, old.act if isinstance(old, BatchNormAct2d) else nn.Identity())
 
 
+def feature_tensors(state: State) -> list[str]:
+    """Names of a network's tensors that features depend on."""
+    return [name for name in state if not name.startswith(HEADS) and not name.endswith(DERIVED)]
+
+
 def weights_hash(state: State) -> str:
     """Hash of a network's tensors that features depend on."""
     content = hashlib.sha256()
-    for name in sorted(needed(state)):
+    for name in sorted(feature_tensors(state)):
         content.update(state[name].contiguous().view(-1).view(torch.uint8).numpy().data)
     return content.hexdigest()[:16]
 
@@ -181,18 +211,11 @@ def weights_hash(state: State) -> str:
 class ResNet(FrozenBackbone):
     """torchvision's ResNet: the max-pooled stem, then every bottleneck's sum before its last ReLU."""
 
-    width = EIGHTH  # as published
-    least_width = 1
+    max_reduced_channels = EIGHTH  # as published
+    min_reduced_channels = 1
 
     def network(self) -> nn.Module:
         return getattr(torchvision.models, self.name)(weights=None)
-
-    @classmethod
-    def pretrained(cls) -> State:
-        """IMAGENET1K_V1, from torch's cache or the network."""
-        return torch.hub.load_state_dict_from_url(
-            cls.fetch, map_location="cpu", weights_only=True, check_hash=True
-        )
 
     def forward(self, images: Tensor) -> Iterator[Tensor]:
         net = self.net
@@ -211,10 +234,8 @@ class ResNet(FrozenBackbone):
 class ResNet50(ResNet):
     name = "resnet50"
     channels = (64, *(256,) * 3, *(512,) * 4, *(1024,) * 6, *(2048,) * 3)
-    fetch = "https://download.pytorch.org/models/resnet50-0676ba61.pth"
 
 
 class ResNet101(ResNet):
     name = "resnet101"
     channels = (64, *(256,) * 3, *(512,) * 4, *(1024,) * 23, *(2048,) * 3)
-    fetch = "https://download.pytorch.org/models/resnet101-63fe2227.pth"

@@ -1,13 +1,10 @@
 """Dynamic Hyperpixel Flow: the parts composed."""
 
-import time
-from collections.abc import Callable, Iterable, Iterator
+import secrets
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from copy import deepcopy
 from dataclasses import dataclass
-from functools import partial
 from itertools import accumulate, groupby
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +17,7 @@ from dhpf.model.backbone import FrozenBackbone
 from dhpf.model.correlation import correlate
 from dhpf.model.features import ImageFeatures, interpolated_norms
 from dhpf.model.gating import DynamicGating
-from dhpf.model.grid import STRIDE, cat, check_frame, covering_cells
+from dhpf.model.grid import STRIDE, cat, covering_cells
 from dhpf.model.transfer import best_targets, confident_targets, transfer_keypoints
 from dhpf.model.voting import Scores
 
@@ -74,36 +71,34 @@ class Matches:
     def transfer_with_confidence(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """`transfer` and the mean confidence of the cells that cover each point, B×P in 0..1; NaN likewise."""
         cells, covers = covering_cells(points, self.side)
-        few, place = cells.unique(return_inverse=True)  # many points share the same cells
-        found = self.confident(few.expand(len(cells), -1))
-        targets, confidence = (x.gather(1, place.flatten(1)).view_as(cells) for x in found)
+        distinct, position = cells.unique(return_inverse=True)  # many points share the same cells
+        of_distinct = self.confident(distinct.expand(len(cells), -1))
+        targets, confidence = (x.gather(1, position.flatten(1)).view_as(cells) for x in of_distinct)
         mean = (confidence * covers).sum(2) / covers.sum(2)
         return transfer_keypoints(points, cells, covers, targets, self.side), mean
 
 
 class DHPF(nn.Module):
-    """The network: a frozen backbone and the learned gating ("learner").
+    """The network: a frozen backbone and the learned gating (`learner`), composed as in `dhpf.model.reference`.
 
-    Training and evaluation differ as `nn.Module.train` says; everything learned is in `learner`, whose state
-    dict is the published checkpoint. Images are B×3×s×s, ImageNet-normalised, s a multiple of 4 (240 in the
-    paper); points and predictions are in pixels of that s×s frame.
+    Training and evaluation differ as `nn.Module.train` says. The state dict of `learner` is the published checkpoint.
+    Images are B×3×s×s, ImageNet-normalised. s is the side of the frame, a multiple of 4 (240 in the paper). Where the
+    backbone takes images of another size, they have `backbone.input_size_for(frame)`, and `frame` is given beside them.
+    Points and predictions are in pixels of the frame.
     """
 
     layer_of_channel: Tensor
-    count = 0  # of models in this process
+    one_by_one = False  # pairs are to be compared one by one, on any device
 
     def __init__(self, backbone: FrozenBackbone, voting: str = "hough") -> None:
         """Args: voting: a key of `VOTINGS`; it may be changed at any time."""
         super().__init__()
-        DHPF.count += 1
-        self.number = DHPF.count
+        self.model_id = secrets.token_hex(8)  # a copy has the same
         self.voting = voting
         self.backbone = backbone
-        self.learner = DynamicGating(backbone.channels, backbone.widths)
-        self.register_buffer("layer_of_channel", _owners(backbone.widths), persistent=False)
+        self.learner = DynamicGating(backbone.channels, backbone.reduced_channels)
         self.ablation = Ablation()
-        self.frame = 0  # side of the frame, where the backbone may be shown pictures of another
-        self.single = False  # pairs are compared one by one, on any device
+        self.register_buffer("layer_of_channel", _layer_of_channel(self._channels), persistent=False)
         self.bf16 = False  # precision of the backbone and the transformation; the matching is float32 always
 
     def ablate(self, ablation: Ablation) -> None:
@@ -111,18 +106,16 @@ class DHPF(nn.Module):
 
         Raises: UserError: the backbone has no such layers.
         """
-        count = len(self.backbone.channels)
-        if ablation.layers and ablation.layers[-1] >= count:
-            raise UserError(
-                f"there is no layer {ablation.layers[-1]}: the hyperpixel layers are 0 to {count - 1}"
-            )
+        layers, count = ablation.fixed_layers, len(self.backbone.channels)
+        if layers and layers[-1] >= count:
+            raise UserError(f"there is no layer {layers[-1]}: the hyperpixel layers are 0 to {count - 1}")
         self.ablation = ablation
-        self.layer_of_channel = _owners(self._widths).to(self.device)
+        self.layer_of_channel = _layer_of_channel(self._channels).to(self.device)
 
     @property
-    def _widths(self) -> tuple[int, ...]:
-        """Channels of every layer that is compared."""
-        return self.backbone.channels if self.ablation.raw else self.backbone.widths
+    def _channels(self) -> tuple[int, ...]:
+        """Channels of every layer that are compared."""
+        return self.backbone.channels if self.ablation.raw else self.backbone.reduced_channels
 
     @property
     def differences(self) -> str:
@@ -138,146 +131,46 @@ class DHPF(nn.Module):
     def _dtype(self) -> torch.dtype:
         return next(self.learner.parameters()).dtype
 
-    def encode(self, images: Tensor) -> ImageFeatures:
-        """Code of each of B images (evaluation)."""
-        # Layers at full resolution take much memory, and a CPU gains nothing from more images at once.
-        parts = images.split(len(images) if images.is_cuda else 4)
-        return ImageFeatures.cat(
-            [self._describe(self._layers(part), grid=self._grid(part)) for part in parts]
-        )
-
-    def picture_side(self, frame: int) -> int:
-        """Match in frames of this side from now on; returns the side of the images to give for it."""
-        check_frame(frame, frame)
-        self.frame = frame
-        return self.backbone.picture_side(frame)
-
-    @torch.no_grad()
-    def compile_pairs(self, frame: int, say: Callable[[str], object], **how: Any) -> None:
-        """From now on evaluate one image and one pair at a time, in frames of this side, each in one CUDA graph.
-
-        On a GPU the many small calls of a single pair take longer than what they compute. The voting, the ablation and
-        the precision are to stay as they are.
+    def forward(
+        self, src: Tensor, trg: Tensor, noise: Tensor | None = None, frame: int | None = None
+    ) -> Matches:
+        """Match source image b with target image b.
 
         Args:
-            say: is told that compiling takes long, and how long it took.
-            how: for `torch.compile`, instead of what makes CUDA graphs.
-        Raises:
-            UserError: this PyTorch cannot compile it.
+            src, trg: images, B×3×s×s.
+            noise: as in `DynamicGating`.
+            frame: side of the frame, pixels; s if not given.
         """
-        side = self.picture_side(frame)
-        say(f"compiling encoding and comparing for frames of {frame}×{frame} pixels, which may take minutes")
-        begin = time.monotonic()
-        graph = partial(torch.compile, fullgraph=True, dynamic=False, **(how or {"mode": "reduce-overhead"}))
-        encode, compare = graph(self.encode), graph(self.compare)
-        try:
-            for _ in range(3):  # to be compiled, recorded and run
-                features = deepcopy(encode(torch.zeros(1, 3, side, side, device=self.device)))
-                compare(features, features)
-        except torch._dynamo.exc.TorchDynamoException as error:
-            reason = str(error).partition("\n")[0]
-            raise UserError(
-                f"--compile: PyTorch {torch.__version__} cannot compile {self.backbone.name} ({reason}): leave it out"
-            ) from error
-        # Copies: where a graph's results lie, those of its next run will.
-        self.encode = lambda images: ImageFeatures.cat([deepcopy(encode(image)) for image in images.split(1)])  # type: ignore[method-assign]
-        self.compare = lambda src, trg: deepcopy(compare(src, trg))  # type: ignore[method-assign, assignment, misc]
-        self.single = True
-        say(f"compiled in {time.monotonic() - begin:.0f} s")
-
-    def _grid(self, images: Tensor) -> int:
-        """S, the side of the correlation grid."""
-        side = images.shape[-1]
-        return (self.frame if self.frame and side == self.backbone.shown else side) // STRIDE
-
-    def _layers(self, images: Tensor) -> Iterator[Tensor]:
-        """The maps of all layers, each computed when it is asked for."""
-        return self.backbone(images.contiguous(memory_format=torch.channels_last))
-
-    def _precision(self) -> AbstractContextManager[object]:
-        return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
-
-    def _describe(self, maps: Iterable[Tensor], index: Tensor | None = None, grid: int = 0) -> ImageFeatures:
-        """Image features from backbone maps; `index` repeats or reorders the images (see `transformed`).
-
-        Args: grid: side of the correlation grid; that of the first map if not given.
-        """
-        pooled, transformed = [], []
-        stacks = ((m, m) for m in maps) if self.ablation.raw else self.learner.transformed(maps, index)
-        with self._precision():
-            for x, y in stacks:
-                pooled.append(x.to(self._dtype).mean((2, 3)))
-                transformed.append(y if not 0 < grid < y.shape[-1] else resized(y, grid))
-        side, widths = grid or transformed[0].shape[-1], list(self._widths)
-        joined, norms = [], []
-        for _, same_side in groupby(transformed, key=lambda m: m.shape[-1]):
-            x = cat([m.permute(0, 2, 3, 1) for m in same_side], -1).to(self._dtype)
-            count = list(accumulate(widths)).index(x.shape[-1]) + 1
-            joined.append(x)
-            norms.append(interpolated_norms(x, widths[:count], side))
-            widths = widths[count:]
-        if joined[0].shape[1] < side:  # no layer is as fine as the grid
-            joined.insert(0, joined[0].new_zeros(len(joined[0]), side, side, 0))
-        pools = torch.cat(pooled, 1)
-        pools = pools if index is None else pools[index]
-        return ImageFeatures(tuple(joined), torch.cat(norms, 1), pools, self.origin(side))
-
-    def origin(self, grid: int) -> str:
-        """What tells this model's features on a grid×grid correlation grid from others, in words."""
-        kind = "raw" if self.ablation.raw else "transformed"
-        return f"side {STRIDE * grid}, {kind} features, model {self.number} of this process"
-
-    def compare(self, src: ImageFeatures, trg: ImageFeatures, noise: Tensor | None = None) -> Matches:
-        """Match B source images with B target images, given as features; `noise` as in `DynamicGating`.
-
-        Raises:
-            UserError: the features do not belong together, or to this model as it is now.
-        """
-        if not src.origin == trg.origin == self.origin(src.norms.shape[-1]):
-            raise UserError(
-                f"features that do not belong together: the source has {src.origin}; the target has {trg.origin}; this "
-                f"is model {self.number}, made for {'raw' if self.ablation.raw else 'transformed'} features: encode "
-                "both images with it"
-            )
-        selection = self._select(src, trg, noise)
-        none = selection.detach().sum(1, keepdim=True) == 0
-        first = torch.arange(selection.shape[1], device=self.device) == 0
-        weights = selection.masked_fill(none & first, 1)
-        correlation = correlate(src, trg, weights, self.layer_of_channel, floor=self._floor)
-        return Matches(selection, weights, VOTINGS[self.voting](correlation))
-
-    def _select(self, src: ImageFeatures, trg: ImageFeatures, noise: Tensor | None) -> Tensor:
-        """Selection of each pair, B×K."""
-        if self.ablation.layers is not None:
-            fixed = src.norms.new_zeros(len(src), len(self.backbone.channels))
-            fixed[:, list(self.ablation.layers)] = 1
-            return fixed
-        return self.learner(src.pooled + trg.pooled, noise, self.ablation.soft)
-
-    @property
-    def _floor(self) -> float:
-        return 1e-4 if self.training else 0.0
-
-    def forward(self, src: Tensor, trg: Tensor, noise: Tensor | None = None) -> Matches:
-        """Match source image b with target image b, both B×3×s×s; `noise` as in `DynamicGating`."""
         if self.training:
-            return self.compare(*self.encode_pairs(src, trg), noise)
-        features = self.encode(torch.cat([src, trg]))
+            return self.compare(*self.encode_pairs(src, trg, frame=frame), noise)
+        features = self.encode(torch.cat([src, trg]), frame)
         return self.compare(features[: len(src)], features[len(src) :])
 
+    def encode(self, images: Tensor, frame: int | None = None) -> ImageFeatures:
+        """Features of B images, B×3×s×s (evaluation); `frame`: its side, pixels; s if not given."""
+        # Layers at full resolution take much memory, and a CPU gains nothing from more images at once.
+        parts = images.split(len(images) if images.is_cuda else 4)
+        grid = (frame or images.shape[-1]) // STRIDE
+        return ImageFeatures.cat([self._describe(self._layer_maps(part, frame), grid) for part in parts])
+
     def encode_pairs(
-        self, src: Tensor, trg: Tensor, pairs: tuple[Tensor, Tensor] | None = None
+        self,
+        src: Tensor,
+        trg: Tensor,
+        pairs: tuple[Tensor, Tensor] | None = None,
+        frame: int | None = None,
     ) -> tuple[ImageFeatures, ImageFeatures]:
         """Source and target features of B' pairs; in training each side's batch has its own batch statistics.
 
         Args:
             pairs: B' indices of source images and of target images; by default image b with image b.
+            frame: as in `encode`.
         """
         src_index, trg_index = pairs or (None, None)
         with self._precision():
-            src_maps, trg_maps = list(self._layers(src)), list(self._layers(trg))
-        grid = self._grid(src)
-        features = self._describe(src_maps, src_index, grid), self._describe(trg_maps, trg_index, grid)
+            src_maps, trg_maps = (list(self._layer_maps(images, frame)) for images in (src, trg))
+        grid = (frame or src.shape[-1]) // STRIDE
+        features = self._describe(src_maps, grid, src_index), self._describe(trg_maps, grid, trg_index)
         if self.training:
             # The published program transforms layer 0 once more, as the base map, and so counts it twice.
             with torch.no_grad(), self._precision():
@@ -285,12 +178,71 @@ class DHPF(nn.Module):
                 self.learner.transform(0, trg_maps[0], trg_index)
         return features
 
+    def _layer_maps(self, images: Tensor, frame: int | None) -> Iterator[Tensor]:
+        """The maps of all hyperpixel layers, each computed when it is asked for."""
+        return self.backbone.layer_maps(images.contiguous(memory_format=torch.channels_last), frame)
 
-def resized(maps: Tensor, side: int) -> Tensor:
-    """Maps finer than the correlation grid, interpolated as coarser ones are (method, section 4)."""
+    def _precision(self) -> AbstractContextManager[object]:
+        return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
+
+    def _describe(self, maps: Iterable[Tensor], grid: int, index: Tensor | None = None) -> ImageFeatures:
+        """Image features on a grid×grid correlation grid from backbone maps; `index` as in `transformed`."""
+        pooled, transformed = [], []
+        stacks = ((m, m) for m in maps) if self.ablation.raw else self.learner.transformed(maps, index)
+        with self._precision():
+            for x, y in stacks:
+                pooled.append(x.to(self._dtype).mean((2, 3)))
+                transformed.append(y if y.shape[-1] <= grid else coarsened(y, grid))
+        joined, norms, channels = [], [], list(self._channels)
+        for _, same_side in groupby(transformed, key=lambda m: m.shape[-1]):
+            x = cat([m.permute(0, 2, 3, 1) for m in same_side], -1).to(self._dtype)
+            count = list(accumulate(channels)).index(x.shape[-1]) + 1  # of layers
+            joined.append(x)
+            norms.append(interpolated_norms(x, channels[:count], grid))
+            channels = channels[count:]
+        if joined[0].shape[1] < grid:  # no layer is as fine as the grid
+            joined.insert(0, joined[0].new_zeros(len(joined[0]), grid, grid, 0))
+        pools = torch.cat(pooled, 1)
+        pools = pools if index is None else pools[index]
+        return ImageFeatures(tuple(joined), torch.cat(norms, 1), pools, self.model_id, self.ablation.raw)
+
+    def compare(self, src: ImageFeatures, trg: ImageFeatures, noise: Tensor | None = None) -> Matches:
+        """Match B source images with B target images, given as features; `noise` as in `DynamicGating`.
+
+        Raises:
+            UserError: the features do not belong together, or to this model as it is now.
+        """
+        if not src.model_id == trg.model_id == self.model_id:
+            raise UserError("features of another model: encode both images with the model that compares them")
+        if not src.raw == trg.raw == self.ablation.raw:
+            raise UserError("raw and transformed features do not match: encode both images after `ablate`")
+        if src.side != trg.side:
+            raise UserError(
+                f"features of a {STRIDE * src.side} and a {STRIDE * trg.side} pixel frame do not match: encode both "
+                "images in one frame"
+            )
+        selection = self._select(src, trg, noise)
+        none = selection.detach().sum(1, keepdim=True) == 0
+        first = torch.arange(selection.shape[1], device=self.device) == 0
+        weights = selection.masked_fill(none & first, 1)
+        floor = 1e-4 if self.training else 0.0
+        correlation = correlate(src, trg, weights, self.layer_of_channel, floor=floor)
+        return Matches(selection, weights, VOTINGS[self.voting](correlation))
+
+    def _select(self, src: ImageFeatures, trg: ImageFeatures, noise: Tensor | None) -> Tensor:
+        """Selection of each pair, B×K."""
+        if self.ablation.fixed_layers is not None:
+            fixed = src.norms.new_zeros(len(src), len(self.backbone.channels))
+            fixed[:, list(self.ablation.fixed_layers)] = 1
+            return fixed
+        return self.learner(src.pooled + trg.pooled, noise, self.ablation.soft)
+
+
+def coarsened(maps: Tensor, side: int) -> Tensor:
+    """Maps finer than the correlation grid, interpolated to it as coarser ones are (method, section 4)."""
     return F.interpolate(maps, (side, side), mode="bilinear", align_corners=True)
 
 
-def _owners(widths: tuple[int, ...]) -> Tensor:
+def _layer_of_channel(channels: tuple[int, ...]) -> Tensor:
     """The layer of every channel of the concatenated maps, ΣC."""
-    return torch.tensor([layer for layer, width in enumerate(widths) for _ in range(width)])
+    return torch.tensor([layer for layer, count in enumerate(channels) for _ in range(count)])

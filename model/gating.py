@@ -1,8 +1,16 @@
-"""Dynamic layer gating and feature transformation: the only trained part (method, section 3, paper section 3.2)."""
+"""Dynamic layer gating and feature transformation: the only trained part (method, section 3, paper section 3.2).
+
+Training runs the modules as they are. Evaluation takes a fast path: batch norms are constants then, so each is folded
+into the convolution before it, and layers of equal channels which follow each other become one `LayerGroup`:
+
+    training       maps of layer 1 ─▶ conv ─▶ norm ─▶ relu        evaluation     maps of    one convolution
+                   maps of layer 2 ─▶ conv ─▶ norm ─▶ relu                       layers ─▶  in 3 groups, with ─▶ relu
+                   maps of layer 3 ─▶ conv ─▶ norm ─▶ relu                       1, 2, 3    the norms in it
+"""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain, groupby, islice
+from itertools import groupby, islice
 from typing import Any
 
 import torch
@@ -12,15 +20,15 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from dhpf.model.grid import cat, use_batched_kernels
 
-HIDDEN = 32
+GATE_CHANNELS = 32  # of a gate's hidden layer
 
 
 @dataclass(frozen=True)
 class LayerGroup:
-    """n layers that follow each other and have equal channels and widths, for evaluation: batch norms are folded.
+    """n layers that follow each other and have equal channels before (C) and after (C') the transformation.
 
-    weight, shift: of the transformations, n·width×C×1×1 and n·width.
-    gate: of the gates, n×C×32, n×1×32 and n×32×2.
+    weight, shift: of their transformations with batch norms folded in, n·C'×C×1×1 and n·C'.
+    gate: of their gates likewise, n×C×32, n×1×32 and n×32×2.
     """
 
     count: int
@@ -36,40 +44,46 @@ class DynamicGating(nn.Module):
     `gumbel_ffns.{l}.{0,1,3}.*`.
     """
 
-    def __init__(self, channels: tuple[int, ...], widths: tuple[int, ...]) -> None:
-        """`channels` of every layer's map, `widths` after the transformation."""
+    def __init__(self, channels: tuple[int, ...], reduced_channels: tuple[int, ...]) -> None:
+        """`channels` of every layer's map, `reduced_channels` after the transformation."""
         super().__init__()
         self.reduction_ffns = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(c, w, 1, bias=False), nn.BatchNorm2d(w), nn.ReLU())
-            for c, w in zip(channels, widths, strict=True)
+            nn.Sequential(nn.Conv2d(c, r, 1, bias=False), nn.BatchNorm2d(r), nn.ReLU())
+            for c, r in zip(channels, reduced_channels, strict=True)
         )
         self.gumbel_ffns = nn.ModuleList(
             nn.Sequential(
-                nn.Conv2d(c, HIDDEN, 1, bias=False),
-                nn.BatchNorm2d(HIDDEN),
+                nn.Conv2d(c, GATE_CHANNELS, 1, bias=False),
+                nn.BatchNorm2d(GATE_CHANNELS),
                 nn.ReLU(),
-                nn.Conv2d(HIDDEN, 2, 1, bias=False),
+                nn.Conv2d(GATE_CHANNELS, 2, 1, bias=False),
             )
             for c in channels
         )
         self.channels = channels
-        self.runs = [
-            list(run) for _, run in groupby(range(len(channels)), key=lambda k: (channels[k], widths[k]))
-        ]
-        self._folded: tuple[list[tuple[int, int]], list[LayerGroup]] | None = None
+        alike = groupby(range(len(channels)), key=lambda k: (channels[k], reduced_channels[k]))
+        self.alike = [list(layers) for _, layers in alike]  # layers of each group
+        self._folded: list[LayerGroup] | None = None
+        self.register_load_state_dict_post_hook(drop_folded)
 
-    @property
     def folded(self) -> list[LayerGroup]:
-        """All layers for evaluation: made once, and again when a tensor of this module is another or was written to."""
-        if self._folded is not None and torch.compiler.is_compiling():
-            return self._folded[1]
-        ffns: Iterable[Any] = chain(self.reduction_ffns, self.gumbel_ffns)
-        modules = chain.from_iterable(ffns)  # parameters() and buffers() would take a tenth of a pair's time
-        tensors = chain.from_iterable((*m._parameters.values(), *m._buffers.values()) for m in modules)
-        state = [(t.data_ptr(), t._version) for t in tensors if t is not None]
-        if self._folded is None or self._folded[0] != state:
-            self._folded = state, [self._fold(run) for run in self.runs]
-        return self._folded[1]
+        """All layers for evaluation, folded at first use.
+
+        They are folded anew after training, loading, moving and any pass with gradient. Who writes to a parameter
+        otherwise calls `train()` first.
+        """
+        if self._folded is None:
+            self._folded = [self._fold(layers) for layers in self.alike]
+        return self._folded
+
+    def train(self, mode: bool = True) -> "DynamicGating":
+        if mode:
+            drop_folded(self)
+        return super().train(mode)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> "DynamicGating":
+        drop_folded(self)
+        return super()._apply(*args, **kwargs)
 
     def _fold(self, layers: list[int]) -> LayerGroup:
         transformations: list[Any] = [self.reduction_ffns[k] for k in layers]
@@ -80,13 +94,15 @@ class DynamicGating(nn.Module):
         gate = first.flatten(2).mT.contiguous(), gate_shift[:, None], last
         return LayerGroup(len(layers), weight.flatten(0, 1), shift.flatten(), gate)
 
-    @property
-    def _evaluates(self) -> bool:
-        """Whether `folded` is what computes: it has no gradient."""
-        return not (self.training or torch.is_grad_enabled())
+    def _uses_folded(self) -> bool:
+        """Whether the fast path computes: in evaluation, without gradient."""
+        if self.training or torch.is_grad_enabled():
+            drop_folded(self)  # an optimiser may take a step after a pass with gradient
+            return False
+        return True
 
     def transform(self, layer: int, maps: Tensor, index: Tensor | None = None) -> Tensor:
-        """Transformed map of one layer in training, B×C×h×w -> B'×width×h×w; `index` as in `transformed`."""
+        """Transformed map of one layer in training, B×C×h×w -> B'×C'×h×w; `index` as in `transformed`."""
         conv, norm, relu = self.reduction_ffns[layer].children()
         x = conv(maps)
         return relu(norm(x if index is None else x[index]))
@@ -94,29 +110,29 @@ class DynamicGating(nn.Module):
     def transformed(
         self, maps: Iterable[Tensor], index: Tensor | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """The maps of all layers, each B×C×h×h, beside what they are transformed to, B'×width×h×h.
+        """The maps of all layers, each B×C×h×h, beside what they are transformed to, B'×C'×h×h.
 
-        A GPU gets layers that are alike together, as B×n·C×h×h and B'×n·width×h×h; a processor reads each map while
+        A GPU gets layers that are alike together, as B×n·C×h×h and B'×n·C'×h×h; a processor reads each map while
         its cache still holds it.
 
         Args:
             index: B', repeats or reorders images behind the convolution, so that images which several pairs share are
                 convolved once but enter the batch statistics once for each pair.
         """
-        if not self._evaluates:
+        if not self._uses_folded():
             yield from ((m, self.transform(k, m, index)) for k, m in enumerate(maps))
             return
-        layers = iter(maps)
-        for run in self.folded:
-            width, first = len(run.shift) // run.count, 0
-            own = islice(layers, run.count)
+        all_maps = iter(maps)
+        for group in self.folded():
+            reduced, first = len(group.shift) // group.count, 0
+            own = islice(all_maps, group.count)
             stacks: Iterable[list[Tensor]] = ([m] for m in own)
-            if use_batched_kernels(run.weight):
+            if use_batched_kernels(group.weight):
                 stacks = [list(stack) for _, stack in groupby(list(own), key=lambda m: m.shape[2])]
             for stack in stacks:
                 x, n = cat(stack, 1), len(stack)
-                part = slice(first * width, (first + n) * width)
-                y = F.conv2d(x, run.weight[part], run.shift[part], groups=n).relu_()
+                part = slice(first * reduced, (first + n) * reduced)
+                y = F.conv2d(x, group.weight[part], group.shift[part], groups=n).relu_()
                 yield x, y if index is None else y[index]
                 first += n
 
@@ -138,27 +154,32 @@ class DynamicGating(nn.Module):
         if noise is None:
             noise = torch.rand_like(logits)
         gumbel = -torch.log(1e-10 - torch.log(noise[:, : logits.shape[1]] + 1e-10))
-        chance = torch.softmax(logits + gumbel, dim=-1)[..., 1]
-        hard = (chance > 0.5).to(chance.dtype)
-        return (hard + (chance - chance.detach())).T
+        y = torch.softmax(logits + gumbel, dim=-1)[..., 1]
+        hard = (y > 0.5).to(y.dtype)
+        return (hard + (y - y.detach())).T  # straight-through: the value of one, the gradient of the other
 
     def _logits(self, pooled: Tensor) -> Tensor:
         """Of all layers, K×B×2: (skip, select)."""
-        if not self._evaluates:
+        if not self._uses_folded():
             layers = zip(self.gumbel_ffns, pooled.split(self.channels, 1), strict=True)
             return torch.stack([gate(x[:, :, None, None]).flatten(1) for gate, x in layers])
-        parts = pooled.split([sum(self.channels[k] for k in run) for run in self.runs], 1)
+        parts = pooled.split([sum(self.channels[k] for k in layers) for layers in self.alike], 1)
         logits = []
-        for run, x in zip(self.folded, parts, strict=True):
-            weight, shift, last = run.gate
-            x = x.unflatten(1, (run.count, -1)).transpose(0, 1)
+        for group, x in zip(self.folded(), parts, strict=True):
+            weight, shift, last = group.gate
+            x = x.unflatten(1, (group.count, -1)).transpose(0, 1)
             logits.append(torch.baddbmm(shift, x, weight).relu_() @ last)
         return cat(logits)
 
 
+def drop_folded(learner: DynamicGating, *_: object) -> None:
+    """Forget the folded copy of weights that change. A function of the module, as hooks are, so that it is pickled."""
+    learner._folded = None
+
+
 @torch.no_grad()
 def _without_norms(ffns: Iterable[Any]) -> tuple[Tensor, Tensor]:
-    """The first convolutions of some layers with the batch norms behind them: n×width×C×1×1 and n×width."""
+    """The first convolutions of some layers with the batch norms behind them: n×C'×C×1×1 and n×C'."""
     folded = [
         fuse_conv_bn_weights(
             conv.weight, None, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias

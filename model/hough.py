@@ -1,7 +1,21 @@
-"""Regularized Hough matching (method, section 5, paper section 3.3).
+"""Fast path of regularized Hough matching (method, section 5, paper section 3.3; `reference.geometric_scores`).
 
-A match votes for a bin that depends on its displacement alone, so the N² votes are first summed by displacement
-into a (2S-1)×(2S-1) table, and the geometric score is such a table, too.
+The bin that a match votes for depends on its offset alone, target cell minus source cell. So the N² votes are summed by
+offset first, which gives (2S-1)² numbers, and these vote. Likewise the geometric scores are a table by offset. Along
+one axis of a 4×4 grid, 16 matches have 7 offsets, and each offset is a diagonal of the matrix of votes:
+
+    target      0   1   2   3
+    source 0    0   1   2   3        The offset -1, for instance, sums the votes of the matches
+           1   -1   0   1   2        1 -> 0, 2 -> 1 and 3 -> 2.
+           2   -2  -1   0   1
+           3   -3  -2  -1   0
+
+>>> votes = torch.arange(16.0).view(1, 4, 1, 4)
+>>> diagonal_sums(votes)[0, 0]  # 12, 8 + 13, 4 + 9 + 14, ...
+tensor([12., 21., 27., 30., 18.,  9.,  3.])
+
+Both axes are summed one after the other: a block's rows (dy) by `diagonal_view`, while it lies in the processor's
+cache, then the columns (dx) of all of them by `diagonal_sums`.
 """
 
 import math
@@ -11,16 +25,28 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dhpf.model.correlation import Block, Correlation, CorrelationFactors
-from dhpf.model.grid import STRIDE, constant
+from dhpf.model.grid import STRIDE, Kind, constant
 from dhpf.model.voting import Scores, from_offsets, maxima
 
-KEPT = 2**26  # entries of similarities that are kept; what would take more memory is computed twice
+MAX_KEPT_ENTRIES = 2**26  # similarities of more entries are computed twice: for the votes, and for the maxima
 
 
 def diagonal_view(memory: Tensor, first: int, top: int, rows: int, height: int) -> Tensor:
-    """Entries by cell of memory, newly made, by displacement of rows: B×R×S×(2S-1)×S -> B×rows×S×height×S.
+    """Memory by offset of rows, newly made, seen by source row and target row: B×R×S×(2S-1)×S -> B×rows×S×height×S.
 
-    view[b, i, x, j, u] = memory[b, i, x, dy + S - 1, u], dy from source row first + i to target row top + j.
+    view[b, i, x, j, u] = memory[b, i, x, dy + S - 1, u], where dy is from source row first + i to target row top + j.
+    The window of a source row slides by one dy from row to row, which is a constant stride. On a 4×4 grid, source rows
+    1 and 2 with the target rows 0 to 3:
+
+        dy              -3  -2  -1   0   1   2   3
+        source row 1             0   1   2   3
+        source row 2         0   1   2   3
+
+    >>> memory = torch.zeros(1, 2, 4, 7, 4)
+    >>> diagonal_view(memory, 1, 0, 2, 4)[..., 0] = torch.arange(4.0)  # the target row
+    >>> memory[0, :, 0, :, 0]
+    tensor([[0., 0., 0., 1., 2., 3., 0.],
+            [0., 0., 1., 2., 3., 0., 0.]])
     """
     *_, R, S, D, _ = memory.shape
     slab = S * D * S
@@ -30,9 +56,17 @@ def diagonal_view(memory: Tensor, first: int, top: int, rows: int, height: int) 
 
 
 def diagonal_sums(x: Tensor) -> Tensor:
-    """Sums over equal displacement: L×S×M×S -> L×M×(2S-1), out[l, m, d + S - 1] = Σ_i x[l, i, m, i + d]."""
+    """Sums over equal offsets: L×S×M×S -> L×M×(2S-1), out[l, m, d + S - 1] = Σ_i x[l, i, m, i + d].
+
+    Each row is written behind S zeros. Then one row down and one to the right is a constant stride, and a diagonal is a
+    column of the strided view; where it has left the matrix it reads zeros. With S = 4, offset -1:
+
+        0 0 0 .│ a b c d        . begins at (row 0, column -1), then comes e, then j, then o
+        0 0 0 0│ e f g h
+        0 0 0 0│ i j k l
+        0 0 0 0│ m n o p
+    """
     L, S, M, _ = x.shape
-    # Behind S zeros a row, one step down x's second axis plus one to the right is a constant stride.
     slab = S * M * 2 * S
     memory = x.new_zeros(L, slab + S)
     memory[:, :slab].view(L, S, M, 2 * S)[..., S:] = x
@@ -40,21 +74,21 @@ def diagonal_sums(x: Tensor) -> Tensor:
 
 
 def geometric_scores(votes: Tensor) -> Tensor:
-    """Smoothed Hough score of every displacement from the votes of every displacement, both B×(2S-1)×(2S-1)."""
-    onehot, kernel = _hough_space((votes.shape[-1] + 1) // 2, votes)
+    """The smoothed votes in the bin of every offset, from the votes of every offset: both B×(2S-1)×(2S-1)."""
+    onehot, kernel = _hough_space(votes, (votes.shape[-1] + 1) // 2)
     histogram = onehot.T @ votes @ onehot
     smooth = F.conv2d(histogram[:, None], kernel, padding=3)[:, 0]
     return onehot @ smooth @ onehot.T
 
 
 @constant
-def _hough_space(S: int, like: Tensor) -> tuple[Tensor, Tensor]:
+def _hough_space(like: Kind, S: int) -> tuple[Tensor, Tensor]:
     """The bin of every offset along an axis, (2S-1)×bins one-hot, and the smoothing kernel, 1×1×7×7."""
     image = STRIDE * S
-    cell = math.sqrt((2 * image) ** 2 // 8192)  # the published integer division: sqrt(28) at 240 pixels
-    bins = int(2 * image / cell) + 1
+    bin_side = math.sqrt((2 * image) ** 2 // 8192)  # the published integer division: sqrt(28) at 240 pixels
+    bins = int(2 * image / bin_side) + 1
     offset = torch.arange(1 - S, S, device=like.device)
-    onehot = F.one_hot(((image + STRIDE * offset) / cell).floor().long(), bins).to(like.dtype)
+    onehot = F.one_hot(((image + STRIDE * offset) / bin_side).floor().long(), bins).to(like.dtype)
     x = torch.arange(-3, 4, device=like.device, dtype=like.dtype)
     kernel = torch.exp(-x.square() / (2 * (7 / 2 / 2.354) ** 2))
     return onehot, (torch.outer(kernel, kernel) / kernel.sum().square())[None, None]
@@ -67,17 +101,18 @@ def hough_voting(correlation: Correlation) -> Scores:
 
 @torch.no_grad()
 def hough_matching(part: CorrelationFactors) -> tuple[Tensor, Tensor, Tensor]:
-    """Geometric scores of B pairs by displacement (dy, dx), B×(2S-1)×(2S-1), and what `maxima` gives."""
+    """Geometric scores of B pairs by offset (dy, dx), B×(2S-1)×(2S-1), and what `maxima` gives."""
     B, S = len(part), part.side
     kept: list[Block] = []
-    sums: Tensor | None = None
-    for first, top, grid in part.blocks():
-        rows, height = grid.shape[1], grid.shape[3]
-        if sums is None:  # by source row of the block and source column, dy and target column
-            sums = grid.new_zeros(B, rows, S, 2 * S - 1, S)
-        diagonal_view(sums, first, top, rows, height).addcmul_(grid, grid)
-        if B * S**4 <= KEPT:
-            kept.append((first, top, grid))
-    assert sums is not None, "there is a block"
-    geometric = geometric_scores(diagonal_sums(sums.sum(1)))
+    votes: Tensor | None = None
+    for block in part.blocks():
+        rows, height = block.similarity.shape[1], block.similarity.shape[3]
+        if votes is None:  # by source row of the block and source column, dy and target column
+            votes = block.similarity.new_zeros(B, rows, S, 2 * S - 1, S)
+        view = diagonal_view(votes, block.first, block.top, rows, height)
+        view.addcmul_(block.similarity, block.similarity)  # the appearance is its square
+        if B * S**4 <= MAX_KEPT_ENTRIES:
+            kept.append(block)
+    assert votes is not None, "there is a block"
+    geometric = geometric_scores(diagonal_sums(votes.sum(1)))
     return geometric, *maxima(kept or part.blocks(), geometric)

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from dhpf.model.grid import interpolation
+from dhpf.model.transfer import EPS
 from dhpf.model.voting import OffsetScores, ScoreRows, Scores
 from dhpf.model.weak_loss import ENTROPY_SIDE
 
@@ -24,7 +25,7 @@ def strong_loss(scores: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     deviation = torch.where(deviation == 0, 1, deviation)
     p = torch.softmax((scores - scores.mean(dim=2, keepdim=True)) / deviation, dim=2)
     p = p.gather(2, targets[:, :, None])[:, :, 0]
-    return (weights * -torch.log(p + 1e-30)).sum(1).mean()
+    return (weights * -torch.log(p + EPS)).sum(1).mean()
 
 
 def keypoint_weights(distance: Tensor, threshold: Tensor, n_pts: Tensor) -> Tensor:
@@ -37,8 +38,8 @@ def keypoint_weights(distance: Tensor, threshold: Tensor, n_pts: Tensor) -> Tens
     """
     ratio = distance / threshold[:, None]
     weights = torch.where(ratio <= 1, ratio.square(), 1)
-    real = torch.arange(distance.shape[1], device=distance.device) < n_pts[:, None]
-    return weights * real / n_pts.clamp(min=1)[:, None]
+    present = torch.arange(distance.shape[1], device=distance.device) < n_pts[:, None]
+    return weights * present / n_pts.clamp(min=1)[:, None]
 
 
 def entropy(scores: Tensor) -> Tensor:
@@ -47,16 +48,16 @@ def entropy(scores: Tensor) -> Tensor:
     The mutual nearest-neighbour filter's factor 1 / row maximum cancels in the normalisation of a row.
     """
     S = isqrt(scores.shape[2])
-    reduce = interpolation(S, ENTROPY_SIDE, scores)
+    reduction = interpolation(scores, S, ENTROPY_SIDE)
     column_max = scores.max(1, keepdim=True).values
     row_max = scores.detach().amax(2, keepdim=True)
-    column_max = column_max + 1e-30 * (column_max == 0)
-    row_max = row_max + 1e-30 * (row_max == 0)
-    mutual = scores * (scores / row_max) * (scores / column_max)
-    p = (reduce @ mutual.unflatten(2, (S, S)) @ reduce.T).flatten(2)
+    column_max = column_max + EPS * (column_max == 0)
+    row_max = row_max + EPS * (row_max == 0)
+    filtered = scores * (scores / row_max) * (scores / column_max)
+    p = (reduction @ filtered.unflatten(2, (S, S)) @ reduction.T).flatten(2)
     total = p.sum(2, keepdim=True)
     p = p / torch.where(total == 0, 1, total)
-    p = torch.where(p == 0, 1e-30, p)
+    p = torch.where(p == 0, EPS, p)
     return -(p * torch.log2(p)).sum(2).mean(1)
 
 
@@ -65,15 +66,15 @@ def entropies(scores: Scores) -> Tensor:
     if isinstance(scores.rows, OffsetScores):
         return scores.rows.entropies()
     B, N = scores.column_max.shape
-    every = torch.arange(N, device=scores.column_max.device)[None]
+    all_cells = torch.arange(N, device=scores.column_max.device)[None]
+
+    def mean_entropy(rows: ScoreRows) -> Tensor:
+        matrix = rows(all_cells)
+        return (entropy(matrix) + entropy(matrix.mT)) / 2
+
+    # A pair's matrix is computed again for its gradient, rather than kept.
     pairs = [scores.rows[b : b + 1] for b in range(B)]
-    return torch.cat([checkpoint(both_ways, rows, every, use_reentrant=False) for rows in pairs])
-
-
-def both_ways(rows: ScoreRows, cells: Tensor) -> Tensor:
-    """`entropy` of the rows and of the columns, the mean."""
-    matrix = rows(cells)
-    return (entropy(matrix) + entropy(matrix.mT)) / 2
+    return torch.cat([checkpoint(mean_entropy, rows, use_reentrant=False) for rows in pairs])
 
 
 def selection_loss(selection: Tensor, rate: float) -> Tensor:

@@ -5,7 +5,8 @@ from torch import Tensor
 
 from dhpf.model.grid import cell_centres
 
-NEAR = 0.1  # sides of the frame: what counts as the same place in a confidence
+EPS = 1e-30  # what a maximum of 0 becomes
+NEAR_BEST = 0.1  # sides of the frame: how far from the best cell a score counts for it in a confidence
 
 
 def mutual_nn_filter(scores: Tensor, column_max: Tensor) -> Tensor:
@@ -18,7 +19,7 @@ def mutual_nn_filter(scores: Tensor, column_max: Tensor) -> Tensor:
         B×n×N.
     """
     row_max = scores.amax(2, keepdim=True)
-    row_max, column_max = (torch.where(m == 0, 1e-30, m) for m in (row_max, column_max))
+    row_max, column_max = (torch.where(m == 0, EPS, m) for m in (row_max, column_max))
     return scores * (scores / row_max) * (scores / column_max[:, None])
 
 
@@ -42,13 +43,13 @@ def peaks(filtered: Tensor) -> tuple[Tensor, Tensor]:
     side = round(filtered.shape[2] ** 0.5)
     axis, cell = torch.arange(side, dtype=torch.int32, device=filtered.device), best[..., None].int()
     dy, dx = axis - cell // side, axis - cell % side  # B×n×S
-    near = dy.square()[..., :, None] + dx.square()[..., None, :] <= (NEAR * side) ** 2
-    share = (filtered * near.flatten(2)).sum(2) / filtered.sum(2).clamp(min=1e-30)
+    near = dy.square()[..., :, None] + dx.square()[..., None, :] <= (NEAR_BEST * side) ** 2
+    share = (filtered * near.flatten(2)).sum(2) / filtered.sum(2).clamp(min=EPS)
     return best, share.clamp(max=1)
 
 
 def transfer_keypoints(points: Tensor, cells: Tensor, covers: Tensor, targets: Tensor, side: int) -> Tensor:
-    """Points moved by the mean displacement of the cells that cover them; NaN where none does.
+    """Points moved by the mean offset of the cells that cover them; NaN where none does.
 
     Args:
         points: B×2×P.
@@ -58,6 +59,6 @@ def transfer_keypoints(points: Tensor, cells: Tensor, covers: Tensor, targets: T
     Returns:
         B×2×P.
     """
-    place = cell_centres(side, points)
-    shift = place[:, targets] - place[:, cells]  # 2×B×P×9
-    return points + ((shift * covers).sum(3) / covers.sum(2)).transpose(0, 1)
+    centres = cell_centres(points, side)
+    offset = centres[:, targets] - centres[:, cells]  # 2×B×P×9
+    return points + ((offset * covers).sum(3) / covers.sum(2)).transpose(0, 1)

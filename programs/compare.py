@@ -8,13 +8,13 @@ from typing import Any
 import pandas as pd
 
 from dhpf.common.errors import UserError
-from dhpf.common.files import MIB, PREDICTIONS, is_file, read_json, replace_file
+from dhpf.common.files import MIB, is_file, read_json, replace_file
 from dhpf.common.program import echo
+from dhpf.common.run import PREDICTIONS, RESULTS
 from dhpf.data.benchmark import Benchmark
 from dhpf.evaluation.comparison import compare
 from dhpf.evaluation.external_predictions import external_rows, is_table, read_external
 from dhpf.evaluation.predictions import read_predictions, table_of
-from dhpf.evaluation.results import RESULTS
 from dhpf.programs import run_program
 from dhpf.programs.opening import open_benchmark
 from dhpf.report.comparison import sections, title

@@ -24,12 +24,14 @@ from dhpf.common.processes import choose_device
 from dhpf.common.program import echo
 from dhpf.common.run import versions
 from dhpf.data import MAX_PIXELS
-from dhpf.data.annotated_points import of_line, read_points
+from dhpf.data.annotated_points import parse_line, read_points
 from dhpf.data.images import HEIF, formats
 from dhpf.data.lists import read_table
 from dhpf.data.pair_table import COLUMNS
 from dhpf.evaluation.metrics import keypoint_errors
 from dhpf.matching.matcher import Found, Matcher, Reals, as_rgb, checked_points, grid_points, layer_ranges
+from dhpf.model.compiled import CompiledDHPF
+from dhpf.model.dhpf import DHPF
 from dhpf.programs import run_program
 from dhpf.programs.opening import ablate, layer_count, open_benchmark, open_model, requested_ablation
 from dhpf.report import pictures
@@ -106,7 +108,7 @@ def match_pair(options: Namespace) -> None:
         )
     sample = benchmark.annotation(number)
     keys = sample["src_key"], sample["trg_key"]
-    source, target = map(benchmark.picture, keys)
+    source, target = map(benchmark.pil_image, keys)
     src_kps, trg_kps = sample["src_kps"][:, : sample["n_pts"]], sample["trg_kps"][:, : sample["n_trg_pts"]]
     scales = [np.array(image.size) / benchmark.img_side for image in (source, target)]
     own_points = options.own_points
@@ -146,11 +148,11 @@ def open_matcher(options: Namespace) -> Matcher:
         requested_ablation(options, layer_count(options))  # refused before weights are fetched
     opened = open_model(options)
     ablate(options, opened.model)
-    model = opened.model.to(choose_device(options.device))
+    model: DHPF | CompiledDHPF = opened.model.to(choose_device(options.device))
     origin = f"{model.backbone.name} with {options.load}" if options.load else model.backbone.name
     name = "; ".join([origin, *opened.notes])
     if options.compile:
-        model.compile_pairs(options.img_side, lambda text: echo(text, stream=sys.stderr))
+        model = CompiledDHPF(opened.model, options.img_side, lambda text: echo(text, stream=sys.stderr))
     matcher = Matcher(model, name, options.img_side)
     if not options.json:
         echo(str(matcher))
@@ -183,7 +185,7 @@ def requested_points(options: Namespace, size: tuple[int, int]) -> Reals:
     if file is None and text != "-":
         with error_context("--points"):
             fields = re.sub(r"\s*,\s*", ",", text or "").split()
-            return checked_points([point for field in fields for point in of_line(field)], size)
+            return checked_points([point for field in fields for point in parse_line(field)], size)
     with error_context(str(file or "standard input")):
         content = read_text(file, MAX_POINTS_FILE_BYTES) if file else standard_input()
         return checked_points(read_points(content, options.source or Path()), size)

@@ -57,7 +57,7 @@ def open_model(options: Namespace) -> OpenedModel:
     else:
         model = build_model(requested_config(options), options.backbone_weights)
     model.bf16 = options.precision == "bf16"
-    return OpenedModel(model, checkpoint, [text for text in (note, model.backbone.note) if text])
+    return OpenedModel(model, checkpoint, [text for text in (note, model.backbone.weights_note) if text])
 
 
 def requested_config(options: Namespace) -> ModelConfig:
@@ -73,8 +73,8 @@ def requested_config(options: Namespace) -> ModelConfig:
 
 def ablate(options: Namespace, model: DHPF) -> None:
     """Replace the parts of a model that the options replace. Raises: UserError: as `requested_ablation`."""
-    ablation = requested_ablation(options, len(model.backbone.channels), model.ablation.layers)
-    check_searched_layers(ablation.layers, ModelConfig.of_model(model))
+    ablation = requested_ablation(options, len(model.backbone.channels), model.ablation.fixed_layers)
+    check_searched_layers(ablation.fixed_layers, ModelConfig.of_model(model))
     model.ablate(ablation)
 
 

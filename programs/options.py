@@ -18,16 +18,16 @@ from dhpf.common.files import MIB, read_json
 from dhpf.common.registry import Registry
 from dhpf.common.run import BEST_MODEL, OPTIONS, PREDICTIONS, STATES
 from dhpf.data import BENCHMARKS, MAX_PIXELS
-from dhpf.model import BACKBONES, VOTINGS
+from dhpf.model import BACKBONES, EIGHTH, VOTINGS
 from dhpf.training import SUPERVISIONS
-from dhpf.weights import DEFAULT_BACKBONE, DEFAULT_VOTING, ONE_EIGHTH, RANDOM
+from dhpf.weights import DEFAULT_BACKBONE, DEFAULT_VOTING, RANDOM
 from dhpf.weights.released import released
 
 TABLE_FORMATS = ("text", "markdown", "latex", "csv", "html")
 # Learning rate and batch size of the paper, by supervision.
 PAPER_DEFAULTS = {"strong": (0.03, 8), "weak": (0.1, 4)}
 # What runs had before there was the option, where that is not its default.
-EARLIER_DEFAULTS = {"width": ONE_EIGHTH}
+EARLIER_DEFAULTS = {"width": EIGHTH}
 # Options that do not change what a run computes: they may differ when it is resumed.
 FREE = {
     "resume",
@@ -87,7 +87,7 @@ def parse(program: str, arguments: Sequence[str] | None = None) -> Namespace:
         UserError: options that contradict each other.
         SystemExit: 2 for a wrong option, after one sentence; 0 after help and version.
     """
-    parser = PARSERS[program](program)
+    parser = Parser(program)
     if program == "reproduce":
         options, rest = parser.parse_known_args(arguments)
         options.test_arguments = rest
@@ -112,7 +112,8 @@ def resumed(
         saved = dict(json.loads((folder / OPTIONS).read_text()))
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"--resume {folder}: not the folder of a run, {OPTIONS} cannot be read") from error
-    defaults = vars(parser.parse_args([])) | EARLIER_DEFAULTS
+    defaults = vars(parser.parse_args([]))
+    defaults |= {name: value for name, value in EARLIER_DEFAULTS.items() if name in defaults}
     before = as_json({name: saved.get(name, default) for name, default in defaults.items()})
     parser.set_defaults(**before)
     options = parser.parse_args(arguments)
@@ -171,7 +172,8 @@ def own_data_options(options: Namespace) -> dict[str, Any]:
 class Parser(argparse.ArgumentParser):
     """A parser that answers a wrong option with one sentence and exit code 2, and shows defaults that say something."""
 
-    def __init__(self, program: str, description: str) -> None:
+    def __init__(self, program: str) -> None:
+        description, groups = PROGRAMS[program]
         self.command = " ".join(typed_command(program))
         super().__init__(
             prog=self.command.removeprefix("python "),
@@ -184,6 +186,11 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
         )
         self.add_argument("--version", action="version", version=f"DHPF {__version__}")
+        for title, options in groups.items():
+            group = self.add_argument_group(title)
+            exclusive = group.add_mutually_exclusive_group()
+            for flags, argument in options:
+                (exclusive if flags[0] in EXCLUSIVE else group).add_argument(*flags, **argument)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message} (see {self.command} --help)\n")
@@ -338,7 +345,7 @@ def weights_file(text: str) -> Path | str:
 
 def reduced_channels(text: str) -> int | str:
     """One eighth, or a number of channels."""
-    return text if text == ONE_EIGHTH else int(number(int, 1)(text))
+    return text if text == EIGHTH else int(number(int, 1)(text))
 
 
 def pair_count(text: str) -> int | str:
@@ -346,452 +353,230 @@ def pair_count(text: str) -> int | str:
     return text if text == "all" else int(number(int, 1)(text))
 
 
-# Groups of options that several programs share.
+# The options: the help text, the names, and what else `add_argument` takes.
+
+Option = tuple[tuple[str, ...], dict[str, Any]]
 
 
-def add_benchmark(parser: Parser, *, required: bool = True, pairs: bool = True) -> None:
-    """Which pairs of which benchmark. `pairs`: whether --pairs is free for the pairs drawn of a COCO category."""
-    group = parser.add_argument_group("data")
-    group.add_argument(
-        "--benchmark",
-        default="synthetic" if required else None,
-        help="benchmark; synthetic needs no files" if required else "match a pair of it, with --pair",
-        **choice(BENCHMARKS),
-    )
-    group.add_argument(
-        "--datapath", type=Path, default=Path("../Datasets_DHPF"), metavar="DIR",
-        help="folder of the benchmarks' folders; for coco and table the file, or three as TRN,VAL,TEST",
-    )  # fmt: skip
-    group.add_argument(
-        "--thres", choices=("auto", "img", "bbox", "bbox-kp"), default="auto",
-        help="what PCK is relative to; auto: the benchmark's own (docs/measures.md)",
-    )  # fmt: skip
-    group.add_argument(
-        "--categories", type=names, default=(), metavar="NAME,NAME", help="only these categories"
-    )
-    group.add_argument(
-        "--list", type=Path, nargs="+", default=(), metavar="FILE",
-        help="pair list to read instead of the benchmark's; train.py takes two, for training and validation",
-    )  # fmt: skip
-    group.add_argument("--no-download", action="store_true", help="do not download a missing benchmark")
-    group.add_argument(
-        "--images", type=Path, metavar="DIR", help="coco: folder of the images, if not the file's"
-    )
-    group.add_argument(
-        "--pairs" if pairs else "--pairs-per-category", type=pair_count, metavar="N",
-        help="coco: number of pairs to draw for each category, or all; 100 if not given",
-    )  # fmt: skip
-    group.add_argument(
-        "--val-share", type=number(float, 0, 1, above=True), metavar="SHARE",
-        help="coco, table: share of one file's images that are for validation; 0.1 if not given",
-    )  # fmt: skip
+def option(help: str, *names: str, **argument: Any) -> Option:
+    return names, {"help": help, **argument}
 
 
-def add_loading(parser: Parser) -> None:
-    group = parser.add_argument_group("loading")
-    group.add_argument(
-        "--workers", type=number(int, 0, 64), default=2, metavar="N",
-        help="processes that load images; 0: the program itself",
-    )  # fmt: skip
-    group.add_argument(
-        "--on-bad-pair",
-        choices=("stop", "skip"),
-        default="stop",
-        help="what to do with a pair that cannot be read",
-    )
-
-
-def add_model(parser: Parser, *, train: bool = False) -> Any:
-    """The group of options of a model, which programs add to."""
-    group = parser.add_argument_group("model")
-    default_backbone = DEFAULT_BACKBONE if train else None
-    group.add_argument(
-        "--backbone",
-        default=default_backbone,
-        help="frozen feature extractor" if train else f"read from the checkpoint, else {DEFAULT_BACKBONE}",
-        **choice(BACKBONES),
-    )
-    group.add_argument(
-        "--backbone-weights", type=weights_file, metavar="FILE",
-        help=f"weights of the backbone instead of those that are fetched; {RANDOM}: drawn, to try a network out",
-    )  # fmt: skip
-    group.add_argument(
-        "--backbone-layers", type=layer_numbers, metavar="L,L,...",
-        help="blocks of the backbone that are hyperpixel layers, counted from 0; all if not given",
-    )  # fmt: skip
-    group.add_argument(
-        "--backbone-side", type=number(int, 64, 4096), metavar="PIXELS",
-        help="size of the images that the backbone is given, if not --img-side",
-    )  # fmt: skip
-    default_voting = DEFAULT_VOTING if train else None
-    group.add_argument(
-        "--voting",
-        default=default_voting,
-        help="what re-weights appearance" if train else f"read from the checkpoint, else {DEFAULT_VOTING}",
-        **choice(VOTINGS),
-    )
-    group.add_argument(
-        "--no-hough", dest="voting", action="store_const", const="none", default=argparse.SUPPRESS,
-        help="the same as --voting none",
-    )  # fmt: skip
-    group.add_argument(
-        "--img-side", type=frame_side, default=240, metavar="PIXELS", help="size that images are resized to"
-    )
-    group.add_argument("--device", type=device, default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    group.add_argument(
-        "--precision", choices=("fp32", "bf16"), default="fp32", help="of the backbone and the transformation"
-    )
-    return group
-
-
-def add_width(group: Any) -> None:
-    group.add_argument(
-        "--width", type=reduced_channels, metavar="N",
-        help=f"channels of every layer after the transformation, at most; {ONE_EIGHTH}: of its own, which is the "
-        "paper's and the default of the ResNets (64 elsewhere)",
-    )  # fmt: skip
-
-
-def add_layers(group: Any) -> None:
-    group.add_argument(
-        "--layers", type=layer_numbers, metavar="L,L,...",
-        help="all pairs use these hyperpixel layers, counted from 0, or those of a search, @layers.json; no gates",
-    )  # fmt: skip
-
-
-def add_ablation(group: Any) -> None:
-    group.add_argument(
-        "--untrained", action="store_true",
-        help="without --load: gates and transformation drawn from a seed, instead of the backbone's raw features",
-    )  # fmt: skip
-    add_layers(group)
-    group.add_argument("--raw", action="store_true", help="the backbone's own features, not transformed")
-    group.add_argument(
-        "--soft-gates", action="store_true", help="weigh layers by their probability instead of 0 or 1"
-    )
-
-
-def add_load(group: Any) -> None:
-    group.add_argument(
-        "--load", type=checkpoint, metavar="CKPT",
-        help="trained model: a file, a run folder, or a released one such as dhpf:spair-strong-resnet101",
-    )  # fmt: skip
-
-
-def add_compile(group: Any) -> None:
-    group.add_argument(
-        "--compile", action="store_true",
-        help="on a CUDA GPU: compile CUDA graphs first, which takes minutes; was never run on a GPU",
-    )  # fmt: skip
-
-
-def add_output(parser: Parser) -> None:
-    group = parser.add_argument_group("output")
-    group.add_argument(
-        "--logpath",
-        default="",
-        metavar="NAME",
-        help="run folder, logs/NAME; named after the run and the time if not given",
-    )
-    group.add_argument("--quiet", action="store_true", help="print only errors, no progress and no log")
-
-
-def add_alphas(group: Any) -> None:
-    group.add_argument(
-        "--alpha", type=ALPHA, nargs="+", default=(0.1,), metavar="A", help="PCK's alpha, one or several"
-    )
-
-
-def add_predictions_frame(group: Any) -> None:
-    group.add_argument(
-        "--predictions-frame", choices=("image", "240"), default="image",
-        help="other methods' x and y are pixels of the stored image, or of 240x240",
-    )  # fmt: skip
-
-
+# fmt: off
 SEED = number(int, 0, 2**32 - 1)
+SUPERVISION = option(
+    "strong: key-points; weak: image labels", "--supervision", default="strong", **choice(SUPERVISIONS))
+LOAD = option(
+    "trained model: a file, a run folder, or a released one such as dhpf:spair-strong-resnet101",
+    "--load", type=checkpoint, metavar="CKPT")
+ALPHAS = option("PCK's alpha, one or several", "--alpha", type=ALPHA, nargs="+", default=(0.1,), metavar="A")
+ONE_ALPHA = option("PCK's alpha", "--alpha", type=ALPHA, default=0.1, metavar="A")
+PREDICTIONS_FRAME = option(
+    "other methods' x and y are pixels of the stored image, or of 240x240",
+    "--predictions-frame", choices=("image", "240"), default="image")
+WIDTH = option(
+    f"channels of every layer after the transformation, at most; {EIGHTH}: of its own, the paper's and the default "
+    "of the ResNets (64 elsewhere)", "--width", type=reduced_channels, metavar="N")
+LAYERS_OPTION = option(
+    "all pairs use these hyperpixel layers, counted from 0, or those of a search, @layers.json; no gates",
+    "--layers", type=layer_numbers, metavar="L,L,...")
+REPLACED_PARTS = (
+    option("without --load: drawn gates and transformation, not raw features", "--untrained", action="store_true"),
+    LAYERS_OPTION,
+    option("the backbone's own features, not transformed", "--raw", action="store_true"),
+    option("weigh layers by their probability instead of 0 or 1", "--soft-gates", action="store_true"),
+    option("on a CUDA GPU: compile CUDA graphs first, which takes minutes; was never run on a GPU",
+           "--compile", action="store_true"),
+)
+OUTPUT = (
+    option("run folder, logs/NAME; named after the run and the time if not given",
+           "--logpath", default="", metavar="NAME"),
+    option("print only errors, no progress and no log", "--quiet", action="store_true"),
+)
+LOADING = (
+    option("processes that load images; 0: the program itself",
+           "--workers", type=number(int, 0, 64), default=2, metavar="N"),
+    option("what to do with a pair that cannot be read", "--on-bad-pair", choices=("stop", "skip"), default="stop"),
+)
 
 
-# The programs.
+def benchmark_options(*, required: bool = True, pairs: bool = True) -> tuple[Option, ...]:
+    """Which pairs of which benchmark. `pairs`: whether --pairs is free for the pairs drawn of a COCO category."""
+    name = ("synthetic needs no files", "synthetic") if required else ("match a pair of it, with --pair", None)
+    return (
+        option(name[0], "--benchmark", default=name[1], **choice(BENCHMARKS)),
+        option("folder of the benchmarks' folders; for coco and table the file, or three as TRN,VAL,TEST",
+               "--datapath", type=Path, default=Path("../Datasets_DHPF"), metavar="DIR"),
+        option("what PCK is relative to; auto: the benchmark's own (docs/measures.md)",
+               "--thres", choices=("auto", "img", "bbox", "bbox-kp"), default="auto"),
+        option("only these categories", "--categories", type=names, default=(), metavar="NAME,NAME"),
+        option("pair list to read instead of the benchmark's; train.py takes two, for training and validation",
+               "--list", type=Path, nargs="+", default=(), metavar="FILE"),
+        option("do not download a missing benchmark", "--no-download", action="store_true"),
+        option("coco: folder of the images, if not the file's", "--images", type=Path, metavar="DIR"),
+        option("coco: number of pairs to draw for each category, or all; 100 if not given",
+               "--pairs" if pairs else "--pairs-per-category", type=pair_count, metavar="N"),
+        option("coco, table: share of one file's images that are for validation; 0.1 if not given",
+               "--val-share", type=number(float, 0, 1, above=True), metavar="SHARE"),
+    )
 
 
-def train_parser(program: str) -> Parser:
-    parser = Parser(
-        program, "Train DHPF. An epoch is one pass over the training pairs and one over the validation pairs."
+def model_options(*, train: bool = False) -> tuple[Option, ...]:
+    backbone, voting = (DEFAULT_BACKBONE, DEFAULT_VOTING) if train else (None, None)
+    saved = "; read from the checkpoint, else {}"
+    return (
+        option("frozen feature extractor" + saved.format(DEFAULT_BACKBONE) * (not train),
+               "--backbone", default=backbone, **choice(BACKBONES)),
+        option(f"weights of the backbone instead of those that are fetched; {RANDOM}: drawn, to try a network out",
+               "--backbone-weights", type=weights_file, metavar="FILE"),
+        option("blocks of the backbone that are hyperpixel layers, counted from 0; all if not given",
+               "--backbone-layers", type=layer_numbers, metavar="L,L,..."),
+        option("size of the images that the backbone is given, if not --img-side",
+               "--backbone-side", type=number(int, 64, 4096), metavar="PIXELS"),
+        option("what re-weights appearance" + saved.format(DEFAULT_VOTING) * (not train),
+               "--voting", default=voting, **choice(VOTINGS)),
+        option("the same as --voting none",
+               "--no-hough", dest="voting", action="store_const", const="none", default=argparse.SUPPRESS),
+        option("size that images are resized to", "--img-side", type=frame_side, default=240, metavar="PIXELS"),
+        option("auto, cpu, cuda, cuda:N or mps", "--device", type=device, default="auto"),
+        option("of the backbone and the transformation", "--precision", choices=("fp32", "bf16"), default="fp32"),
     )
-    group = parser.add_argument_group("training")
-    group.add_argument(
-        "--supervision",
-        default="strong",
-        help="strong: key-points; weak: image labels",
-        **choice(SUPERVISIONS),
-    )
-    group.add_argument(
-        "--lr", "--learning-rate", type=number(float, 0), metavar="RATE",
-        help="learning rate; the paper's if not given: 0.03, with weak supervision 0.1",
-    )  # fmt: skip
-    group.add_argument(
-        "--bsz", "--batch-size", type=number(int, 2), metavar="N",
-        help="pairs in a batch, over all processes; the paper's if not given: 8, with weak supervision 4",
-    )  # fmt: skip
-    group.add_argument("--niter", "--epochs", type=number(int, 1), default=5, metavar="N", help="epochs")
-    group.add_argument(
-        "--selection", type=number(float, 0, 1), default=0.5, metavar="MU",
-        help="mu, the share of pairs that should select a layer",
-    )  # fmt: skip
-    group.add_argument(
-        "--alpha", type=ALPHA, default=0.1, metavar="A", help="PCK's alpha, also of the strong loss"
-    )
-    group.add_argument("--seed", type=SEED, default=0, metavar="N", help="seed of everything that is drawn")
-    group.add_argument(
-        "--save-every",
-        type=number(int, 0),
-        default=0,
-        metavar="STEPS",
-        help="save the state within an epoch too",
-    )
-    group.add_argument("--resume", type=Path, metavar="RUN_FOLDER", help="continue the run of this folder")
-    add_benchmark(parser)
-    add_loading(parser)
-    model = add_model(parser, train=True)
-    add_width(model)
-    add_layers(model)
-    add_output(parser)
-    return parser
 
 
-def test_parser(program: str) -> Parser:
-    parser = Parser(program, "Measure a trained DHPF on a benchmark, by default on its test pairs.")
-    group = parser.add_argument_group("testing")
-    add_load(group)
-    add_alphas(group)
-    group.add_argument(
-        "--split",
-        metavar="SPLIT",
-        help="pairs to measure on: trn, val, ...; test if not given, all of own data",
-    )
-    group.add_argument(
-        "--from-predictions", type=predictions_file, metavar="FILE",
-        help="no model: score predictions of an earlier test (file, run folder) or of another method (CSV, JSON lines)",
-    )  # fmt: skip
-    add_predictions_frame(group)
-    group.add_argument("--resume", type=Path, metavar="RUN_FOLDER", help="continue the test of this folder")
-    group.add_argument("--overwrite", action="store_true", help="replace the run folder that --logpath names")
-    group.add_argument("--no-report", action="store_true", help="write no report.html and no pictures")
-    group.add_argument(
-        "--explore-pairs", type=number(int, 0), default=12, metavar="N",
-        help="pairs of the report that get a page to explore them, a second each",
-    )  # fmt: skip
-    group.add_argument(
-        "--bsz",
-        "--batch-size",
-        type=number(int, 1),
-        default=8,
-        metavar="N",
-        help="pairs compared at once on a GPU",
-    )
-    group.add_argument(
-        "--cache-gb", type=number(float, 0), default=0.5, metavar="GB",
-        help="memory for the features of images that several pairs show",
-    )  # fmt: skip
-    group.add_argument("--seed", type=SEED, default=0, metavar="N", help="draws the untrained model")
-    add_benchmark(parser)
-    add_loading(parser)
-    model = add_model(parser)
-    add_width(model)
-    add_ablation(model)
-    add_compile(model)
-    add_output(parser)
-    return parser
+def resume_option(what: str) -> Option:
+    return option(f"continue the {what} of this folder", "--resume", type=Path, metavar="RUN_FOLDER")
 
 
-def match_parser(program: str) -> Parser:
-    parser = Parser(
-        program,
-        "Match points of your own image with other images. Without --load it matches the backbone's raw features: "
-        "nothing learned for matching, all layers, Hough matching.",
-    )
-    group = parser.add_argument_group("images")
-    group.add_argument("source", type=Path, nargs="?", metavar="SRC", help="image that has the points")
-    group.add_argument(
-        "targets",
-        type=Path,
-        nargs="*",
-        default=(),
-        metavar="TRG",
-        help="images, or folders of images, to match it with",
-    )
-    points = group.add_mutually_exclusive_group()
-    points.add_argument(
-        "--points", metavar="X,Y ...",
-        help="points in pixels of SRC, or a file as --points-file, or - for standard input",
-    )  # fmt: skip
-    points.add_argument(
-        "--points-file", type=Path, metavar="FILE",
-        help="a line x,y for each point, or JSON of labelme, COCO or VGG Image Annotator",
-    )  # fmt: skip
-    points.add_argument(
-        "--grid",
-        type=number(int, 1, 100),
-        metavar="N",
-        help="N×N points spread over SRC; 6×6 if no points are given",
-    )
-    add_load(group)
-    group.add_argument(
-        "--min-confidence",
-        type=number(float, 0, 1),
-        default=0.0,
-        metavar="C",
-        help="leave out points that are less sure",
-    )
-    group.add_argument(
-        "--output", type=Path, default=Path("matches"), metavar="DIR", help="folder of what is written"
-    )
-    group.add_argument("--no-warp", action="store_true", help="write no warped picture")
-    group.add_argument(
-        "--json", action="store_true", help="print what was found as JSON, a line for each target"
-    )
-    group.add_argument(
-        "--explore",
-        type=Path,
-        metavar="FILE.html",
-        help="write a page that predicts for any point of either image",
-    )
-    group.add_argument(
-        "--table-out",
-        type=Path,
-        metavar="FILE.csv",
-        help="add the matches to this table of pairs, for --benchmark table",
-    )
-    group.add_argument(
-        "--max-pixels",
-        type=number(int, 1),
-        default=MAX_PIXELS,
-        metavar="N",
-        help="decode no image that has more",
-    )
-    group.add_argument("--pair", type=number(int, 0), metavar="N", help="pair of --benchmark, counted from 0")
-    group.add_argument(
-        "--split", metavar="SPLIT", help="pairs that --pair is of: trn, val, ...; as for test.py"
-    )
-    add_benchmark(parser, required=False)
-    model = add_model(parser)
-    add_ablation(model)
-    add_compile(model)
-    return parser
-
-
-def search_parser(program: str) -> Parser:
-    parser = Parser(
-        program,
-        "Search for the hyperpixel layers that match best where all pairs use the same: beam search, one layer "
-        "added at a time. Without --load on the backbone's raw features, with it on the learned ones. The result, "
-        "layers.json, is for --layers @layers.json of test.py, match.py and train.py.",
-    )
-    group = parser.add_argument_group("searching")
-    add_load(group)
-    group.add_argument(
-        "--beam",
-        type=number(int, 1),
-        default=4,
-        metavar="N",
-        help="subsets of each size that get another layer",
-    )
-    group.add_argument(
-        "--max-layers", type=number(int, 1), default=8, metavar="N", help="layers of the largest subsets"
-    )
-    group.add_argument("--split", default="val", metavar="SPLIT", help="pairs to measure on: trn, val, ...")
-    group.add_argument(
-        "--pairs",
-        type=number(int, 1),
-        default=200,
-        metavar="N",
-        help="pairs to measure on, drawn from --seed",
-    )
-    group.add_argument("--alpha", type=ALPHA, default=0.1, metavar="A", help="PCK's alpha")
-    group.add_argument(
-        "--bsz", type=number(int, 1), default=4, metavar="N", help="pairs compared at once on a GPU"
-    )
-    group.add_argument(
-        "--cache-gb",
-        type=number(float, 0),
-        default=4.0,
-        metavar="GB",
-        help="memory for the features of images",
-    )
-    group.add_argument("--seed", type=SEED, default=0, metavar="N", help="draws the pairs")
-    group.add_argument("--resume", type=Path, metavar="RUN_FOLDER", help="continue the search of this folder")
-    add_benchmark(parser, pairs=False)
-    add_loading(parser)
-    add_model(parser)
-    add_output(parser)
-    return parser
-
-
-def compare_parser(program: str) -> Parser:
-    parser = Parser(
-        program,
-        "Compare runs, or predictions of other methods, on the pairs that all of them have. The data options are for "
-        "predictions of other methods, and --datapath for pictures.",
-    )
-    group = parser.add_argument_group("runs")
-    group.add_argument(
-        "runs", type=predictions_file, nargs="+", metavar="RUN",
-        help="run folders or files of predictions, at least two; the others are compared with the first",
-    )  # fmt: skip
-    add_alphas(group)
-    group.add_argument(
-        "--format", choices=TABLE_FORMATS, default="text", help="of the tables; html has pictures, too"
-    )
-    group.add_argument("--out", type=Path, metavar="FILE", help="write there instead of printing")
-    group.add_argument("--split", metavar="SPLIT", help="of other methods' predictions: trn, val, ...")
-    group.add_argument(
-        "--img-side", type=frame_side, default=240, metavar="N",
-        help="of other methods' predictions: size of the frame that they are measured in",
-    )  # fmt: skip
-    add_predictions_frame(group)
-    add_benchmark(parser)
-    add_loading(parser)
-    return parser
-
-
-def reproduce_parser(program: str) -> Parser:
-    parser = Parser(
-        program,
-        "Measure what a table of the paper shows, beside the published values. Options of test.py, such as "
-        "--datapath, --workers or --device, are handed on to it.",
-    )
-    group = parser.add_argument_group("tables")
-    group.add_argument(
-        "--table",
-        choices=("1", "2", "3", "mu"),
-        required=True,
-        help="number in the paper; mu: selection rates",
-    )
-    group.add_argument(
-        "--weights", type=Path, required=True, metavar="DIR", help="checkpoints, named as docs/tables.md says"
-    )
-    group.add_argument(
-        "--out", type=Path, default=Path("logs/tables"), metavar="DIR", help="finished evaluations and tables"
-    )
-    group.add_argument(
-        "--format", choices=TABLE_FORMATS, default="markdown", help="of what is printed; all are written"
-    )
-    group.add_argument(
-        "--backbones", type=name_in(BACKBONES), nargs="+", default=("resnet101", "resnet50"), metavar="NAME",
-        help="columns of the table",
-    )  # fmt: skip
-    return parser
-
-
-PARSERS: dict[str, Callable[[str], Parser]] = {
-    "train": train_parser,
-    "test": test_parser,
-    "match": match_parser,
-    "search": search_parser,
-    "compare": compare_parser,
-    "reproduce": reproduce_parser,
+# By program: what it does, and its groups of options.
+PROGRAMS: dict[str, tuple[str, dict[str, tuple[Option, ...]]]] = {
+    "train": ("Train DHPF. An epoch is one pass over the training pairs and one over the validation pairs.", {
+        "training": (
+            SUPERVISION,
+            option("learning rate; the paper's if not given: 0.03, with weak supervision 0.1",
+                   "--lr", "--learning-rate", type=number(float, 0), metavar="RATE"),
+            option("pairs in a batch, over all processes; the paper's if not given: 8, with weak supervision 4",
+                   "--bsz", "--batch-size", type=number(int, 2), metavar="N"),
+            option("epochs", "--niter", "--epochs", type=number(int, 1), default=5, metavar="N"),
+            option("mu, the share of pairs that should select a layer",
+                   "--selection", type=number(float, 0, 1), default=0.5, metavar="MU"),
+            option("PCK's alpha, also of the strong loss", "--alpha", type=ALPHA, default=0.1, metavar="A"),
+            option("seed of everything that is drawn", "--seed", type=SEED, default=0, metavar="N"),
+            option("save the state within an epoch, too",
+                   "--save-every", type=number(int, 0), default=0, metavar="STEPS"),
+            resume_option("run"),
+        ),
+        "data": benchmark_options(),
+        "loading": LOADING,
+        "model": (*model_options(train=True), WIDTH, LAYERS_OPTION),
+        "output": OUTPUT,
+    }),
+    "test": ("Measure DHPF on a benchmark, by default on its test pairs. Without --load raw features are measured.", {
+        "testing": (
+            LOAD,
+            ALPHAS,
+            option("pairs to measure on: trn, val, ...; test if not given, all of own data",
+                   "--split", metavar="SPLIT"),
+            option("no model: score predictions of an earlier test, or of another method (CSV, JSON lines)",
+                   "--from-predictions", type=predictions_file, metavar="FILE"),
+            PREDICTIONS_FRAME,
+            resume_option("test"),
+            option("replace the run folder that --logpath names", "--overwrite", action="store_true"),
+            option("write no report.html and no pictures", "--no-report", action="store_true"),
+            option("pairs of the report that get a page to explore them",
+                   "--explore-pairs", type=number(int, 0), default=12, metavar="N"),
+            option("pairs compared at once on a GPU",
+                   "--bsz", "--batch-size", type=number(int, 1), default=8, metavar="N"),
+            option("memory for the features of images that several pairs show",
+                   "--cache-gb", type=number(float, 0), default=0.5, metavar="GB"),
+            option("draws the model of --untrained", "--seed", type=SEED, default=0, metavar="N"),
+        ),
+        "data": benchmark_options(),
+        "loading": LOADING,
+        "model": (*model_options(), WIDTH, *REPLACED_PARTS),
+        "output": OUTPUT,
+    }),
+    "match": ("Match points of your own image with other images. Without --load it matches the raw features: "
+              "nothing learned for matching, all layers, Hough matching.", {
+        "images": (
+            option("image that has the points", "source", type=Path, nargs="?", metavar="SRC"),
+            option("images, or folders of images, to match it with",
+                   "targets", type=Path, nargs="*", default=(), metavar="TRG"),
+            option("points in pixels of SRC, or a file as --points-file, or - for standard input",
+                   "--points", metavar="X,Y ..."),
+            option("a line x,y for each point, or JSON of labelme, COCO or VGG Image Annotator",
+                   "--points-file", type=Path, metavar="FILE"),
+            option("N×N points spread over SRC; 6×6 if no points are given",
+                   "--grid", type=number(int, 1, 100), metavar="N"),
+            LOAD,
+            option("leave out points that are less sure",
+                   "--min-confidence", type=number(float, 0, 1), default=0.0, metavar="C"),
+            option("folder of what is written", "--output", type=Path, default=Path("matches"), metavar="DIR"),
+            option("write no warped picture", "--no-warp", action="store_true"),
+            option("print what was found as JSON, a line for each target", "--json", action="store_true"),
+            option("write a page that predicts for any point of either image",
+                   "--explore", type=Path, metavar="FILE.html"),
+            option("add the matches to this table of pairs, for --benchmark table",
+                   "--table-out", type=Path, metavar="FILE.csv"),
+            option("decode no image that has more",
+                   "--max-pixels", type=number(int, 1), default=MAX_PIXELS, metavar="N"),
+            option("pair of --benchmark, counted from 0", "--pair", type=number(int, 0), metavar="N"),
+            option("pairs that --pair is of: trn, val, ...; as for test.py", "--split", metavar="SPLIT"),
+        ),
+        "data": benchmark_options(required=False),
+        "model": (*model_options(), *REPLACED_PARTS),
+    }),
+    "search": ("Search for the hyperpixel layers that match best where all pairs use the same: beam search, one layer "
+               "added at a time. Without --load on the backbone's raw features, with it on the learned ones. The "
+               "result, layers.json, is for --layers @layers.json of test.py, match.py and train.py.", {
+        "searching": (
+            LOAD,
+            option("subsets of each size that get another layer",
+                   "--beam", type=number(int, 1), default=4, metavar="N"),
+            option("layers of the largest subsets", "--max-layers", type=number(int, 1), default=8, metavar="N"),
+            option("pairs to measure on: trn, val, ...", "--split", default="val", metavar="SPLIT"),
+            option("pairs to measure on, drawn from --seed", "--pairs", type=number(int, 1), default=200, metavar="N"),
+            ONE_ALPHA,
+            option("pairs compared at once on a GPU", "--bsz", type=number(int, 1), default=4, metavar="N"),
+            option("memory for the features of images", "--cache-gb", type=number(float, 0), default=4.0, metavar="GB"),
+            option("draws the pairs", "--seed", type=SEED, default=0, metavar="N"),
+            resume_option("search"),
+        ),
+        "data": benchmark_options(pairs=False),
+        "loading": LOADING,
+        "model": model_options(),
+        "output": OUTPUT,
+    }),
+    "compare": ("Compare runs, or predictions of other methods, on the pairs that all of them have. The data options "
+                "are for predictions of other methods, and --datapath for pictures.", {
+        "runs": (
+            option("run folders or files of predictions, at least two; the others are compared with the first",
+                   "runs", type=predictions_file, nargs="+", metavar="RUN"),
+            ALPHAS,
+            option("of the tables; html has pictures, too", "--format", choices=TABLE_FORMATS, default="text"),
+            option("write there instead of printing", "--out", type=Path, metavar="FILE"),
+            option("of other methods' predictions: trn, val, ...", "--split", metavar="SPLIT"),
+            option("of other methods' predictions: size of the frame that they are measured in",
+                   "--img-side", type=frame_side, default=240, metavar="N"),
+            PREDICTIONS_FRAME,
+        ),
+        "data": benchmark_options(),
+        "loading": LOADING,
+    }),
+    "reproduce": ("Measure what a table of the paper shows, beside the published values. Options of test.py, such as "
+                  "--datapath, --workers or --device, are handed on to it.", {
+        "tables": (
+            option("number in the paper; mu: selection rates", "--table", choices=("1", "2", "3", "mu"), required=True),
+            option("checkpoints, named as docs/tables.md says", "--weights", type=Path, required=True, metavar="DIR"),
+            option("finished evaluations and tables", "--out", type=Path, default=Path("logs/tables"), metavar="DIR"),
+            option("of what is printed; all are written", "--format", choices=TABLE_FORMATS, default="markdown"),
+            option("columns of the table", "--backbones", type=name_in(BACKBONES), nargs="+",
+                   default=("resnet101", "resnet50"), metavar="NAME"),
+        ),
+    }),
 }
+# fmt: on
+# Of these one may be given.
+EXCLUSIVE = ("--points", "--points-file", "--grid")
 
 
 def check_train(options: Namespace) -> None:

@@ -17,8 +17,8 @@ from dhpf.common.files import MIB, read_json, replace_file, sha256
 from dhpf.common.processes import choose_device
 from dhpf.common.run import LAYERS, SEARCH_STATE, Run, progress, versions
 from dhpf.data.benchmark import Benchmark
-from dhpf.matching.layer_subsets import Candidates, Shares, Subset, shares
-from dhpf.matching.predict import encoded
+from dhpf.matching.layer_subsets import Candidates, Subset, SubsetPCK, subset_pck
+from dhpf.matching.predict import LoadingConfig, encode_batches
 from dhpf.model.ablation import Ablation
 from dhpf.model.dhpf import DHPF
 from dhpf.programs import run_program
@@ -47,7 +47,7 @@ class SubsetScores:
         """How many pairs these subsets were measured on, all of them."""
         return min(len(self.values.get(subset, ())) for subset in subsets)
 
-    def add(self, subsets: Candidates, pairs: list[int], measured: Shares) -> None:
+    def add(self, subsets: Candidates, pairs: list[int], measured: SubsetPCK) -> None:
         """Take in what the subsets got of the next pairs; those that could not be read are missing."""
         for number, subset in enumerate(subsets):
             values = [measured[pair][number] if pair in measured else math.nan for pair in pairs]
@@ -159,16 +159,17 @@ def search(
     left = [pairs[scores.done(next_subsets(first)) :], *[pairs] * (most - first)] if first else []
     generations = [[some[b : b + bsz] for b in range(0, len(some), bsz)] for some in left]
     order = [batch for generation in generations for batch in generation]
-    steps = encoded(model, benchmark, order, options.workers, options.cache_gb * 1e9, options.on_bad_pair)
+    loading = LoadingConfig(options.workers, bsz, options.cache_gb * 1e9, options.on_bad_pair)
+    steps = encode_batches(model, benchmark, order, loading)
     for size, batches in enumerate(generations, first or 1):
         begin, subsets = time.monotonic(), next_subsets(size)
         what = f"{size} layers, {len(subsets)} subsets"
         with progress(what, sum(map(len, batches)), not options.quiet) as advance:
             for batch in batches:
                 step = next(steps)
-                found: Shares = {}
+                found: SubsetPCK = {}
                 for part in step.parts:
-                    found |= shares(model, step.features, part, subsets, options.alpha)
+                    found |= subset_pck(model, step.pair_features(part), part, subsets, options.alpha)
                 scores.add(subsets, batch, found)
                 for message in step.unread:
                     run.log(f"not readable: {message}")

@@ -17,14 +17,17 @@ from dhpf.common.errors import UserError
 from dhpf.common.processes import gather, start_processes
 from dhpf.common.program import echo
 from dhpf.common.run import RESULTS, Run, progress, replace_run, versions
-from dhpf.data.benchmark import Benchmark, read_trained
+from dhpf.data.benchmark import Benchmark
 from dhpf.data.own_data import OwnData
 from dhpf.evaluation.external_predictions import external_rows, is_table, read_external
 from dhpf.evaluation.partial_predictions import PartialPredictions, fingerprint
 from dhpf.evaluation.predictions import PairRows, read_predictions, table_of
 from dhpf.evaluation.results import describe, rescore, save_results
+from dhpf.evaluation.train_test_overlap import load_training_images
 from dhpf.matching.matcher import Matcher
-from dhpf.matching.predict import in_order, predict
+from dhpf.matching.predict import LoadingConfig, order_by_images, predict
+from dhpf.model.compiled import CompiledDHPF
+from dhpf.model.dhpf import DHPF
 from dhpf.programs import options as options_of
 from dhpf.programs import run_program
 from dhpf.programs.opening import (
@@ -83,31 +86,32 @@ def evaluate(options: Namespace) -> dict[str, Any]:
     ablate(options, opened.model)
     model = opened.model.to(device)
     if opened.checkpoint and isinstance(benchmark, OwnData):
-        benchmark.mark(read_trained(opened.checkpoint.parent))
+        benchmark.label_overlap(load_training_images(opened.checkpoint.parent))
     config = ModelConfig.of_model(model)
     title = title_of(options, opened)
 
     run = None
     if processes.is_main_process:
-        notes = [title, *opened.notes, model.backbone.cost(options.img_side), *benchmark.notes]
+        notes = [title, *opened.notes, model.backbone.cost_note(options.img_side), *benchmark.notes]
         run = start_run(options, f"{options.benchmark}-{config.backbone}", notes)
     # The list of what is to do is the main process's.
     folder = Path(gather([str(run.folder) if run else ""])[0])
     with run or nullcontext():
-        partial = PartialPredictions(folder, fingerprint(benchmark, opened.checkpoint), processes.process_index)
-        pairs = gather([[i for i in in_order(benchmark) if i not in partial.rows]])[0]
+        partial = PartialPredictions(
+            folder, fingerprint(benchmark, opened.checkpoint), processes.process_index
+        )
+        pairs = gather([[i for i in order_by_images(benchmark) if i not in partial.rows]])[0]
         if run and partial.rows:
             run.log(f"resumed with {len(partial.rows)} of {len(benchmark)} pairs")
+        tested: DHPF | CompiledDHPF = model
         if options.compile:
-            model.compile_pairs(options.img_side, run.log if run else str)
+            tested = CompiledDHPF(model, options.img_side, run.log if run else str)
         rank, count = processes.process_index, processes.num_processes
         share = pairs[len(pairs) * rank // count : len(pairs) * (rank + 1) // count]
         begin = time.monotonic()
         with progress("testing", len(share), run is not None and not options.quiet) as advance:
-            rows, unread, waited = predict(
-                model, benchmark, share, options.bsz, options.workers, options.cache_gb * 1e9, options.on_bad_pair,
-                advance, partial.append,
-            )  # fmt: skip
+            loading = LoadingConfig(options.workers, options.bsz, options.cache_gb * 1e9, options.on_bad_pair)
+            rows, unread, waited = predict(tested, benchmark, share, loading, advance, partial.append)
         seconds = time.monotonic() - begin
         parts, unread = gather([partial.rows | rows]), gather(unread)
         if not run:
@@ -117,7 +121,7 @@ def evaluate(options: Namespace) -> dict[str, Any]:
         used["loading"] = f"{100 * waited / seconds:.0f} % of the time waiting for images"
         predicted = Predicted(
             table_of(every, list(benchmark.labels)), unread, title, eval_config(options, opened), used,
-            opened.checkpoint, matcher=Matcher(model, title, options.img_side),
+            opened.checkpoint, matcher=Matcher(tested, title, options.img_side),
         )  # fmt: skip
         results = finish_run(run, options, benchmark, predicted, draw_command(options, config))
         partial.delete()
@@ -232,7 +236,7 @@ def finish_run(
     run.log(f"{len(benchmark)} pairs in {spent}; results: {run.folder}")
     if not options.no_report:
         typed = shlex.join([*options_of.typed_command(options.program), *sys.argv[1:]])
-        defaults = vars(options_of.test_parser("test").parse_args([]))
+        defaults = vars(options_of.Parser("test").parse_args([]))
         tested = TestRun(
             run.folder, predicted.title, benchmark, predicted.table, results, to_save(options), used, defaults, typed,
             draw_command, predicted.matcher,
@@ -245,7 +249,7 @@ def draw_command(options: Namespace, config: ModelConfig) -> str:
     """The command that draws a pair of a test, whose number is to follow; none for a model that no file holds."""
     if options.untrained and not options.load:
         return ""
-    parser = options_of.match_parser("match")
+    parser = options_of.Parser("match")
     defaults = vars(parser.parse_args([]))
     values = {name: value for name, value in vars(options).items() if name in defaults}
     values |= {

@@ -22,8 +22,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run_program("train", arguments)
 
 
-def run(options: Namespace) -> None:
-    """Train as the options say. Raises: UserError: data or model cannot be used; as `Trainer.train`."""
+def run(options: Namespace) -> Trainer:
+    """Train as the options say; returns what has trained.
+
+    Raises: UserError: data or model cannot be used; as `Trainer.train`.
+    """
     check_layer_numbers(options.layers, layer_count(options))
     processes, device = start_processes(options.device)
     lists = options.list or repeat(None)
@@ -44,7 +47,7 @@ def run(options: Namespace) -> None:
     model = build_model(config, options.backbone_weights)
     model.bf16 = options.precision == "bf16"
     for benchmark in splits.values():
-        benchmark.picture_side = model.picture_side(options.img_side)
+        benchmark.input_size = model.backbone.input_size_for(options.img_side)
     trainer = Trainer(options, processes, device, splits, model)
     run = None
     if processes.is_main_process and options.resume:
@@ -58,3 +61,4 @@ def run(options: Namespace) -> None:
         trainer.train(run)
     if run:
         report_training(run.folder)
+    return trainer

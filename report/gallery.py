@@ -34,7 +34,7 @@ def pair_drawing(
     Raises: UserError: an image cannot be read.
     """
     keys = rows.source.iloc[0], rows.target.iloc[0]
-    images = [shrunk(benchmark.picture(key), MAX_SIDE) for key in keys]
+    images = [shrunk(benchmark.pil_image(key), MAX_SIDE) for key in keys]
     src_scale, trg_scale = (np.array(image.size)[:, None] / benchmark.img_side for image in images)
     source, predicted, target = (
         rows[[f"{end}_x", f"{end}_y"]].to_numpy().T for end in ("source", "predicted", "target")

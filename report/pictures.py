@@ -221,7 +221,8 @@ def _draw_matches(
         }
         axes.add_collection(LineCollection(segments, colors=colours, **lines, **rim), autolim=False)
         for k in range(2):
-            axes.scatter(*segments[:, k].T, c=colours, marker=look["marker"], **ends)
+            x, y = segments[:, k].T
+            axes.scatter(x, y, c=colours, marker=look["marker"], **ends)
     count = {kind: int((pair.kinds == kind).sum()) for kind in KINDS} | {"ground truth": len(pair.truth)}
     return {kind: number for kind, number in count.items() if number}
 

@@ -47,7 +47,7 @@ def strong_step(model: DHPF, batch: Batch, alpha: float, mu: float, noise: Tenso
 
     Args: alpha: of PCK; mu: μ, how often a layer should be selected; noise: as in `DynamicGating`.
     """
-    matches = model(batch["src_img"], batch["trg_img"], noise=noise)
+    matches = model(batch["src_img"], batch["trg_img"], noise=noise, frame=batch.get("frame"))
     pck, distance, predicted = predict_keypoints(matches, batch, alpha)
     weights = keypoint_weights(distance, alpha * batch["pckthres"], batch["n_pts"])
     source, target = (nearest_cells(points, matches.side) for points in keypoints(batch))
@@ -70,7 +70,9 @@ def weak_step(model: DHPF, batch: Batch, alpha: float, mu: float, noise: Tensor 
         negative = category != category[next_pair]
         trg_index = torch.cat([trg_index, next_pair[negative]])
         src_index = torch.cat([src_index, src_index[negative]])
-    src, trg = model.encode_pairs(batch["src_img"], batch["trg_img"], (src_index, trg_index))
+    src, trg = model.encode_pairs(
+        batch["src_img"], batch["trg_img"], (src_index, trg_index), batch.get("frame")
+    )
     matches = model.compare(src, trg, noise)
     entropy = entropies(matches.scores)
     loss = entropy[:B].mean() / (entropy[B:].mean() if len(entropy) > B else 1)

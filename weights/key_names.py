@@ -13,12 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from dhpf.common.errors import UserError
+from dhpf.model.backbone import DERIVED, HEADS, feature_tensors
 from dhpf.weights.files import State
 
 PREFIXES = ("module.", "_orig_mod.", "backbone.")  # of parallel, compiled, and self-supervised training
-HEADS = ("fc.", "head.", "head_dist.", "classifier.")  # what stands behind the features: it may be missing
 BIASES = ("attn.qkv.bias", "attn.q_bias")  # of queries, keys and values
-COUNTERS = ("num_batches_tracked", "relative_position_index", "attn_mask")  # nothing depends on a file's
 # What the library transformers calls the parts of its transformers, in files of before and after its fifth version, and
 # what DINO's own files, which timm reads, call them; in this order.
 TRANSFORMERS = {
@@ -65,7 +64,7 @@ def fitting(net: nn.Module, state: State) -> tuple[State, str]:
             "has biases of queries and values, as timm's networks have whose names end in _qkvb"
         )
     found = state if fits(own, state) else converted_by_timm(net, state)
-    names = needed(own)
+    names = feature_tensors(own)
     missing = [name for name in names if name not in found]
     if missing:
         raise MisfitError(f"lacks {len(missing)} of {len(names)} tensors, such as '{missing[0]}'")
@@ -74,7 +73,7 @@ def fitting(net: nn.Module, state: State) -> tuple[State, str]:
             shapes = " where the network has ".join(str(list(x[name].shape)) for x in (found, own))
             raise MisfitError(f"has '{name}' of shape {shapes}")
     parts = {name.partition(".")[0] for name in names}
-    unused = [name for name in found if name not in own and not name.endswith(COUNTERS)]
+    unused = [name for name in found if name not in own and not name.endswith(DERIVED)]
     larger = [name for name in unused if name.partition(".")[0] in parts and not name.startswith(HEADS)]
     if larger:
         raise MisfitError(f"is of a larger network: '{larger[0]}' has no place in it")
@@ -141,11 +140,6 @@ def from_efficientnet_pytorch(state: State, own: State) -> State:
         part = part.removeprefix("_")
         named[f"{block}{parts.get(part, part)}.{kind}"] = tensor
     return named
-
-
-def needed(own: State) -> list[str]:
-    """Names of a network's tensors that features depend on."""
-    return [name for name in own if not name.startswith(HEADS) and not name.endswith(COUNTERS)]
 
 
 def unwrapped(state: State, own: State) -> tuple[State, list[str]]:

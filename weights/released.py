@@ -1,10 +1,12 @@
 """The models that the authors released, by name: `dhpf:spair-strong-resnet101`.
 
-A released model lies in a cache, as `<trained on>-<supervision>-<backbone>-mu<μ>.pt`. Links are those of the
-published program's README; it links the PF-PASCAL models as folders, whose files have to be saved by hand.
+A released model lies in a cache, as `<trained on>-<supervision>-<backbone>-mu<μ>.pt`, or under any name with these
+words and numbers. Links are those of the published program's README; it links the PF-PASCAL models as folders, whose
+files have to be saved by hand.
 """
 
 import os
+import re
 from pathlib import Path
 
 from dhpf.common.download import DRIVE, fetch
@@ -54,6 +56,15 @@ def released(name: str) -> tuple[str, str] | None:
     return model, mu
 
 
+def is_named(file: Path, model: str, mu: str) -> bool:
+    """Whether a file in the cache, saved by hand, has the parts of a model's name in its own or its folders' names."""
+    text = file.relative_to(cache()).as_posix().lower()
+    trained_on, supervision, backbone = model.split("-")
+    words = (trained_on.removeprefix("pf"), supervision, backbone.removeprefix("resnet"))
+    numbers = map(float, re.findall(r"\d+\.\d+|\d+", text))
+    return all(word in text for word in words) and (trained_on == "spair" or float(mu) in numbers)
+
+
 def resolve(name: str) -> Path:
     """The checkpoint that `--load` names: a path, or a released model, fetched into the cache if it is not there.
 
@@ -69,6 +80,9 @@ def resolve(name: str) -> Path:
         return Path(name)
     model, mu = known
     path = cache() / f"{model}-mu{mu}.pt"
+    if not path.exists():
+        files = sorted([*cache().glob("[!.]*.pt*"), *cache().glob("[!.]*/*.pt*")])
+        path = next((file for file in files if is_named(file, model, mu)), path)
 
     def check(at: Path) -> None:
         belongs = fitting_backbone(at, read_tensors(at))

@@ -9,6 +9,7 @@ import torch
 
 from dhpf.common.errors import UserError
 from dhpf.common.processes import choose_device
+from dhpf.model.compiled import CompiledDHPF
 from dhpf.model.dhpf import DHPF
 from dhpf.training import SUPERVISIONS
 from dhpf.training.supervision import gate_noise, to_device
@@ -38,9 +39,9 @@ def test_a_compiled_model_finds_the_same_and_has_no_break(name: str) -> None:
     with torch.no_grad():
         code = model.encode(images)
         expected = model.compare(code[:2], code[2:]).transfer(points)
-        model.compile_pairs(64, said.append, backend="eager")
-        graph = model.encode(images)
-        pairs = [model.compare(graph[k : k + 1], graph[k + 2 : k + 3]) for k in range(2)]
+        compiled = CompiledDHPF(model, 64, said.append, backend="eager")
+        graph = compiled.encode(images)
+        pairs = [compiled.compare(graph[k : k + 1], graph[k + 2 : k + 3]) for k in range(2)]
         found = [pair.transfer(points[k : k + 1]) for k, pair in enumerate(pairs)]
     for a, e in zip(graph.tensors(), code.tensors(), strict=True):
         torch.testing.assert_close(a, e, rtol=0, atol=1e-5 * float(e.abs().max()) if e.numel() else 0)
@@ -51,8 +52,8 @@ def test_a_compiled_model_finds_the_same_and_has_no_break(name: str) -> None:
 def test_what_cannot_be_compiled_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     model = build("timm:resnet18").eval()
     monkeypatch.setattr(DHPF, "encode", lambda *_: torch._dynamo.graph_break())
-    with pytest.raises(UserError, match=r"--compile.*timm:resnet18"):
-        model.compile_pairs(64, str, backend="eager")
+    with pytest.raises(UserError, match="timm:resnet18"):
+        CompiledDHPF(model, 64, backend="eager")
 
 
 # A GPU
@@ -112,8 +113,8 @@ def test_a_model_of_cuda_graphs_finds_the_same() -> None:
     with torch.no_grad():
         code = model.encode(images)
         expected = model.compare(code[:4], code[4:]).transfer(points)
-        model.compile_pairs(64, str)
-        graph = model.encode(images)
-        pairs = [model.compare(graph[k : k + 1], graph[k + 4 : k + 5]) for k in range(4)]
+        compiled = CompiledDHPF(model, 64)
+        graph = compiled.encode(images)
+        pairs = [compiled.compare(graph[k : k + 1], graph[k + 4 : k + 5]) for k in range(4)]
         found = torch.cat([pair.transfer(points[k : k + 1]) for k, pair in enumerate(pairs)])
     torch.testing.assert_close(found, expected, rtol=0, atol=4)  # a cell

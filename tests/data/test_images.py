@@ -27,56 +27,100 @@ def test_raster_formats_are_read(tmp_path: Path, form: str) -> None:
     assert form in formats()
 
 
-def test_no_program_is_started_for_a_picture_that_is_a_program(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_program_is_started_for_an_eps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pillow has Ghostscript draw an EPS; one that is called .jpg too."""
     PICTURE.save(tmp_path / "page.jpg", "EPS")
     for place in (EpsImagePlugin.subprocess, subprocess):
         monkeypatch.setattr(place, "check_call", pytest.fail)
-    with (
-        pytest.raises(UserError, match=r"page\.jpg: the image cannot be decoded"),
-        opened_image(tmp_path / "page.jpg") as image,
-    ):
+    with pytest.raises(UserError, match=r"page\.jpg"), opened_image(tmp_path / "page.jpg") as image:
         image.load()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("empty.png", b"", "empty"),
+        ("page.jpg", b"%PDF-1.7", ""),
+        ("photo.heic", b"\0\0\0\x18ftypheic", "pillow-heif"),
+    ],
+)
+def test_a_file_that_is_no_image_is_named(
+    tmp_path: Path, name: str, content: bytes, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dhpf.data.images.formats", lambda: ("PNG", "JPEG"))
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=rf"{name}: .*{words}"):
+        as_rgb(tmp_path / name)
+
+
+def test_an_image_of_too_many_pixels_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    PICTURE.save(tmp_path / "large.png")
+    assert as_rgb(tmp_path / "large.png", 24 * 16).size == (24, 16)
+    with pytest.raises(UserError, match=r"large\.png: .*24×16.*--max-pixels"):
+        as_rgb(tmp_path / "large.png", 24 * 16 - 1)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 24 * 16 // 2 - 1)  # Pillow refuses twice as many
+    with pytest.raises(UserError, match=r"large\.png: .*--max-pixels"):
+        as_rgb(tmp_path / "large.png")
+    assert Image.MAX_IMAGE_PIXELS == 24 * 16 // 2 - 1
 
 
 # Numeric pixels, alpha, EXIF
 
 
-def shades(top: float, kind: type) -> NDArray[Any]:
-    """A ramp from 0 to `top` in numbers of a kind, 64 pixels wide."""
-    return np.repeat(np.linspace(0, top, 64)[None], 16, 0).astype(kind)
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("mode", "ending"),
+    [
+        ("L", "png"),
+        ("LA", "png"),
+        ("CMYK", "jpg"),
+        ("P", "png"),
+        ("P", "gif"),
+        ("RGBA", "png"),
+        ("RGB", "jpg"),
+    ],
+)
+def test_benchmarks_see_stored_colours_in_stored_orientation(tmp_path: Path, mode: str, ending: str) -> None:
+    grey, exif = np.linspace(0, 255, 64 * 48).reshape(48, 64).astype(np.uint8), Image.Exif()
+    exif[0x0112] = 6  # turn by 90° to be shown
+    image = Image.fromarray(grey).convert("P" if mode == "P" else "RGB").convert(mode)
+    if mode == "RGBA":
+        image.putalpha(90)
+    options = (
+        {"exif": exif, "quality": 100} if ending == "jpg" else {"transparency": 7} if mode == "P" else {}
+    )
+    image.save(tmp_path / f"image.{ending}", **options)
+    with opened_image(tmp_path / f"image.{ending}") as stored:
+        found = np.asarray(to_rgb(stored)).astype(int)
+    assert found.shape == (48, 64, 3)
+    assert np.abs(found - grey[..., None]).max() < 7  # JPEG's and CMYK's rounding
+
+
+def ramp(maximum: float, dtype: type) -> NDArray[Any]:
+    """A ramp from 0 to `maximum`, 64 pixels wide."""
+    return np.repeat(np.linspace(0, maximum, 64)[None], 16, 0).astype(dtype)
 
 
 @pytest.mark.parametrize(
-    ("top", "kind"),
+    ("maximum", "dtype"),
     [
-        *((top, np.float32) for top in (1, 255, 4095, 65535)),
-        *((top, np.int32) for top in (255, 65535)),
-        *((top, np.uint16) for top in (4095, 65535)),
+        *((maximum, np.float32) for maximum in (1, 255, 4095, 65535)),
+        *((maximum, np.int32) for maximum in (255, 65535)),
+        *((maximum, np.uint16) for maximum in (4095, 65535)),
     ],
 )
-def test_numeric_pixels_show_the_same_whatever_their_depth(tmp_path: Path, top: float, kind: type) -> None:
-    """Points were up to 328 pixels off, where all was black or white."""
-    Image.fromarray(shades(top, kind)).save(tmp_path / "numbers.tif")
+def test_numeric_pixels_look_alike_at_every_depth(tmp_path: Path, maximum: float, dtype: type) -> None:
+    Image.fromarray(ramp(maximum, dtype)).save(tmp_path / "numbers.tif")
     found = np.asarray(as_rgb(tmp_path / "numbers.tif")).astype(int)
     assert np.abs(found - np.linspace(0, 255, 64)[None, :, None]).max() <= 1.5
 
 
 @pytest.mark.parametrize(
-    ("values", "words"),
-    [
-        (shades(-5, np.float32), "from -5 to 0"),
-        (shades(70000, np.int32), "from 0 to 70000"),
-        (np.full((9, 9), np.nan, np.float32), "from nan to nan"),
-    ],
+    "values", [ramp(-5, np.float32), ramp(70000, np.int32), np.full((9, 9), np.nan, np.float32)]
 )
-def test_numbers_that_are_no_grey_levels_are_refused(
-    tmp_path: Path, values: NDArray[Any], words: str
-) -> None:
+def test_numbers_that_are_no_grey_levels_are_refused(tmp_path: Path, values: NDArray[Any]) -> None:
     Image.fromarray(values).save(tmp_path / "numbers.tif")
-    with pytest.raises(UserError, match=rf"numbers\.tif: its values reach {words}"):
+    with pytest.raises(UserError, match=r"numbers\.tif"):
         as_rgb(tmp_path / "numbers.tif")
 
 
@@ -92,8 +136,7 @@ def test_what_transparent_pixels_hide_does_not_matter(tmp_path: Path) -> None:
     palette.putpalette([5, 6, 7, 200, 40, 30])
     palette.paste(1, (6, 4, 18, 12))
     palette.save(tmp_path / "palette.png", transparency=0)
-    grey = Image.new("LA", (24, 16), (77, 0))
-    grey.save(tmp_path / "grey.png")
+    Image.new("LA", (24, 16), (77, 0)).save(tmp_path / "grey.png")
     seen = np.where(rgba[..., 3:] == 255, rgba[..., :3], 255)
     for name in ("plain", "hidden", "palette"):
         np.testing.assert_array_equal(np.asarray(as_rgb(tmp_path / f"{name}.png")), seen)
@@ -113,8 +156,8 @@ def odd_exif(rng: np.random.Generator, order: str) -> bytes:
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.filterwarnings("error")
-def test_orientation_is_read_alone(tmp_path: Path, form: str) -> None:
-    """Whatever else EXIF holds: of 6,000 random odd tags 38 % were refused. A TIFF, which Pillow turns, once."""
+def test_of_exif_only_the_orientation_counts(tmp_path: Path, form: str) -> None:
+    """Whatever else EXIF holds. A TIFF, which Pillow turns, is turned once."""
     rng = np.random.default_rng(0)
     photograph = Image.effect_noise((40, 24), 90).convert("RGB")
     for k in range(60 if form != "TIFF" else 1):
@@ -123,37 +166,5 @@ def test_orientation_is_read_alone(tmp_path: Path, form: str) -> None:
         photograph.save(tmp_path / "held", form, exif=exif if form == "TIFF" else odd_exif(rng, "<>"[k % 2]))
         assert as_rgb(tmp_path / "held").size == (24, 40), k
     if form in ("PNG", "TIFF"):
-        np.testing.assert_array_equal(
-            np.asarray(as_rgb(tmp_path / "held")), np.rot90(np.asarray(photograph), -1)
-        )
-
-
-def test_an_image_of_too_many_pixels_is_refused_in_our_words(tmp_path: Path) -> None:
-    PICTURE.save(tmp_path / "large.png")
-    assert as_rgb(tmp_path / "large.png", 24 * 16).size == (24, 16)
-    with pytest.raises(UserError, match=r"large\.png: 24×16 pixels are more than the 383 .*--max-pixels"):
-        as_rgb(tmp_path / "large.png", 24 * 16 - 1)
-
-
-def test_pillow_s_own_limit_is_not_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    PICTURE.save(tmp_path / "picture.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
-    assert as_rgb(tmp_path / "picture.png").size == (24, 16)
-    assert Image.MAX_IMAGE_PIXELS == 10
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "words"),
-    [
-        ("empty.png", b"", "the file is empty"),
-        ("page.jpg", b"%PDF-1.7", "it is no picture of a format that is read"),
-        ("photo.heic", b"\0\0\0\x18ftypheic", "pillow-heif"),
-    ],
-)
-def test_what_a_file_is_instead_of_a_picture_is_told(
-    tmp_path: Path, name: str, content: bytes, words: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("dhpf.data.images.formats", lambda: ("PNG", "JPEG"))
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=rf"{name}: .*{words}"):
-        as_rgb(tmp_path / name)
+        turned = np.rot90(np.asarray(photograph), -1)
+        np.testing.assert_array_equal(np.asarray(as_rgb(tmp_path / "held")), turned)

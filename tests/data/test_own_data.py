@@ -14,10 +14,9 @@ import torch
 from PIL import Image
 
 from dhpf.common.errors import UserError
-from dhpf.data import open_benchmark, verify
+from dhpf.data import open_benchmark
 from dhpf.data.benchmark import Benchmark
-from dhpf.data.coco import SHARED as SHARED_POINTS
-from dhpf.data.coco import draw
+from dhpf.data.coco import MIN_SHARED_KEYPOINTS, draw_pairs
 from dhpf.programs import match, test, train
 from tests.helpers import tiny, tiny_own
 from tests.helpers.places import SHARED
@@ -31,9 +30,9 @@ def own(tmp_path: Path) -> Path:
     return tiny_own.make_coco(tmp_path)
 
 
-def opened(path: Path, split: str | None = None, **given: Any) -> Benchmark:
+def opened(path: Path, split: str | None = None, **options: Any) -> Benchmark:
     name = "table" if path.suffix == ".csv" else "coco"
-    return open_benchmark(name, path, split, **({"img_side": 64} | given))
+    return open_benchmark(name, path, split, **({"img_side": 64} | options))
 
 
 def images(benchmark: Benchmark) -> set[str]:
@@ -53,7 +52,6 @@ def changed(folder: Path, change: Callable[[dict[str, Any]], Any]) -> Path:
 def test_a_pair_is_two_objects_that_share_key_points(own):
     benchmark = opened(own)
     assert len(benchmark) == 2 * 4 * 3  # all ordered pairs of both categories
-    assert benchmark.notes[1:] == ["at most 100 pairs drawn of each category"]
     pair = benchmark.pairs[4]  # in the file's order: 0-1 0-2 0-3 1-0 1-2
     assert (pair.src_key, pair.trg_key) == ("images/cat_1.jpg", "images/cat_2.jpg")
     sample = benchmark[4]
@@ -90,11 +88,11 @@ def test_pairs_are_drawn_by_category_always_the_same(own):
 def test_drawn_pairs_are_valid_distinct_and_spread(n, monkeypatch):
     rng = np.random.default_rng(1)
     shown, where = rng.random((n, 17)) < 0.5, rng.integers(n // 2, size=n)
-    codes = draw(shown, where, 2000, 0)
+    codes = draw_pairs(shown, where, 2000, 0)
     source, target = np.divmod(codes, n)
     assert len(np.unique(codes)) == 2000
     assert (where[source] != where[target]).all()
-    assert ((shown[source] & shown[target]).sum(1) >= SHARED_POINTS).all()
+    assert ((shown[source] & shown[target]).sum(1) >= MIN_SHARED_KEYPOINTS).all()
     assert np.histogram(source, 4, (0, n))[0].min() > 400
 
 
@@ -104,7 +102,7 @@ def test_all_pairs_of_a_large_file_are_refused(tmp_path):
         content["images"] += [image | {"id": f"{image['id']} again"} for image in content["images"]]
 
     path = changed(tmp_path, many)
-    with pytest.raises(UserError, match=r"--pairs all: .*own.json gives more than 1,000,000 pairs"):
+    with pytest.raises(UserError, match=r"--pairs all: .*own.json"):
         opened(path, pairs="all")
     assert len(opened(path)) == 200
 
@@ -117,7 +115,7 @@ def test_no_image_is_in_two_splits_whatever_is_drawn(own):
     }
     assert splits["trn", 1] <= splits["trn", "all"]
     assert not splits["trn", "all"] & splits["val", "all"]
-    with pytest.raises(UserError, match="one file has no split 'test'"):
+    with pytest.raises(UserError, match=r"own\.json: .*TRN,VAL,TEST"):
         opened(own, "test")
 
 
@@ -130,9 +128,9 @@ def test_three_files_are_the_splits(tmp_path):
     three = Path(",".join(map(str, paths)))
     assert [len(opened(three, split)) for split in ("trn", "val", None)] == [24] * 3
     assert opened(three).split == "test"
-    with pytest.raises(UserError, match=r"test/.*cat_0.jpg: the image is missing"):
+    with pytest.raises(UserError, match=r"test/.*cat_0.jpg: "):
         opened(three)[0]
-    with pytest.raises(UserError, match="give one file, or three"):
+    with pytest.raises(UserError, match="TRN,VAL,TEST"):
         opened(Path(",".join(map(str, paths[:2]))))
 
 
@@ -144,37 +142,24 @@ def test_one_threshold_for_all_pairs(tmp_path):
     path = changed(tmp_path, less)
     by_image, by_box = opened(path), opened(path, thres="bbox")
     assert (by_image.thres, len(by_image)) == ("img", 24)
-    assert by_image.notes[1] == (
-        "2 of 8 objects have no box: the threshold is the image's side (img) for all"
-    )
+    assert by_image.notes[1].startswith("2 of 8 objects have no box")
     torch.utils.data.default_collate([by_image[0], by_image[20]])
     assert (by_box.thres, len(by_box)) == ("bbox", 2 + 12)
-    assert by_box.notes[1] == "2 of 8 objects have no box and are left out"
+    assert by_box.notes[1].startswith("2 of 8 objects have no box")
 
 
 def test_what_is_left_out_is_counted(tmp_path):
-    def odd(content):
+    def change(content):
         content["annotations"][0]["iscrowd"] = 1
         content["annotations"][1]["image_id"] = 999
         content["annotations"][2]["keypoints"] = []
         content["categories"].append({"id": 7, "name": "unicorn"})
         del content["images"][3:5], content["annotations"][5:]
 
-    with pytest.raises(UserError) as error:
-        opened(changed(tmp_path, odd))
-    assert re.search(r"own.json: there is no pair in split whole, .*three|3 key-points", str(error.value))
-    for words in (
-        "1 annotations are crowds",
-        "3 annotations belong to no image",
-        "1 annotations have no key-p",
-    ):
-        assert words in str(error.value)
-
-    def lonely(content):
-        content["categories"].append({"id": 7, "name": "unicorn"})
-        content["annotations"][0]["category_id"] = 7
-
-    assert opened(changed(tmp_path, lonely)).notes[-1] == "no pair of unicorn (1 object)"
+    with pytest.raises(UserError, match=r"own\.json: ") as error:
+        opened(changed(tmp_path, change))
+    for note in ("1 annotations are crowds", "3 annotations belong", "1 annotations have no", "unicorn"):
+        assert note in str(error.value)
 
 
 def exported_by_others(content: dict[str, Any]) -> None:
@@ -197,51 +182,45 @@ def exported_by_others(content: dict[str, Any]) -> None:
 def test_files_of_other_programs_give_the_same_pairs(tmp_path):
     (tmp_path / "plain").mkdir()
     (tmp_path / "other").mkdir()
-    plain, other = (
-        opened(tiny_own.make_coco(tmp_path / "plain")),
-        opened(changed(tmp_path / "other", exported_by_others)),
-    )
+    plain = opened(tiny_own.make_coco(tmp_path / "plain"))
+    other = opened(changed(tmp_path / "other", exported_by_others))
     assert [p.src_key for p in plain.pairs] == [p.src_key for p in other.pairs]
     for i in (0, 23):
         a, b = plain[i], other[i]
-        assert all(
-            torch.equal(a[k], b[k]) if isinstance(a[k], torch.Tensor) else a[k] == b[k]
-            for k in a.keys() - {"points"}
-        )
+        for name in a.keys() - {"points"}:
+            np.testing.assert_array_equal(np.asarray(a[name]), np.asarray(b[name]))
         assert b["points"] == ("2 3 4 5 6 7 8 9".replace(" ", "\t") if i == 0 else a["points"])
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "record"),
     [
-        (lambda c: c.pop("images"), r"own.json: not a COCO file of key-points, it has no list 'images'"),
-        (lambda c: c["images"].insert(1, 7), r"own.json, images\[1\]: not a record"),
-        (lambda c: c["images"][1].pop("file_name"), r"images\[1\]: it has no file_name"),
-        (lambda c: c["images"][1].update(id=None), r"images\[1\]: its id is None, not a number or a text"),
-        (lambda c: c["images"][1].update(id=0), r"images\[1\]: another has the id 0"),
-        (lambda c: c["categories"][1].update(name="cat"), "two categories have one name"),
-        (lambda c: c["annotations"][1].update(category_id=9), r"annotations\[1\]: no category has the id 9"),
-        (lambda c: c["annotations"][1].update(image_id=True), r"annotations\[1\]: its image_id is True"),
-        (lambda c: c["annotations"][1].update(keypoints=[1, 2]), r"annotations\[1\]: keypoints is \[1, 2\]"),
-        (lambda c: c["annotations"][1].update(keypoints=[1.5] * 30), r"annotations\[1\]: .*a v is not 0, 1 or 2"),
-        (lambda c: c["annotations"][1].update(keypoints=[1, 2, 2]), r"1 key-points, where annotations\[0\] of cat"),
-        (lambda c: c["annotations"][1].update(keypoints=[0] * 3003), r"1001 key-points, at most 1000"),
-        (lambda c: c["annotations"][1].update(bbox=[1, 2]), r"annotations\[1\]: bbox is \[1, 2\], not x, y, w, h"),
+        (lambda c: c.pop("images"), "images"),
+        (lambda c: c["images"].insert(1, 7), r"images\[1\]"),
+        (lambda c: c["images"][1].pop("file_name"), r"images\[1\]"),
+        (lambda c: c["images"][1].update(id=None), r"images\[1\]"),
+        (lambda c: c["images"][1].update(id=0), r"images\[1\]"),
+        (lambda c: c["images"][1].update(file_name="/"), "images"),
+        (lambda c: c["categories"][1].update(name="cat"), "categories"),
+        (lambda c: c["annotations"][1].update(category_id=9), r"annotations\[1\]"),
+        (lambda c: c["annotations"][1].update(image_id=True), r"annotations\[1\]"),
+        (lambda c: c["annotations"][1].update(keypoints=[1, 2]), r"annotations\[1\]"),
+        (lambda c: c["annotations"][1].update(keypoints=[1.5] * 30), r"annotations\[1\]"),
+        (lambda c: c["annotations"][1].update(keypoints=[1, 2, 2]), r"annotations\[1\]: .*annotations\[0\] of cat"),
+        (lambda c: c["annotations"][1].update(keypoints=[0] * 3003), r"annotations\[1\]"),
+        (lambda c: c["annotations"][1].update(bbox=[1, 2]), r"annotations\[1\]"),
     ],
 )  # fmt: skip
-def test_a_file_that_is_none_is_refused_with_the_record(tmp_path, change, message):
-    with pytest.raises(UserError, match=message) as error:
+def test_a_bad_coco_file_is_refused_with_the_record(tmp_path, change, record):
+    with pytest.raises(UserError, match=rf"own\.json.*{record}") as error:
         opened(changed(tmp_path, change))
     assert "\n" not in str(error.value)
 
 
 def test_a_bad_object_makes_a_bad_pair(tmp_path):
-    benchmark = opened(
-        changed(tmp_path, lambda c: c["annotations"][1]["keypoints"].__setitem__(6, float("nan")))
-    )
-    with pytest.raises(
-        UserError, match=r"own.json, annotations\[0\] and annotations\[1\]: a key-point is NaN"
-    ):
+    path = changed(tmp_path, lambda c: c["annotations"][1]["keypoints"].__setitem__(6, float("nan")))
+    benchmark = opened(path)
+    with pytest.raises(UserError, match=r"own.json, annotations\[0\] and annotations\[1\]: "):
         benchmark[0]
     assert benchmark[1]["n_pts"] == 8
 
@@ -252,25 +231,14 @@ def test_images_are_found_below_the_file_and_in_a_given_folder(own, tmp_path):
     (elsewhere / "cat_0.jpg").rename(elsewhere / "CAT_0.JPG")
     assert opened(own, images=elsewhere).pairs[0].src_key == "CAT_0.JPG"
     shutil.copytree(elsewhere, tmp_path / "copy")
-    with pytest.raises(UserError, match=r"both could be the image '.*jpg', use --images"):
+    with pytest.raises(UserError, match=r"\.jpg.*--images"):
         opened(own)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_annotations_of_a_turned_image_mean_the_image_as_shown(tmp_path, orientation):
     """Annotation programs show images upright; the size says where one did not."""
-    turns = [
-        None,
-        Image.Transpose.FLIP_LEFT_RIGHT,
-        Image.Transpose.ROTATE_180,
-        Image.Transpose.FLIP_TOP_BOTTOM,
-    ]
-    turns += [
-        Image.Transpose.TRANSPOSE,
-        Image.Transpose.ROTATE_90,
-        Image.Transpose.TRANSVERSE,
-        Image.Transpose.ROTATE_270,
-    ]
+    turns = (None, *map(Image.Transpose, (0, 3, 1, 5, 2, 6, 4)))  # those that EXIF's undo
     content = tiny_own.coco(tmp_path)
     path = tmp_path / "images" / "cat_0.jpg"
     wide = Image.open(path).convert("RGB").resize((90, 60))
@@ -293,9 +261,7 @@ def test_annotations_of_a_turned_image_mean_the_image_as_shown(tmp_path, orienta
         assert stored.size("images/cat_0.png") == (60, 90)
         assert not torch.equal(stored.image("images/cat_0.png"), plain.image("plain.png"))
     else:
-        with pytest.raises(
-            UserError, match=r"cat_0.png: the image has 90×60 pixels, but was annotated with 60×90"
-        ):
+        with pytest.raises(UserError, match=r"cat_0\.png.*90×60.*60×90"):
             stored[0]
 
 
@@ -306,26 +272,12 @@ def test_real_files_are_read(name, pairs, points):
     assert (len(benchmark), benchmark[0]["n_pts"], benchmark.thres) == (pairs, points, "bbox")
 
 
-@needs_coco
-def test_a_file_without_a_pair_names_the_poor_categories():
-    with pytest.raises(
-        UserError,
-        match=r"no pair of antelope \(1 object\), jaguar \(1 object\), 52 more categories \(no object\)",
-    ):
-        opened(COCO / "ap10k" / "test_ap10k.json")
-
-
 # Tables
 
 
 def test_a_table_gives_its_pairs(tmp_path):
     benchmark = opened(tiny_own.make_table(tmp_path))
-    assert [pair.line for pair in benchmark.pairs] == [
-        2,
-        7,
-        12,
-        17,
-    ]  # the first lines; other columns are ignored
+    assert [pair.line for pair in benchmark.pairs] == [2, 7, 12, 17]  # the first lines
     assert [benchmark[i]["category"] for i in range(4)] == ["cat", "all", "cat", "dog"]
     sample, (source, target) = benchmark[0], tiny.views("cat")[:2]
     for kps, view in ((sample["src_kps"], source), (sample["trg_kps"], target)):
@@ -336,21 +288,21 @@ def test_a_table_gives_its_pairs(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "message"),
+    ("old", "new", "names"),
     [
-        ("target_y", "y", "pairs.csv, line 1: the list has no column target_y"),
-        ("images/cat_0.jpg", " ", "pairs.csv, line 2: it does not name both images"),
-        ("images/cat_0.jpg", "images/none.jpg", "pairs.csv, line 2: .*none.jpg: the image is missing"),
-        (r"jpg,[\d.]+,", "jpg,x,", "pairs.csv, line 2: 'x' is not a list of numbers"),
-        (r"jpg,[\d.]+,", "jpg,1;2,", "pairs.csv, line 2: a coordinate is not one number"),
-        (r",[\d.]+\n", ",\n", "pairs.csv, line 2: a box has all of x1,y1,x2,y2 or none"),
-        (r"jpg,[\d.]+,", "jpg,inf,", "pairs.csv, line 2: a key-point is NaN, infinite"),
+        ("target_y", "y", "line 1: .*target_y"),
+        ("images/cat_0.jpg", " ", "line 2"),
+        ("images/cat_0.jpg", "images/none.jpg", "line 2: .*none.jpg"),
+        (r"jpg,[\d.]+,", "jpg,x,", "line 2"),
+        (r"jpg,[\d.]+,", "jpg,1;2,", "line 2"),
+        (r",[\d.]+\n", ",\n", "line 2"),
+        (r"jpg,[\d.]+,", "jpg,inf,", "line 2"),
     ],
 )
-def test_bad_tables_are_named_by_line(tmp_path, old, new, message):
+def test_bad_tables_are_named_by_line(tmp_path, old, new, names):
     path = tiny_own.make_table(tmp_path)
     path.write_text(re.sub(old, new, path.read_text(), count=1))
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=rf"pairs\.csv, {names}"):
         opened(path)[0]
 
 
@@ -360,8 +312,8 @@ def test_a_pair_of_two_splits_is_in_none(tmp_path):
     assert not images(found["trn"]) & images(found["val"])
     left = 24 - sum(map(len, found.values()))
     assert left
-    assert all(f"{left} of 24 pairs have images of two splits" in b.notes[1] for b in found.values())
-    with pytest.raises(UserError, match=r"no pair in split val .* another --val-share, or three files"):
+    assert all(b.notes[1].startswith(f"{left} of 24 pairs") for b in found.values())
+    with pytest.raises(UserError, match=r"pairs\.csv: .*--val-share"):
         opened(path, "val", val_share=1e-9)
 
 
@@ -387,70 +339,54 @@ def test_matching_writes_the_table_that_is_read(tmp_path, own):
 RUN = "--img-side 64 --workers 0 --device cpu"
 
 
-@pytest.mark.parametrize("supervision", ["strong", "weak"])
-def test_training_and_then_testing_says_which_images_were_trained_on(
-    tmp_path, supervision, capsys, monkeypatch
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "supervision"), [("coco", "strong"), ("table", "weak")])
+def test_a_test_after_a_training_says_which_images_were_trained_on(
+    tmp_path, name, supervision, capsys, monkeypatch
 ):
-    monkeypatch.setattr("dhpf.report.training_report.report_training", lambda *_: None)
-    monkeypatch.setattr("dhpf.programs.testing.report_test", lambda *_: None)
-    path = (
-        tiny_own.make_coco(tmp_path) if supervision == "strong" else tiny_own.make_table(tmp_path, pairs=24)
+    monkeypatch.setattr("dhpf.report.runs.report_training", lambda *_: None)
+    monkeypatch.setattr("dhpf.programs.test.report_test", lambda *_: None)
+    own = {"pairs": 4} if name == "coco" else {}
+    path = tiny_own.make_coco(tmp_path) if name == "coco" else tiny_own.make_table(tmp_path, pairs=24)
+    options = f"--benchmark {name} --datapath {path} --val-share 0.5 {RUN}" + " --pairs 4" * bool(own)
+    train.main(
+        f"{options} --supervision {supervision} --bsz 4 --niter 1 --logpath {tmp_path / 'run'}".split()
     )
-    name = "coco --pairs 4" if supervision == "strong" else "table"
-    data = f"--benchmark {name} --datapath {path} --val-share 0.5 {RUN}"
-    train.main(f"{data} --supervision {supervision} --bsz 4 --niter 1 --logpath {tmp_path / 'run'}".split())
-    whole, trained = (
-        opened(path, pairs=4) if supervision == "strong" else opened(path),
-        opened(path, "trn", val_share=0.5),
-    )
-    seen = images(trained)
-    number = sum(pair.src_key in seen or pair.trg_key in seen for pair in whole.pairs)
-    capsys.readouterr()
-    load = f"--load {tmp_path / 'run' / 'best_model.pt'}"
-    test.main(f"{data} {load} --logpath {tmp_path / 'test'}".split())
-    assert f"{number} of {len(whole)} pairs show an image of the training" in capsys.readouterr().out
-    figures = json.loads((tmp_path / "test" / "results.json").read_text())["figures"]
-    assert figures["without_leaked"][0]["n_pairs"] == len(whole) - number
-    assert not any(figure["paper"] for figure in figures["totals"])
+    whole, trained = opened(path, own=own), images(opened(path, "trn", own={"val_share": 0.5, **own}))
+    number = sum(pair.src_key in trained or pair.trg_key in trained for pair in whole.pairs)
 
+    def results(folder: str) -> dict[str, Any]:
+        load = f"--load {tmp_path / 'run' / 'best_model.pt'} --on-bad-pair skip --logpath {tmp_path / folder}"
+        test.main(f"{options} {load}".split())
+        return json.loads((tmp_path / folder / "results.json").read_text())
+
+    figures = results("test")["figures"]
+    assert figures["without_leaked"][0]["n_pairs"] == len(whole) - number
+    assert any(f"{number} of {len(whole)} pairs" in line for line in figures["about"])
+    assert not any(figure["paper"] for figure in figures["totals"])
     (tmp_path / whole.pairs[0].src_key).unlink()
-    test.main(f"{data} {load} --on-bad-pair skip --logpath {tmp_path / 'skip'}".split())
-    skipped = json.loads((tmp_path / "skip" / "results.json").read_text())["options"]["skipped"]
+    skipped = results("skip")["options"]["skipped"]
     assert skipped
     assert all(Path(whole.pairs[0].src_key).name in pair for pair in skipped)
-
     (tmp_path / "run" / "training_images.txt").unlink()
-    test.main(f"{data} {load} --on-bad-pair skip --logpath {tmp_path / 'unknown'}".split())
-    assert "train/test overlap: unknown, there is no record of the images" in capsys.readouterr().out
-    assert "without_leaked" not in json.loads((tmp_path / "unknown" / "results.json").read_text())["figures"]
-
-
-def test_a_rescored_table_keeps_the_threshold_of_its_data(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("dhpf.programs.testing.report_test", lambda *_: None)
-    path = changed(tmp_path, lambda c: c["annotations"][0].pop("bbox"))
-    test.main(f"--benchmark coco --pairs 2 --datapath {path} --raw {RUN} --logpath {tmp_path / 't'}".split())
-    tested = capsys.readouterr().out
-    test.main(["--from-predictions", str(tmp_path / "t" / "predictions.csv.gz")])
-    rescored = capsys.readouterr().out
-    assert "threshold img" in rescored
-    assert rescored in tested
+    assert "without_leaked" not in results("unknown")["figures"]
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "names"),
     [
-        ("--benchmark pfpascal --pairs 3", "--pairs: benchmark pfpascal has no use for it"),
-        ("--benchmark table --pairs 3", "--pairs: benchmark table has no use for it"),
-        ("--benchmark coco --datapath .", "benchmark coco needs a file, this is a folder"),
-        ("--benchmark coco --datapath nowhere.json", "nowhere.json: the file cannot be read"),
+        ("--benchmark pfpascal --pairs 3", "--pairs"),
+        ("--benchmark table --pairs 3", "--pairs"),
+        ("--benchmark coco --datapath .", "--datapath"),
+        ("--benchmark coco --datapath nowhere.json", "nowhere.json"),
     ],
 )
-def test_what_does_not_belong_together_is_refused(options, message, tmp_path, monkeypatch, capsys):
+def test_what_does_not_belong_together_is_refused(options, names, tmp_path, monkeypatch, capsys):
     tiny.make_pfpascal(tmp_path)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match="2"):
         test.main(f"{options} {'' if 'datapath' in options else '--datapath .'} {RUN}".split())
-    assert message in capsys.readouterr().err
+    assert names in capsys.readouterr().err
 
 
 # AP-10K and SPair-U
@@ -477,20 +413,20 @@ def test_ap10k(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("file", "content", "message"),
+    ("file", "content"),
     [
-        ("PairAnnotation/test/0-1:king cheetah.json", "{}", r"0-1:king cheetah.json: src_json_path is None"),
-        ("PairAnnotation/test/0-1:king cheetah.json", "[", "0-1:king cheetah.json, line 1: not JSON"),
-        ("PairAnnotation/test/0.json", "{}", "test/0.json: its name is not of the form"),
-        ("ImageAnnotation/Felidae/king cheetah/000000000001.json", "[]", "01.json: it is no annotation"),
-        ("ImageAnnotation/Felidae/king cheetah/000000000001.json", '{"bbox": [1, 2, 3]}', "01.json: bbox is"),
-        ("ImageAnnotation/Felidae/king cheetah/000000000001.json", '{"bbox": []}', "01.json: .*no box"),
+        ("PairAnnotation/test/0-1:king cheetah.json", "{}"),
+        ("PairAnnotation/test/0-1:king cheetah.json", "["),
+        ("PairAnnotation/test/0.json", "{}"),
+        ("ImageAnnotation/Felidae/king cheetah/000000000001.json", "[]"),
+        ("ImageAnnotation/Felidae/king cheetah/000000000001.json", '{"bbox": [1, 2, 3]}'),
+        ("ImageAnnotation/Felidae/king cheetah/000000000001.json", '{"bbox": []}'),
     ],
 )
-def test_bad_files_of_ap10k_are_named(tmp_path, file, content, message):
+def test_bad_files_of_ap10k_are_named(tmp_path, file, content):
     tiny_own.make_ap10k(tmp_path)
     (tmp_path / "ap-10k" / file).write_text(content)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=f"ap-10k/{file}"):
         open_benchmark("ap10k", tmp_path, "test", img_side=64)[0]
 
 
@@ -498,36 +434,15 @@ def test_spairu(tmp_path):
     tiny_own.make_spairu(tmp_path)
     benchmark = open_benchmark("spairu", tmp_path, "test", img_side=64)
     assert len(benchmark) == 4
-    assert benchmark.notes[1:] == ["4 of 8 listed pairs have no annotation and are left out"]
+    assert benchmark.notes[1].startswith("4 of 8 listed pairs")
     assert (benchmark[0]["n_pts"], benchmark.paper) == (4, {})
     path = tmp_path / "SPair-U" / "PairAnnotation" / "test" / benchmark.pairs[0].file
     path.write_text(json.dumps(json.loads(path.read_text()) | {"src_imname": 3}))
-    with pytest.raises(UserError, match="it does not name its images, src_imname and trg_imname"):
+    with pytest.raises(UserError, match=f"{path.name}.*src_imname"):
         open_benchmark("spairu", tmp_path, "test")
 
 
-@pytest.mark.parametrize(("name", "words"), [("ap10k", "GeoAware-SC"), ("spairu", "unpack its archive")])
-def test_a_benchmark_that_cannot_be_fetched_says_how_it_is_had(tmp_path, name, words):
-    with pytest.raises(UserError, match=f"needs the folder .*{words}"):
+@pytest.mark.parametrize(("name", "advice"), [("ap10k", "GeoAware-SC"), ("spairu", "unpack its archive")])
+def test_a_benchmark_that_cannot_be_fetched_says_how_it_is_had(tmp_path, name, advice):
+    with pytest.raises(UserError, match=advice):
         open_benchmark(name, tmp_path, "test", download=True)
-
-
-def test_verify_knows_all_of_it(tmp_path, capsys):
-    tiny_own.make_ap10k(tmp_path)
-    tiny_own.make_spairu(tmp_path)
-    path = tiny_own.make_coco(tmp_path)
-    data = {"ap10k": tmp_path, "spairu": tmp_path, "coco": path, "table": tiny_own.make_table(tmp_path)}
-    for name, place in data.items():
-        assert verify.main(["--benchmark", name, "--datapath", str(place)]) == 0, name
-        assert re.search(rf"{name}: \d+ pairs, \d+ images, no problems", capsys.readouterr().out)
-    content = json.loads(path.read_text())
-    content["annotations"][0]["keypoints"][6] = 1000
-    tiny_own.make_coco(tmp_path, content)
-    (tmp_path / "images" / "dog_1.jpg").write_bytes(b"")
-    assert (
-        verify.main(["--benchmark", "coco", "--datapath", str(path), "--images", str(tmp_path / "images")])
-        == 1
-    )
-    told = capsys.readouterr().out
-    assert "dog_1.jpg: the image cannot be decoded" in told
-    assert "4 pairs have key-points outside their image" in told

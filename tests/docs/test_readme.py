@@ -17,8 +17,8 @@ import torch
 import torchvision
 
 from dhpf.data import synthetic
-from dhpf.model import BACKBONES
 from dhpf.weights import released
+from dhpf.weights.imagenet import FILES
 from tests.helpers import tiny, tiny_own
 from tests.helpers.commands import run
 from tests.helpers.models import draw_learner
@@ -41,7 +41,7 @@ LEFT = {
     "matches/collins-hopper-matches.png logs/tables/table-1.md logs/layers/layers.json",
     "docs/own-images.md": "matches/collins-hopper.json matches/collins-hopper-warped.png gridded/collins-hopper.csv "
     "portraits.html matches/spair-test-3.csv",
-    "docs/lists.md": "logs/cats-and-dogs/results.json logs/listed/results.json",
+    "docs/data.md": "logs/cats-and-dogs/results.json logs/listed/results.json",
     "docs/own-data.md": "logs/animals-val/results.json logs/animals-new/results.json portraits/pairs.csv",
     "docs/search.md": "logs/layers/layers.json logs/static/best_model.pt logs/static-test/results.json",
     "docs/tables.md": "logs/tables/table-1.csv logs/tables/table-3.md logs/tables/table-mu.html",
@@ -107,7 +107,7 @@ def fetched(home: Path) -> None:
     state = torchvision.models.resnet101(weights=None).state_dict()
     for name in (name for name in state if name.endswith("bn3.weight")):
         state[name] *= 0.2  # or the drawn network's maps would grow beyond measure
-    weights = home / "hub" / "checkpoints" / Path(BACKBONES["resnet101"].fetch).name
+    weights = home / "hub" / "checkpoints" / FILES["resnet101"][0]
     weights.parent.mkdir(parents=True)
     torch.save(state, weights)
 
@@ -117,7 +117,7 @@ def run_document(document: str, home: Path, short: bool) -> None:
     assert list(commands(document))
     for words in commands(document):
         if words[:2] == ["pip", "install"]:  # all that is required is there already
-            pip = [sys.executable, "-m", *words, "--no-index", "--dry-run", "--quiet"]
+            pip = [sys.executable, "-m", *words, "--no-index", "--no-build-isolation", "--dry-run", "--quiet"]
             subprocess.run(pip, cwd=ROOT, check=True)
         elif words[0] in ("mkdir", "cp"):
             subprocess.run(words, cwd=home, check=True)

@@ -174,7 +174,9 @@ def test_a_page_shows_the_pairs_that_changed_most_twice(home: Path) -> None:
     assert [re.sub(r"PCK.*", "", caption) for caption in captions[::2]] == [
         re.sub("PCK.*", "", caption.replace("few: ", "raw: ")) for caption in captions[1::2]
     ]
-    assert page.elements.count(("div", {"class": "side"})) == len(captions) / 2  # two runs of a pair stand side by side
+    assert (
+        page.elements.count(("div", {"class": "side"})) == len(captions) / 2
+    )  # two runs of a pair stand side by side
     gone = run(
         home, "compare.py logs/raw logs/few --thres img --format html --datapath nowhere --no-download"
     ).out

@@ -4,6 +4,7 @@ import codecs
 import gzip
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from dhpf import evaluate
 from dhpf.common.errors import UserError
 from dhpf.data import open_benchmark
 from dhpf.data.benchmark import Pair
-from dhpf.data.caltech import Caltech
+from dhpf.data.pair_table import COLUMNS
 from dhpf.data.pfwillow import PFWillow
 from dhpf.data.spair import SPair
 from dhpf.evaluation.external_predictions import external_rows, find_pairs, read_external
@@ -39,9 +40,15 @@ def ours(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def lines(ours: Path) -> pd.DataFrame:
+def own(ours: Path) -> pd.DataFrame:
+    """Its table, without what others do not say."""
+    return read_predictions(ours / "predictions.csv.gz").assign(layer_sel="")
+
+
+@pytest.fixture(scope="module")
+def lines(own: pd.DataFrame) -> pd.DataFrame:
     """Its predictions as others write them: in pixels of the stored target image."""
-    table = read_predictions(ours / "predictions.csv.gz").astype({"predicted_x": float, "predicted_y": float})
+    table = own.astype({"predicted_x": float, "predicted_y": float})
     return pd.DataFrame({
         "pair": table.pair, "source": table.source, "target": table.target, "point": table.point,
         "x": table.predicted_x / 64 * table.target_width, "y": table.predicted_y / 64 * table.target_height,
@@ -49,10 +56,21 @@ def lines(ours: Path) -> pd.DataFrame:
     })  # fmt: skip
 
 
-def figures(folder: Path) -> dict[str, Any]:
-    found = json.loads((folder / "results.json").read_text())["figures"]
-    del found["layer_selection"]
-    return found
+@pytest.fixture
+def read(data: Path, tmp_path: Path) -> Callable[..., pd.DataFrame]:
+    """The table that is made of a file's content."""
+    benchmark = open_benchmark("pfpascal", data, "test", img_side=64, evaluation=True)
+
+    def read(content: bytes, frame: str = "image") -> pd.DataFrame:
+        (tmp_path / "theirs").write_bytes(content)
+        predictions = read_external(tmp_path / "theirs", benchmark)
+        return table_of(external_rows(predictions, benchmark, frame)[0], list(benchmark.labels))
+
+    return read
+
+
+def results_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "results.json").read_text())
 
 
 def csv(lines: pd.DataFrame) -> bytes:
@@ -90,64 +108,50 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_predictions_give_the_same_figures_in_every_form(
-    data: Path, tmp_path: Path, ours: Path, lines: pd.DataFrame, form: str
+def test_predictions_are_read_in_every_form(
+    read: Callable[..., pd.DataFrame], own: pd.DataFrame, lines: pd.DataFrame, form: str
 ) -> None:
-    (tmp_path / "theirs").write_bytes(FORMS[form](lines))
-    out = succeed(tmp_path, f"{ON} --datapath {data} --from-predictions theirs --logpath theirs").out
-    assert "predictions of theirs" in out
-    theirs, own = figures_of(tmp_path / "logs/theirs"), figures(ours)
-    assert json.loads(json.dumps(theirs)) == own
-
-
-def figures_of(folder: Path) -> dict[str, Any]:
-    results = json.loads((folder / "results.json").read_text())
-    assert results["predictions"]["file"] == "theirs"
-    return results["figures"]
+    pd.testing.assert_frame_equal(read(FORMS[form](lines)), own)
 
 
 def test_predictions_in_the_frame_are_told_apart_from_those_in_the_image(
-    data: Path, tmp_path: Path, ours: Path, lines: pd.DataFrame
+    read: Callable[..., pd.DataFrame], own: pd.DataFrame, lines: pd.DataFrame
 ) -> None:
-    table = read_predictions(ours / "predictions.csv.gz")
-    framed = lines.assign(x=table.predicted_x * (240 / 64), y=table.predicted_y * (240 / 64))
-    (tmp_path / "theirs").write_bytes(csv(framed))
-    arguments = f"{ON} --datapath {data} --from-predictions theirs --predictions-frame 240 --logpath theirs"
-    assert "of the 240 frame" in succeed(tmp_path, arguments).out
-    found, own = figures_of(tmp_path / "logs/theirs"), figures(ours)
-    assert found.pop("errors")["pixels"] == pytest.approx(own.pop("errors")["pixels"], abs=1e-5)
-    assert found == own
+    framed = lines.assign(x=own.predicted_x * (240 / 64), y=own.predicted_y * (240 / 64))
+    pd.testing.assert_frame_equal(read(csv(framed), "240"), own)
 
 
 def test_missing_predictions_count_as_wrong_and_are_counted_apart(
-    data: Path, tmp_path: Path, ours: Path, lines: pd.DataFrame
+    read: Callable[..., pd.DataFrame], own: pd.DataFrame, lines: pd.DataFrame
 ) -> None:
-    table = read_predictions(ours / "predictions.csv.gz")
-    right = lines.assign(
-        x=table.target_x / 64 * table.target_width, y=table.target_y / 64 * table.target_height
-    )
-    right = right[right.pair != 0]  # one pair wholly, one point by an empty place, one by a missing line
+    right = lines.assign(x=own.target_x / 64 * own.target_width, y=own.target_y / 64 * own.target_height)
+    right = right[right.pair != 0]  # one pair wholly, one point by an empty cell, one by a missing line
     right.loc[(right.pair == 1) & (right.point == 0), ["x", "y"]] = np.nan
     right = right[~((right.pair == 1) & (right.point == 3))]
-    (tmp_path / "theirs").write_bytes(csv(right))
-    out = succeed(tmp_path, f"{ON} --datapath {data} --from-predictions theirs --logpath theirs").out
-    found = figures_of(tmp_path / "logs/theirs")
-    n = [int((table.pair == pair).sum()) for pair in (0, 1)]
+    found = score(read(csv(right)), (0.1,))
+    n = [int((own.pair == pair).sum()) for pair in (0, 1)]
     assert found["n_points_without_prediction"] == n[0] + 2
-    assert f"predictions: {n[0] + 2} of {len(table)} key-points have none and count as wrong" in out
+    assert f"predictions: {n[0] + 2} of {len(own)} key-points have none and count as wrong" in found["about"]
     by_pair = [0, 100 * (n[1] - 2) / n[1], *[100] * 6]
     assert found["totals"][0]["value"] == pytest.approx(np.mean(by_pair))
+
+
+def test_the_program_measures_a_file(data: Path, tmp_path: Path, ours: Path, lines: pd.DataFrame) -> None:
+    (tmp_path / "theirs").write_bytes(csv(lines))
+    succeed(tmp_path, f"{ON} --datapath {data} --from-predictions theirs --logpath theirs")
+    theirs, own = (results_of(folder) for folder in (tmp_path / "logs/theirs", ours))
+    assert theirs["predictions"]["file"] == "theirs"
+    del own["figures"]["layer_selection"]
+    assert theirs["figures"] == own["figures"]
 
 
 def test_our_own_predictions_get_a_report_where_a_folder_is_named(
     data: Path, tmp_path: Path, ours: Path
 ) -> None:
     out = succeed(tmp_path, f"{ON} --datapath {data} --from-predictions {ours} --logpath again").out
-    again = json.loads((tmp_path / "logs/again/results.json").read_text())
-    assert again["figures"] == json.loads((ours / "results.json").read_text())["figures"]
-    assert out.count("PCK@0.1") == succeed(tmp_path, f"test.py --from-predictions {ours}").out.count(
-        "PCK@0.1"
-    )
+    assert results_of(tmp_path / "logs/again")["figures"] == results_of(ours)["figures"]
+    printed = succeed(tmp_path, f"test.py --from-predictions {ours}").out
+    assert out.count("PCK@0.1") == printed.count("PCK@0.1") > 0
     message = refused(
         tmp_path, f"{ON} --datapath {data} --split val --from-predictions {ours} --logpath other"
     )
@@ -162,37 +166,34 @@ WRONG = [
 
 @pytest.mark.parametrize("form", ["csv", "jsonl"])
 @pytest.mark.parametrize("line", WRONG)
-def test_wrong_lines_are_named(data: Path, tmp_path: Path, line: str, form: str) -> None:
+def test_wrong_lines_are_named(read: Callable[..., pd.DataFrame], line: str, form: str) -> None:
     lines = ["pair,point,x,y", "0,0,1,1", line]
     if form == "jsonl":
         names, *rows = (row.split(",") for row in lines)
         lines = ["", *(json.dumps(dict(zip(names, row, strict=True))) for row in rows)]
-    (tmp_path / "theirs").write_text("\n".join(lines))
-    benchmark = open_benchmark("pfpascal", data, "test", evaluation=True)
     with pytest.raises(UserError, match="theirs, line 3: "):
-        external_rows(read_external(tmp_path / "theirs", benchmark), benchmark)
+        read("\n".join(lines).encode())
 
 
 @pytest.mark.parametrize(
     ("content", "named"),
     [
-        ("", "theirs: "),
-        ("pair,point,x,y\n", "theirs: "),
-        ("pair,point,x\n0,0,1\n", r"theirs: .*\by\b"),
-        ("pair,x,y\n0,0,1\n", "theirs: .*point"),
-        ("point,x,y\n0,0,1\n", "theirs: .*source, target"),
-        ('{"pair": 0, "x": 1, "y": 1}', "theirs: .*point"),
+        ("", "theirs"),
+        ("pair,point,x,y\n", "theirs"),
+        ("pair,point,x\n0,0,1\n", r"theirs.*\by\b"),
+        ("pair,x,y\n0,0,1\n", "theirs.*point"),
+        ("point,x,y\n0,0,1\n", "theirs.*source and target"),
+        ('{"pair": 0, "x": 1, "y": 1}', "theirs, line 1: .*point"),
         ('{"pair": 0, "point": true, "x": 1, "y": 1}', "theirs, line 1: .*True"),
         ('{"pair": 0, "point": 0, "x": 1, "y": 1}\n{"pair"', "theirs, line 2: "),
         ('{"pair": 0, "point": 0, "x": 1, "y": 1}\n[1]', "theirs, line 2: "),
     ],
 )
 def test_what_is_no_file_of_predictions_is_refused(
-    data: Path, tmp_path: Path, content: str, named: str
+    read: Callable[..., pd.DataFrame], content: str, named: str
 ) -> None:
-    (tmp_path / "theirs").write_text(content)
     with pytest.raises(UserError, match=named):
-        read_external(tmp_path / "theirs", open_benchmark("pfpascal", data, "test"))
+        read(content.encode())
 
 
 class Listed(SPair):
@@ -235,31 +236,20 @@ def test_names_match_by_their_last_parts(
     tmp_path: Path, source: str, target: str, category: str, found: list[int]
 ) -> None:
     """One pair is meant, or none can be told, and a number tells."""
+    path, names = tmp_path / "theirs", (source, target, category)
 
-    def read(pair: Any) -> pd.DataFrame:
-        row = {
-            "pair": pair,
-            "source": source,
-            "target": target,
-            "category": category,
-            "point": 0,
-            "x": 1,
-            "y": 1,
-        }
-        (tmp_path / "theirs").write_bytes(csv(pd.DataFrame([row])))
-        return read_external(tmp_path / "theirs", LISTED).table
+    def read(pair: Any) -> list[int]:
+        path.write_text(f"pair,source,target,category,point,x,y\n{pair},{','.join(names)},0,1,1\n")
+        return read_external(path, LISTED).table.pair.tolist()
 
-    names = source, target, category
     assert find_pairs([names], LISTED) == {names: found}
-    for pair in found:
-        assert read(pair).pair.tolist() == [pair]
+    assert [read(pair) for pair in found] == [[pair] for pair in found]
     if len(found) == 1:
-        assert read("").pair.tolist() == found
-    else:
+        assert read("") == found
+    wrong = [min({0, 1} - {*found}, default=2), *[""] * (len(found) != 1)]
+    for pair in wrong:
         with pytest.raises(UserError, match="theirs, line 2"):
-            read("")
-    with pytest.raises(UserError, match="theirs, line 2"):
-        read(min({0, 1} - {*found}, default=2))
+            read(pair)
 
 
 @needs_data
@@ -274,37 +264,16 @@ def test_the_published_programs_predictions_give_its_own_figures(tmp_path: Path)
         names = {"source": f"{b}-src.png", "target": f"{b}-trg.png"}
         for k in range(n):
             ends = [pairs[f"{end}_kps"][b, axis, k] for end in ("src", "trg") for axis in (0, 1)]
-            listed.append(
-                names | dict(zip(("source_x", "source_y", "target_x", "target_y"), ends, strict=True))
-            )
+            listed.append(names | dict(zip(COLUMNS[2:], ends, strict=True)))
             x, y = golden["predicted_kps"][b, :, k]
             predicted.append(names | {"point": k, "x": x, "y": y})
     (tmp_path / "pairs.csv").write_bytes(csv(pd.DataFrame(listed)))
     (tmp_path / "theirs").write_bytes(csv(pd.DataFrame(predicted)))
     on = "test.py --benchmark table --datapath pairs.csv --thres img --workers 0 --logpath theirs"
     succeed(tmp_path, f"{on} --from-predictions theirs --predictions-frame 240")
-    assert figures_of(tmp_path / "logs/theirs")["totals"][0]["value"] == golden["pck"].mean()
+    assert results_of(tmp_path / "logs/theirs")["figures"]["totals"][0]["value"] == golden["pck"].mean()
     table = read_predictions(tmp_path / "logs/theirs/predictions.csv.gz")
     assert measure(table, (0.1,), "img")[0][1].tolist() == golden["pck"].tolist()
-
-
-@needs_data
-def test_published_outlines_give_the_published_figures(tmp_path: Path) -> None:
-    golden = {
-        name: np.load(SHARED / "golden/datasets.npz")[f"caltech/mask/{name}"]
-        for name in ("index", "predicted", "ltacc", "iou")
-    }
-    data = Caltech(SHARED / "data", "test")
-    rows = [
-        {"pair": pair, "point": k, "x": golden["predicted"][i, 0, k], "y": golden["predicted"][i, 1, k]}
-        for i, pair in enumerate(golden["index"])
-        for k in range(data.annotation(int(pair))["n_pts"])
-    ]
-    (tmp_path / "theirs").write_bytes(csv(pd.DataFrame(rows)))
-    table = table_of(external_rows(read_external(tmp_path / "theirs", data), data, "240")[0], [])
-    found = {what["name"]: values[golden["index"]].to_numpy() for what, values in measure(table, ())}
-    assert found["LT-ACC"] == pytest.approx(golden["ltacc"], abs=1e-12)
-    assert found["IoU"] == pytest.approx(golden["iou"], abs=1e-7)
 
 
 # Matchers
@@ -334,7 +303,7 @@ def test_a_matcher_gets_images_as_shown_and_points_in_their_pixels(name: str, tm
     assert found.figures["n_points_without_prediction"] == len(n)
     assert "count as wrong" in str(found)
     pd.testing.assert_frame_equal(read_predictions(tmp_path / "run/predictions.csv.gz"), found.table)
-    assert json.loads((tmp_path / "run/results.json").read_text())["figures"] == found.figures
+    assert results_of(tmp_path / "run")["figures"] == found.figures
 
 
 def test_an_encoder_sees_every_image_once(tmp_path: Path) -> None:
@@ -352,11 +321,8 @@ def test_an_encoder_sees_every_image_once(tmp_path: Path) -> None:
         return [[0, 0]] * len(points)
 
     evaluate(matcher, benchmark, encode=encode)
-    assert (
-        len(seen)
-        == len(set(seen))
-        == len({key for pair in benchmark.pairs for key in (pair.src_key, pair.trg_key)})
-    )
+    keys = {key for pair in benchmark.pairs for key in (pair.src_key, pair.trg_key)}
+    assert len(seen) == len(set(seen)) == len(keys)
 
 
 @pytest.mark.parametrize("answer", [[[1, 1]], [[np.inf, 1]] * 10, np.zeros((2, 10))])
@@ -382,20 +348,18 @@ def test_the_document_runs(data: Path, tmp_path: Path, monkeypatch: pytest.Monke
     for command in re.findall(r"^python (test.py .*)", text, re.M):
         succeed(home, f"{command} --workers 0 --no-download")
     for name, missing in (("nearest-report", 0), ("theirs", len(found) - 2)):
-        results = json.loads((home / "logs" / name / "results.json").read_text())
-        assert results["figures"]["n_points_without_prediction"] == missing
+        assert results_of(home / "logs" / name)["figures"]["n_points_without_prediction"] == missing
 
 
-def test_a_matcher_of_ours_gives_the_figures_of_ours(data: Path, ours: Path) -> None:
+def test_a_matcher_of_ours_gives_the_figures_of_ours(data: Path, own: pd.DataFrame) -> None:
     from dhpf import Matcher
 
     matcher = Matcher.load("efficientnet_lite0", img_side=64, device="cpu")
     benchmark = open_benchmark("pfpascal", data, "test", img_side=64, evaluation=True)
     found = evaluate(lambda *pair: matcher.match(*pair).points, benchmark, encode=matcher.encode)
-    table = read_predictions(ours / "predictions.csv.gz")
-    size = table[["target_width", "target_height"]].to_numpy()
-    clipped = (
-        table[["predicted_x", "predicted_y"]].to_numpy().clip(0, 64 * (size - 1) / size)
-    )  # as `match` does
-    assert found.table[["predicted_x", "predicted_y"]].to_numpy() == pytest.approx(clipped, abs=1e-3)
+    size = own[["target_width", "target_height"]].to_numpy()
+    clipped = own[["predicted_x", "predicted_y"]].clip(0, 64 * (size - 1) / size)  # as `match` does
+    assert found.table[["predicted_x", "predicted_y"]].to_numpy() == pytest.approx(
+        clipped.to_numpy(), abs=1e-3
+    )
     assert set(score(found.table, (0.1,))) == set(found.figures)

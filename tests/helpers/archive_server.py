@@ -21,7 +21,9 @@ class Page:
     sized: bool = True  # announce the length
     failures: list[int] = field(default_factory=list)  # a status for each of the first requests
     cuts: list[int] = field(default_factory=list)  # bytes after which each of the first connections breaks
-    pause: float = 0.0  # seconds after each 16 KiB
+    pause: float = 0.0  # seconds after each piece
+    piece: int = 1 << 14  # bytes
+    hang: float = 0.0  # seconds before the answer
 
 
 class Request(NamedTuple):
@@ -46,6 +48,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         page = self.server.pages.get(self.path.split("?")[0], Page(b"", status=404))
+        time.sleep(page.hang)
         wanted = self.headers.get("Range")
         status, start = page.status, 0
         if page.failures:
@@ -66,8 +69,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.requests.append(Request(self.path, wanted, len(body)))
         self.end_headers()
         with contextlib.suppress(ConnectionError):
-            for at in range(0, len(body), 1 << 14):
-                self.wfile.write(body[at : at + (1 << 14)])
+            for at in range(0, len(body), page.piece):
+                self.wfile.write(body[at : at + page.piece])
                 self.server.sending.set()
                 time.sleep(page.pause)
         self.server.sending.clear()

@@ -4,6 +4,7 @@ import gzip
 import io
 import random
 import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -38,3 +39,11 @@ ARCHIVE = gzip.compress(TAR, mtime=0)
 def is_whole(home: Path) -> bool:
     files = {path for path in home.rglob("*") if not path.is_dir()}
     return {str(path.relative_to(home)): path.read_bytes() for path in files} == FILES
+
+
+def zip_of(files: dict[str, bytes]) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as zipped:
+        for name, content in files.items():
+            zipped.writestr(name, content)
+    return stream.getvalue()

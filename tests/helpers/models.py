@@ -15,12 +15,12 @@ from dhpf.weights.config import ModelConfig
 class Bank(nn.Module):
     """A backbone whose images are mere numbers, B×1×1×1: which of its random maps, drawn beforehand, to give."""
 
-    def __init__(self, sides: list[int], channels: list[int], widths: list[int], images: int) -> None:
+    def __init__(self, sides: list[int], channels: list[int], reduced: list[int], images: int) -> None:
         super().__init__()
-        self.channels, self.widths = tuple(channels), tuple(widths)
+        self.channels, self.reduced_channels = tuple(channels), tuple(reduced)
         self.maps = [torch.randn(images, c, h, h) for c, h in zip(channels, sides, strict=True)]
 
-    def forward(self, images: Tensor) -> list[Tensor]:
+    def layer_maps(self, images: Tensor, frame: int | None = None) -> list[Tensor]:
         return [m[images[:, 0, 0, 0]] for m in self.maps]
 
 

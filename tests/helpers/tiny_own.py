@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dhpf.data.ap10k import AP10K
-from dhpf.data.own_data import held_out
+from dhpf.data.own_data import is_validation_image
 from dhpf.data.spairu import SPairU
 from tests.helpers import tiny
 
@@ -59,7 +59,7 @@ def make_animals(data: Path) -> None:
     images.mkdir(parents=True)
     for n, image in enumerate(content["images"]):
         named = (f"{image['file_name']}-{k}.jpg" for k in count())
-        name = next(name for name in named if held_out(name, 0.2) == bool(n % 2))
+        name = next(name for name in named if is_validation_image(name, 0.2) == bool(n % 2))
         (data / "images" / image["file_name"]).rename(images / name)
         image["file_name"] = name
     (data / "coco" / "pf-pascal").mkdir(parents=True)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dhpf.common.errors import UserError
-from dhpf.data.photographs import PHOTOGRAPHS
+from dhpf.data.synthetic import PHOTOGRAPHS
 from dhpf.matching.matcher import Matcher, grid_points
 from dhpf.model.ablation import Ablation
 from dhpf.model.transfer import confident_targets

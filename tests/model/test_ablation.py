@@ -10,21 +10,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dhpf.common.errors import UserError
-from dhpf.common.options import layer_set
-from dhpf.model.ablation import Ablation, ablation
+from dhpf.model import reference
+from dhpf.model.ablation import Ablation
 from dhpf.model.dhpf import DHPF
-from dhpf.programs.test import parser
-from tests.helpers import oracle, tiny
+from dhpf.programs.opening import requested_ablation
+from dhpf.programs.options import layer_numbers, parse
+from tests.helpers import tiny
 from tests.helpers.commands import TINY, succeed
 from tests.helpers.models import Bank
 
-SIDES, CHANNELS = [16, 16, 8, 4], [16, 8, 24, 32]
+SIDES, CHANNELS, FRAME = [16, 16, 8, 4], [16, 8, 24, 32], 64
 SCENES = {
-    "fixed layers": Ablation(layers=(1, 3)),
+    "fixed layers": Ablation(fixed_layers=(1, 3)),
     "raw": Ablation(raw=True),
-    "raw, one coarse layer": Ablation(layers=(2,), raw=True),
+    "raw, one coarse layer": Ablation(fixed_layers=(2,), raw=True),
     "soft": Ablation(soft=True),
-    "everything": Ablation(layers=(0, 2), raw=True),
+    "everything": Ablation(fixed_layers=(0, 2), raw=True),
 }
 
 
@@ -49,8 +50,8 @@ def dense(model: DHPF, changed: Ablation, voting: str) -> tuple[Tensor, Tensor]:
         pooled = src.mean((2, 3), keepdim=True) + trg.mean((2, 3), keepdim=True)
         chance.append(learner.gumbel_ffns[k](pooled).flatten().softmax(0)[1])
     selection = torch.stack(chance) if changed.soft else (torch.stack(chance) > 0.5).double()
-    if changed.layers is not None:
-        selection = torch.zeros(4, dtype=torch.float64).index_fill(0, torch.tensor(changed.layers), 1)
+    if changed.fixed_layers is not None:
+        selection = torch.zeros(4, dtype=torch.float64).index_fill(0, torch.tensor(changed.fixed_layers), 1)
     ways = []
     for way in maps:
         layers = []
@@ -59,8 +60,8 @@ def dense(model: DHPF, changed: Ablation, voting: str) -> tuple[Tensor, Tensor]:
             m = F.interpolate(m, (SIDES[0],) * 2, mode="bilinear", align_corners=True)
             layers.append(m[0].flatten(1) * selection[k])
         ways.append(torch.cat(layers))
-    appearance = oracle.appearance(*ways, floor=False)
-    return selection, appearance * oracle.hough(appearance) if voting == "hough" else appearance
+    appearance = reference.appearance(*ways, training=False)
+    return selection, appearance * reference.geometric_scores(appearance) if voting == "hough" else appearance
 
 
 @pytest.mark.parametrize("voting", ["hough", "none"])
@@ -69,55 +70,60 @@ def test_ablations_equal_the_dense_oracle(model: DHPF, changed: Ablation, voting
     with torch.no_grad():
         model.ablate(changed)
         model.voting = voting
-        matches = model(images(0), images(1))
+        matches = model(images(0), images(1), frame=FRAME)
         selection, scores = dense(model, changed, voting)
         assert selection.sum() > 0
         torch.testing.assert_close(matches.selection[0], selection)
         cells = torch.arange(SIDES[0] ** 2)[None]
         torch.testing.assert_close(matches.scores.rows(cells)[0], scores)
         points = torch.rand(2, 30, dtype=torch.float64) * 4 * SIDES[0]
-        torch.testing.assert_close(matches.transfer(points[None])[0], oracle.transfer(scores, points))
+        torch.testing.assert_close(
+            matches.transfer(points[None])[0], reference.transfer_keypoints(scores, points)
+        )
 
 
 def test_ablating_nothing_is_the_method_again(model: DHPF) -> None:
     points = torch.rand(1, 2, 30, dtype=torch.float64) * 4 * SIDES[0]
     with torch.no_grad():
-        before = model(images(0), images(1)).transfer(points)
+        before = model(images(0), images(1), frame=FRAME).transfer(points)
         model.ablate(SCENES["everything"])
-        assert not torch.equal(model(images(0), images(1)).transfer(points), before)
+        assert not torch.equal(model(images(0), images(1), frame=FRAME).transfer(points), before)
         model.ablate(Ablation())
-        assert torch.equal(model(images(0), images(1)).transfer(points), before)
+        assert torch.equal(model(images(0), images(1), frame=FRAME).transfer(points), before)
 
 
 @pytest.mark.parametrize(("text", "layers"), [("2", (2,)), ("17, 2,21", (2, 17, 21)), ("3,3", (3,))])
 def test_layer_sets(text: str, layers: tuple[int, ...]) -> None:
-    assert layer_set(text) == layers
+    assert layer_numbers(text) == layers
 
 
 @pytest.mark.parametrize("text", ["", "a", "1,", "-1", "1.5", "1 2", "²"])
 def test_what_is_no_layer_set_ends_with_exit_code_2(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
-        parser().parse([f"--layers={text}"])
+        parse("test", [f"--layers={text}"])
     assert end.value.code == 2
     assert f"'{text}' is not a list of layer numbers" in capsys.readouterr().err
 
 
 def parsed(arguments: str) -> Any:
-    return parser().parse(arguments.split())
+    return parse("test", arguments.split())
 
 
 def test_options_name_the_ablation() -> None:
-    assert ablation(parsed(""), 15, learned=False) == Ablation()
-    assert ablation(parsed("--raw"), 3, learned=False) == Ablation(layers=(0, 1, 2), raw=True)
-    assert ablation(parsed("--raw"), 3, learned=True) == Ablation(raw=True)
-    assert ablation(parsed("--soft-gates"), 3, learned=False) == Ablation(soft=True)
+    assert requested_ablation(parsed(""), 3) == Ablation(fixed_layers=(0, 1, 2), raw=True)
+    assert requested_ablation(parsed("--raw"), 3) == requested_ablation(parsed(""), 3)
+    assert requested_ablation(parsed("--untrained"), 3) == Ablation()
+    assert requested_ablation(parsed("--untrained --soft-gates"), 3) == Ablation(soft=True)
+    loaded = parsed("--raw")
+    loaded.load = "best_model.safetensors"
+    assert requested_ablation(loaded, 3) == Ablation(raw=True)
     assert [parsed(text).voting for text in ("", "--no-hough", "--voting none")] == [None, "none", "none"]
 
 
-@pytest.mark.parametrize("arguments", ["--layers 1 --soft-gates", "--raw --soft-gates", "--layers 0,3"])
+@pytest.mark.parametrize("arguments", ["--layers 1 --soft-gates", "--soft-gates", "--layers 0,3"])
 def test_contradictions_are_the_users_mistake(arguments: str) -> None:
     with pytest.raises(UserError, match=r"--(soft-gates|layers)"):
-        ablation(parsed(arguments), 3, learned=False)
+        requested_ablation(parsed(arguments), 3)
 
 
 def test_a_study_runs_through_the_test_program(tmp_path: Path) -> None:
@@ -129,7 +135,7 @@ def test_a_study_runs_through_the_test_program(tmp_path: Path) -> None:
         results = json.loads((tmp_path / "logs" / name / "results.json").read_text())
         found[name] = results["options"]["ablation"], results["figures"]["totals"][0]["value"]
         log = (tmp_path / "logs" / name / "log.txt").read_text()
-        assert f"learner: none; {found[name][0]}" in log
+        assert f"model: none, raw features; {found[name][0]}" in log
     assert found["appearance"][1] > 80
     assert (
         found["appearance"][0] == "raw features without transformation, fixed layers 3,9, no Hough matching"

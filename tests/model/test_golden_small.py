@@ -25,9 +25,9 @@ class StoredMaps(nn.Module):
     def __init__(self, maps: list[list[Tensor]]) -> None:
         super().__init__()
         self.maps = [torch.stack(layer) for layer in zip(*maps, strict=True)]
-        self.channels = self.widths = tuple(m.shape[1] for m in self.maps)
+        self.channels = self.reduced_channels = tuple(m.shape[1] for m in self.maps)
 
-    def forward(self, images: Tensor) -> list[Tensor]:
+    def layer_maps(self, images: Tensor, frame: int | None) -> list[Tensor]:
         return [m[images[:, 0, 0, 0]] for m in self.maps]
 
 
@@ -51,10 +51,10 @@ def golden() -> Golden:
 def matches(golden: Golden) -> Matches:
     maps = [[torch.from_numpy(golden[f"{way}_map.{k}"]) for k in golden["layers"]] for way in WAYS]
     model = DHPF(StoredMaps(maps))
-    model.learner = Selected(model.backbone.channels, model.backbone.widths)
+    model.learner = Selected(model.backbone.channels, model.backbone.reduced_channels)
     src, trg = torch.tensor([0, 1]).view(2, 1, 1, 1, 1)
     with torch.no_grad():
-        return model.eval()(src, trg)
+        return model.eval()(src, trg, frame=240)
 
 
 def error(actual: Tensor, expected: NDArray[Any]) -> float:

@@ -19,7 +19,7 @@ def test_a_sum_of_layers_is_what_comparing_them_anew_gives(order: list[int], vot
     model = DHPF(bank, voting).double().eval()  # type: ignore[arg-type]
     model.ablate(Ablation(tuple(sorted(order)), raw=True))
     with torch.no_grad():
-        src, trg = (model.encode(torch.tensor(images).view(-1, 1, 1, 1)) for images in ([0, 1], [2, 3]))
+        src, trg = (model.encode(torch.tensor(images).view(-1, 1, 1, 1), 64) for images in ([0, 1], [2, 3]))
         anew = model.compare(src, trg)
         layers = layer_sums(src, trg, model.layer_of_channel)
         total = layers[order[0]]

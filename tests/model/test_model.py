@@ -1,6 +1,7 @@
 """The fast program equals the dense oracle, in float64, on random inputs; its pieces equal naive loops."""
 
 import math
+import pickle
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -13,16 +14,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from dhpf.model import correlation, gating, hough, voting, weak_loss
+from dhpf.model import correlation, gating, hough, reference, voting, weak_loss
 from dhpf.model.dhpf import DHPF
 from dhpf.model.features import ImageFeatures, interpolated_norms
 from dhpf.model.gating import DynamicGating
 from dhpf.model.grid import bilinear_taps, covering_cells, nearest_cells
 from dhpf.model.hough import diagonal_sums, geometric_scores
 from dhpf.model.losses import entropies
-from dhpf.model.voting import factor_rows
+from dhpf.model.voting import rows_by_offset
 from dhpf.training import SUPERVISIONS
-from tests.helpers import oracle
 from tests.helpers.models import Bank
 
 ALPHA, RATE = 0.1, 0.4
@@ -38,7 +38,7 @@ class Problem:
     noise: Tensor
 
     def maps(self, way: str) -> list[Tensor]:
-        return self.model.backbone(self.batch[way])
+        return self.model.backbone.layer_maps(self.batch[way])
 
     def points(self, b: int, way: str = "src_kps") -> Tensor:
         return self.batch[way][b, :, : self.batch["n_pts"][b]]
@@ -82,7 +82,7 @@ def make_problem(
         batch = {
             "src_img": numbers[0], "trg_img": numbers[1], "src_kps": points[0], "trg_kps": points[1],
             "n_pts": n_pts, "longest": int(n_pts.max()), "pckthres": 10 * torch.randint(5, 40, (pairs,)).double(),
-            "category_id": torch.randint(0, 3, (pairs,)),
+            "category_id": torch.randint(0, 3, (pairs,)), "frame": frame,
         }  # fmt: skip
         return Problem(model, batch, torch.rand(len(sides), 2 * pairs, 2))
     finally:
@@ -111,18 +111,18 @@ def all_cells(pairs: int, side: int) -> Tensor:
 def test_evaluation_equals_the_oracle(problem: Problem) -> None:
     model, batch = problem.model.eval(), problem.batch
     with torch.no_grad():
-        matches = model(batch["src_img"], batch["trg_img"])
-        pairs = oracle.match(model.learner, problem.maps("src_img"), problem.maps("trg_img"))
+        matches = model(batch["src_img"], batch["trg_img"], frame=batch["frame"])
+        pairs = reference.match(model.learner, problem.maps("src_img"), problem.maps("trg_img"))
     cells = all_cells(len(pairs), matches.side)
     appearance, scores = matches.scores.rows.correlation.appearance(cells), matches.scores.rows(cells)
     predicted = matches.transfer(batch["src_kps"])
     for b, pair in enumerate(pairs):
-        assert torch.equal(matches.selection[b], pair.selection)
-        close(appearance[b], pair.appearance)
-        close(scores[b], pair.scores)
-        close(matches.scores.column_max[b], pair.scores.amax(0))
+        assert torch.equal(matches.selection[b], pair.z)
+        close(appearance[b], pair.a)
+        close(scores[b], pair.m)
+        close(matches.scores.column_max[b], pair.m.amax(0))
         n = batch["n_pts"][b]
-        close(predicted[b, :, :n], oracle.transfer(pair.scores, problem.points(b)))
+        close(predicted[b, :, :n], reference.transfer_keypoints(pair.m, problem.points(b)))
 
 
 @pytest.mark.parametrize("kind", ["strong", "weak"])
@@ -136,20 +136,22 @@ def test_training_step_and_its_gradients_equal_the_oracle(kind: str, problem: Pr
     step.loss.backward()
 
     src, trg = (
-        oracle.with_negatives(batch["category_id"].tolist()) if kind == "weak" else [list(range(B))] * 2
+        reference.with_negatives(batch["category_id"].tolist()) if kind == "weak" else [list(range(B))] * 2
     )
     maps = [[m[index] for m in problem.maps(way)] for way, index in (("src_img", src), ("trg_img", trg))]
-    pairs = oracle.match(learner, *maps, problem.noise[:, : len(src)])
+    pairs = reference.match(learner, *maps, problem.noise[:, : len(src)])
     keypoints = (batch["src_kps"], batch["trg_kps"], batch["n_pts"], ALPHA * batch["pckthres"])
-    loss = oracle.weak_loss(pairs, B) if kind == "weak" else oracle.strong_loss(pairs, *keypoints)
-    loss = loss + oracle.selection_loss(pairs, RATE)
+    loss = reference.weak_loss(pairs, B) if kind == "weak" else reference.strong_loss(pairs, *keypoints)
+    loss = loss + reference.selection_loss(pairs, RATE)
     loss.backward()
 
-    close(step.selection, torch.stack([pair.selection for pair in pairs]).detach(), 1e-15)
+    close(step.selection, torch.stack([pair.z for pair in pairs]).detach(), 1e-15)
     tolerance = 1e-6  # distances of key-points are rounded to float32
     close(step.loss, loss, tolerance)
     for b, pair in enumerate(pairs[:B]):
-        distance = oracle.transfer(pair.scores.detach(), problem.points(b)) - problem.points(b, "trg_kps")
+        distance = reference.transfer_keypoints(pair.m.detach(), problem.points(b)) - problem.points(
+            b, "trg_kps"
+        )
         correct = distance.norm(dim=0) <= keypoints[3][b]
         close(step.pck[b].double(), 100 * correct.double().mean(), tolerance)
     gradients = [[zero_if_none(p) for p in x.parameters()] for x in (model.learner, learner)]
@@ -166,15 +168,15 @@ def test_validation_loss_equals_the_oracle(problem: Problem) -> None:
     model, batch = problem.model.eval(), problem.batch
     before = deepcopy(model.state_dict())
     with torch.no_grad():
-        pairs = oracle.match(model.learner, problem.maps("src_img"), problem.maps("trg_img"))
+        pairs = reference.match(model.learner, problem.maps("src_img"), problem.maps("trg_img"))
         keypoints = (batch["src_kps"], batch["trg_kps"], batch["n_pts"], ALPHA * batch["pckthres"])
         losses = {
-            "strong": oracle.strong_loss(pairs, *keypoints),
-            "weak": oracle.weak_loss(pairs, len(pairs)),
+            "strong": reference.strong_loss(pairs, *keypoints),
+            "weak": reference.weak_loss(pairs, len(pairs)),
         }
         for kind, loss in losses.items():
             step = SUPERVISIONS[kind](model, batch, ALPHA, RATE, None)
-            close(step.loss, loss + oracle.selection_loss(pairs, RATE), 1e-6)
+            close(step.loss, loss + reference.selection_loss(pairs, RATE), 1e-6)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
@@ -197,15 +199,15 @@ def test_training_counts_layer_zero_twice_and_gates_once() -> None:
 @settings(deadline=None, max_examples=10)
 def test_comparing_codes_equals_forward_however_they_were_kept(problem: Problem) -> None:
     """Features of one image each, in another order, one source against many."""
-    model, batch = problem.model.eval(), problem.batch
+    model, batch, frame = problem.model.eval(), problem.batch, problem.batch["frame"]
     with torch.no_grad():
-        expected = model(batch["src_img"], batch["trg_img"][[0] * len(batch["n_pts"])])
-        src = [model.encode(image[None]) for image in batch["src_img"]]
-        trg = model.encode(batch["trg_img"].flip(0))
+        expected = model(batch["src_img"], batch["trg_img"][[0] * len(batch["n_pts"])], frame=frame)
+        src = [model.encode(image[None], frame) for image in batch["src_img"]]
+        trg = model.encode(batch["trg_img"].flip(0), frame)
         last = torch.tensor([len(trg) - 1])
         actual = model.compare(ImageFeatures.cat(src), ImageFeatures.cat([trg[last]] * len(src)))
         assert torch.equal(actual.selection, expected.selection)
-        close(actual.scores.rows.factors, expected.scores.rows.factors)
+        close(actual.scores.rows.hough_scores, expected.scores.rows.hough_scores)
         close(actual.scores.column_max, expected.scores.column_max)
         cells = all_cells(len(src), expected.side)
         close(actual.scores.rows(cells), expected.scores.rows(cells))
@@ -220,12 +222,12 @@ def test_voting_does_not_depend_on_the_blocks(problem: Problem, block: int, tabl
     """Nor on whether tables, native products and similarities are kept or computed again."""
     batch = problem.batch
     with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
-        expected = problem.model.eval()(batch["src_img"], batch["trg_img"])
+        expected = problem.model.eval()(batch["src_img"], batch["trg_img"], frame=batch["frame"])
         patch.setattr(correlation, "block_entries", lambda _: block)
-        patch.setattr(correlation, "TABLE", table)
-        patch.setattr(correlation, "PRODUCTS", kept)
-        patch.setattr(hough, "KEPT", kept)
-        actual = problem.model(batch["src_img"], batch["trg_img"])
+        patch.setattr(correlation, "MAX_TABLE_ENTRIES", table)
+        patch.setattr(correlation, "MAX_PRODUCT_ENTRIES", kept)
+        patch.setattr(hough, "MAX_KEPT_ENTRIES", kept)
+        actual = problem.model(batch["src_img"], batch["trg_img"], frame=batch["frame"])
     for a, e in zip(vars(actual.scores.rows).values(), vars(expected.scores.rows).values(), strict=True):
         if isinstance(a, Tensor):
             close(a, e)
@@ -238,10 +240,10 @@ def test_voting_does_not_depend_on_the_blocks(problem: Problem, block: int, tabl
 def test_pairs_together_as_on_a_gpu_equal_pairs_one_by_one(problem: Problem) -> None:
     batch = problem.batch
     with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
-        expected = problem.model.eval()(batch["src_img"], batch["trg_img"])
+        expected = problem.model.eval()(batch["src_img"], batch["trg_img"], frame=batch["frame"])
         for module in (correlation, gating, voting):
-            patch.setattr(module, "together", lambda _: True)
-        actual = problem.model(batch["src_img"], batch["trg_img"])
+            patch.setattr(module, "use_batched_kernels", lambda _: True)
+        actual = problem.model(batch["src_img"], batch["trg_img"], frame=batch["frame"])
     cells = all_cells(len(batch["n_pts"]), expected.side)
     close(actual.scores.rows(cells), expected.scores.rows(cells))
     close(actual.scores.column_max, expected.scores.column_max)
@@ -251,6 +253,7 @@ def test_pairs_together_as_on_a_gpu_equal_pairs_one_by_one(problem: Problem) -> 
 @pytest.mark.parametrize("kind", list(SUPERVISIONS))
 def test_a_side_of_which_no_layer_is_selected_takes_no_part(kind: str) -> None:
     """With two threads PyTorch's `embedding_bag` refuses rows without entries."""
+    torch.manual_seed(0)
     problem = make_problem([12, 8, 4], [4, 4, 3], [2, 2, 3], 2, "all layers")
     problem.model.learner.gumbel_ffns[1][3].weight.data *= -1
     torch.set_num_threads(2)
@@ -334,7 +337,9 @@ def test_equal_maxima_pass_the_gradient_to_the_first() -> None:
 # Gating
 
 
-@pytest.mark.parametrize("change", ["loaded", "written to", "trained", "another"])
+@pytest.mark.parametrize(
+    "change", ["loaded", "loaded by a parent", "trained", "passed with gradient", "moved"]
+)
 def test_folded_batch_norms_follow_the_weights(change: str) -> None:
     """With a gradient, the modules themselves evaluate."""
     problem = make_problem([12, 12, 8], [4, 4, 3], [2, 2, 3], 2, "all layers")
@@ -343,19 +348,31 @@ def test_folded_batch_norms_follow_the_weights(change: str) -> None:
         before = [y for _, y in learner.transformed(maps)]
     if change == "loaded":
         learner.load_state_dict({k: v + 1 for k, v in learner.state_dict().items()})
-    elif change == "written to":
-        learner.reduction_ffns[1][0].weight.data.mul_(2)
-        learner.reduction_ffns[1][0].weight.data = learner.reduction_ffns[1][0].weight.data + 1
+    elif change == "loaded by a parent":
+        problem.model.load_state_dict({k: v + 1 for k, v in problem.model.state_dict().items()})
     elif change == "trained":
         list(learner.train().transformed(maps))
         learner.eval()
+    elif change == "passed with gradient":  # of which an optimiser takes a step
+        list(learner.transformed(maps))
+        learner.reduction_ffns[1][0].weight.data.mul_(2)
     else:
-        learner.reduction_ffns[1][1].bias = nn.Parameter(torch.ones(2).double())
+        learner.half().double()
     with torch.no_grad():
         after = [y for _, y in learner.transformed(maps)]
     for folded, (_, plain) in zip(after, learner.transformed(maps), strict=True):
         close(folded, plain.detach())
     assert not torch.equal(after[1], before[1])
+
+
+def test_a_copied_or_pickled_learner_evaluates_alike() -> None:
+    problem = make_problem([12, 12, 8], [4, 4, 3], [2, 2, 3], 2, "all layers")
+    learner, maps = problem.model.learner.eval(), problem.maps("src_img")
+    with torch.no_grad():
+        expected = [y for _, y in learner.transformed(maps)]
+        for again in (deepcopy(learner), pickle.loads(pickle.dumps(learner))):
+            again.load_state_dict(learner.state_dict())
+            assert all(torch.equal(y, e) for (_, y), e in zip(again.transformed(maps), expected, strict=True))
 
 
 def test_gates_select_with_the_probability_of_their_logits() -> None:
@@ -412,7 +429,7 @@ def test_interpolated_norms(sizes: tuple[int, int], widths: list[int], seed: int
 @settings(deadline=None)
 def test_bilinear_taps(sizes: tuple[int, int]) -> None:
     size, side = sizes
-    index, weight = bilinear_taps(size, side, torch.zeros(0, dtype=torch.float64))
+    index, weight = bilinear_taps(torch.zeros(0, dtype=torch.float64), size, side)
     matrix = torch.zeros(side**2, size**2, dtype=torch.float64).scatter_add(1, index, weight)
     units = torch.eye(size**2, dtype=torch.float64).view(-1, 1, size, size)
     expected = F.interpolate(units, (side, side), mode="bilinear", align_corners=True).flatten(1).T
@@ -429,7 +446,7 @@ def test_geometric_scores(S: int, seed: int) -> None:
     displacement = (y - y[:, None] + S - 1) * (2 * S - 1) + x - x[:, None] + S - 1
     votes = np.bincount(displacement.ravel(), appearance.numpy().ravel()).reshape(1, 2 * S - 1, 2 * S - 1)
     geometric = geometric_scores(torch.from_numpy(votes))
-    close(factor_rows(geometric, all_cells(1, S))[0], oracle.hough(appearance))
+    close(rows_by_offset(geometric, all_cells(1, S))[0], reference.geometric_scores(appearance))
 
 
 # Where boxes begin and end, and where two centres are equally near; the neighbouring floats, and far away.
@@ -450,10 +467,10 @@ def test_cells_of_points(points: list[tuple[float, float]], S: int) -> None:
     cells, covers = covering_cells(kps, S)
     close_to = nearest_cells(kps, S)
     for p, point in enumerate(kps[0].T):
-        expected = oracle.covering(point.double(), S)
+        expected = reference.covering_cells(point.double(), S)
         assert sorted(cells[0, p][covers[0, p]].tolist()) == expected.tolist()
         if point.abs().max() < 100:  # far away the oracle's squares round
-            assert close_to[0, p] == oracle.nearest(point, S)
+            assert close_to[0, p] == reference.nearest_cell(point, S)
 
 
 @pytest.mark.parametrize("side", [12, 60])
@@ -468,6 +485,8 @@ def test_points_outside_every_receptive_field_have_no_prediction(side: int) -> N
     outside = [(b, 8.0) for b in beyond] + [(8.0, b) for b in beyond] + [(-1e9, 1e9)]
     points = torch.tensor(inside + outside, dtype=torch.float64).T[None]
     with torch.no_grad():
-        predicted = problem.model(problem.batch["src_img"], problem.batch["trg_img"]).transfer(points)
+        predicted = problem.model(
+            problem.batch["src_img"], problem.batch["trg_img"], frame=4 * side
+        ).transfer(points)
     assert predicted[..., : len(inside)].isfinite().all()
     assert predicted[..., len(inside) :].isnan().all()

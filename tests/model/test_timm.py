@@ -17,8 +17,9 @@ from dhpf.matching.matcher import Matcher
 from dhpf.model import BACKBONES, timm_backbone
 from dhpf.training.supervision import strong_step
 from dhpf.weights import files as weights
-from dhpf.weights.checkpoint import build_model, load_model
-from tests.helpers.models import scrambled
+from dhpf.weights.checkpoint import load_model
+from dhpf.weights.config import ModelConfig
+from tests.helpers.models import build, scrambled
 
 # Each with the side of pictures of 64×64 pixels, and the number and sides of its layers then.
 NETWORKS = {
@@ -36,7 +37,7 @@ NETWORKS = {
 }
 
 
-create = timm_backbone.created
+create = timm_backbone.create_network
 drawn = cache(create)
 
 
@@ -44,38 +45,37 @@ drawn = cache(create)
 def drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Networks are copied, which takes a tenth of drawing their weights anew; resnet18 is drawn each time."""
 
-    def created(arch: str) -> Any:
+    def create_or_copy(arch: str) -> Any:
         real = arch == "resnet18" or torch.get_default_device().type == "meta"
         return create(arch) if real else deepcopy(drawn(arch))
 
-    monkeypatch.setattr(timm_backbone, "created", created)
+    monkeypatch.setattr(timm_backbone, "create_network", create_or_copy)
 
 
 @pytest.mark.parametrize("arch", NETWORKS)
 def test_a_network_matches_learns_and_comes_back_from_its_checkpoint(arch: str, tmp_path: Path) -> None:
-    shown, layers, finest, coarsest = NETWORKS[arch]
-    model = build_model(f"timm:{arch}", "random")
-    assert model.picture_side(64) == shown
-    images = torch.randn(2, 3, shown, shown)
-    maps = list(model.backbone(images))
+    size, layers, finest, coarsest = NETWORKS[arch]
+    model = build(f"timm:{arch}")
+    assert model.backbone.input_size_for(64) == size
+    images = torch.randn(2, 3, size, size)
+    maps = list(model.backbone.layer_maps(images, 64))
     assert tuple(m.shape[1] for m in maps) == model.backbone.channels
     assert (len(maps), maps[0].shape[-1], maps[-1].shape[-1]) == (layers, finest, coarsest)
-    assert model.backbone.widths == tuple(min(64, c) for c in model.backbone.channels)
+    assert model.backbone.reduced_channels == tuple(min(64, c) for c in model.backbone.channels)
     batch: dict[str, Any] = {
         "src_img": images, "trg_img": images.flip(0), "src_kps": torch.full((2, 2, 1), 30.0),
         "trg_kps": torch.full((2, 2, 1), 33.0), "n_pts": torch.ones(2).long(), "longest": 1,
-        "pckthres": torch.full((2,), 64.0),
+        "pckthres": torch.full((2,), 64.0), "frame": 64,
     }  # fmt: skip
     step = strong_step(model.train(), batch, 0.1, 0.5, torch.rand(layers, 2, 2))
     step.loss.backward()
     assert any(p.grad.abs().sum() > 0 for p in model.learner.parameters() if p.grad is not None)
     path = tmp_path / "best_model.safetensors"
-    weights.write(path, model.learner.state_dict(), {**model.backbone.about, "voting": "hough"})
-    again, known = load_model(path, weights="random")
-    assert known.backbone == f"timm:{arch}"
-    again.picture_side(64)
+    weights.write(path, model.learner.state_dict(), ModelConfig.of_model(model).to_metadata())
+    again, _ = load_model(path, "random")
+    assert again.backbone.name == f"timm:{arch}"
     with torch.no_grad():
-        matches = [m.eval()(images[:1], images[1:]) for m in (model, again)]
+        matches = [m.eval()(images[:1], images[1:], frame=64) for m in (model, again)]
     assert torch.equal(matches[0].scores.column_max, matches[1].scores.column_max)
     assert matches[0].side == 16
 
@@ -86,8 +86,10 @@ def test_ours_and_timms_are_equal_to_the_bit(name: str) -> None:
     state = scrambled(timm.create_model(arch).state_dict())
     ours, timms = BACKBONES[name](state), BACKBONES[f"timm:{arch}"](state)
     images = torch.randn(2, 3, 64, 64).contiguous(memory_format=torch.channels_last)
-    assert ours.digest == timms.digest
-    assert all(torch.equal(a, b) for a, b in zip(ours(images), timms(images), strict=True))
+    assert ours.weights_hash == timms.weights_hash
+    assert all(
+        torch.equal(a, b) for a, b in zip(ours.layer_maps(images), timms.layer_maps(images), strict=True)
+    )
 
 
 def test_tokens_are_the_patches_without_class_and_registers() -> None:
@@ -97,22 +99,21 @@ def test_tokens_are_the_patches_without_class_and_registers() -> None:
     plain = timm.create_model("vit_small_patch14_reg4_dinov2", dynamic_img_size=True)
     plain.load_state_dict(state)
     backbone, images = cls(state), torch.randn(1, 3, 70, 70)
-    backbone.picture_side(70)
     with torch.no_grad():
         expected = plain.eval().forward_intermediates(images, intermediates_only=True)
-    for actual, e in zip(backbone(images), expected, strict=True):
+    for actual, e in zip(backbone.layer_maps(images, 72), expected, strict=True):
         torch.testing.assert_close(actual, e)
 
 
 def test_a_layer_of_a_network_is_the_same_among_fewer() -> None:
     cls = BACKBONES["timm:resnet18"]
     state = scrambled(cls.network(cls).state_dict())
-    every, some, images = cls(state), cls(state, layers=(2, 5)), torch.randn(1, 3, 64, 64)
-    maps = list(every(images))
-    assert all(torch.equal(a, maps[k]) for a, k in zip(some(images), (2, 5), strict=True))
+    every, some, images = cls(state), cls(state, (2, 5)), torch.randn(1, 3, 64, 64)
+    maps = list(every.layer_maps(images))
+    assert all(torch.equal(a, maps[k]) for a, k in zip(some.layer_maps(images), (2, 5), strict=True))
     assert some.channels == (64, 256)
-    with pytest.raises(UserError, match=r"--backbone-layers 9: the blocks of timm:resnet18 are 0 to 8"):
-        cls(state, layers=(9,))
+    with pytest.raises(UserError, match=r"timm:resnet18 .* 9: .* 0 to 8"):
+        cls(state, (9,))
 
 
 def test_larger_pictures_leave_the_grid_as_it_is() -> None:
@@ -121,7 +122,7 @@ def test_larger_pictures_leave_the_grid_as_it_is() -> None:
     found = matcher.match(image, image, [(30, 40)])
     assert found.matches.side == 16
     assert np.abs(found.points - [[30, 40]]).max() < 2 * 120 / 16
-    assert "128×128" in matcher.model.backbone.cost(64)
+    assert "128×128" in matcher.model.backbone.cost_note(64)
 
 
 def test_wrong_names_get_the_closest() -> None:
@@ -147,9 +148,9 @@ class Flat(nn.Module):
 
 def test_a_network_without_places_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timm, "list_models", lambda: ["flat"])
-    monkeypatch.setattr(timm_backbone, "created", lambda _: Flat())
-    with pytest.raises(UserError, match="timm:flat has no spatial features that could be matched"):
-        BACKBONES["timm:flat"]
+    monkeypatch.setattr(timm_backbone, "create_network", lambda _: Flat())
+    with pytest.raises(UserError, match="timm:flat"):
+        _ = BACKBONES["timm:flat"].channels
 
 
 def test_images_are_read_at_the_backbones_side(tmp_path: Path) -> None:

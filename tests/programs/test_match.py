@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dhpf.data.photographs import PHOTOGRAPHS
+from dhpf.data.synthetic import PHOTOGRAPHS
 from dhpf.matching.matcher import Matcher, grid_points
 from tests.helpers.commands import refused, run, succeed
 from tests.helpers.models import draw_learner

@@ -5,6 +5,7 @@ from unittest.mock import Mock
 
 import pytest
 
+from dhpf.common.errors import UserError
 from dhpf.data import BENCHMARKS
 from tests.helpers.commands import TINY, refused, run, succeed
 
@@ -100,7 +101,7 @@ def test_missing_data_are_named(tmp_path: Path, program: str, benchmark: str) ->
 def test_offline_a_resnet_says_what_to_fetch_and_where_to_put_it(
     tmp_path: Path, program: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("torch.hub.load_state_dict_from_url", Mock(side_effect=OSError("no network")))
+    monkeypatch.setattr("dhpf.common.download._download", Mock(side_effect=UserError("no network")))
     address = "https://download.pytorch.org/models/resnet101-63fe2227.pth"
     place = str(tmp_path / "hub" / "checkpoints")
     options = f"--benchmark synthetic --backbone resnet101 {TINY}"

@@ -10,16 +10,16 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from tests.helpers.pages import HOSTILE, Page
 
 from dhpf.data import open_benchmark
-from dhpf.data.photographs import PHOTOGRAPHS
+from dhpf.data.synthetic import PHOTOGRAPHS
 from dhpf.evaluation.metrics import keypoint_errors
 from dhpf.matching.matcher import Matcher
 from dhpf.report import explorer as explorers
 from dhpf.report.explorer import cell_type, explorer, pack
 from tests.helpers import chromium, tiny
 from tests.helpers.commands import run, succeed
+from tests.helpers.pages import HOSTILE, Page
 
 TINY = "--img-side 64 --device cpu"
 
@@ -70,7 +70,9 @@ def test_any_point_is_predicted_as_by_the_program_in_both_directions(
         expected.append(pd.read_csv(home / "out" / f"{Path(source).stem}-{Path(target).stem}.csv").to_numpy())
     page = home / "page.html"
     html = page.read_text()
-    images, directions = (sum(map(len, re.findall(of, html))) for of in ('data:image/jpeg[^"]+', r'"directions": [^]]+'))
+    images, directions = (
+        sum(map(len, re.findall(of, html))) for of in ('data:image/jpeg[^"]+', r'"directions": [^]]+')
+    )
     assert 60_000 < directions < 63_000
     assert len(html) - images + 3 * directions < 300_000  # at side 240, which has four times the cells
 
@@ -173,7 +175,7 @@ def test_a_pair_of_a_benchmark_is_drawn_as_it_is_tested(
     )
     benchmark = open_benchmark("spair", tmp_path, "test", img_side=64)
     sample, pair = benchmark.annotation(5), benchmark.complete(benchmark.pairs[5])
-    source, target = (benchmark.picture(sample[f"{end}_key"]) for end in ("src", "trg"))
+    source, target = (benchmark.pil_image(sample[f"{end}_key"]) for end in ("src", "trg"))
     table = pd.read_csv(tmp_path / "out" / "spair-test-5.csv")
     np.testing.assert_allclose(table.iloc[:, :2].to_numpy().T, pair.src_kps, atol=1e-3)
     found = matcher.match(source, target, np.asarray(pair.src_kps).T)

@@ -19,7 +19,7 @@ class Benchmark:
 
     img_side = 100
 
-    def picture(self, key: str) -> Image.Image:
+    def pil_image(self, key: str) -> Image.Image:
         return Image.new("RGB", (200, 100) if key == "a" else (4000, 6000), "red" if key == "a" else "lime")
 
 

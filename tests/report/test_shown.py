@@ -15,7 +15,7 @@ from PIL import Image
 
 from dhpf.common import run as run_files
 from dhpf.common.run import Run, progress
-from dhpf.evaluation.results import matrix
+from dhpf.evaluation.results import average_table
 from dhpf.training.examples import CORRECT, INCORRECT, example
 from tests.helpers import tiny
 from tests.helpers.commands import TINY, run, succeed
@@ -121,21 +121,19 @@ def test_a_threshold_of_zero_is_no_figure(tmp_path: Path) -> None:
     assert line.startswith("threshold: zero in 1 pairs, which are in no PCK: JPEGImages/cat/")
 
 
-def test_totals_are_a_matrix_of_thresholds_and_averages() -> None:
-    frames, averages = ("240x240 frame", "original pixels"), ("pairs", "key-points", "categories")
+def test_averages_are_a_table_of_thresholds() -> None:
+    averages = ("pairs", "key-points", "categories")
     totals = [
-        {"alpha": alpha, "average": average, "frame": frame, "value": None if alpha == 0.3 else value}
-        for alpha in (0.1, 0.05, 0.3)
-        for frame in frames
-        for value, average in enumerate(averages, 50)
+        {"alpha": alpha, "average": average, "frame": frame, "n_pairs": 4, "paper": None, "value": value}
+        for alpha in (0.05, 0.1)
+        for frame in ("240x240 frame", "original pixels")
+        for value, average in zip((None, 51 + alpha, 52 + 10 * alpha), averages, strict=True)
     ]
-    lines = matrix(totals)
-    for number, frame in enumerate(frames):
-        head, *rows = (line.split() for line in lines[4 * number : 4 * number + 4])
-        assert head == ["PCK", "in", "%,", *frame.split(), *averages]
-        assert rows[0] == ["α", "=", "0.05", "50.00", "51.00", "52.00"]
-        assert rows[2] == ["α", "=", "0.3", "-", "-", "-"]
-    assert matrix([{"average": "pairs", "value": 0.5}]) == []
+    head, *rows = (line.split() for line in average_table({"totals": totals}))
+    assert head == ["PCK", "in", "%,", "mean", "over", *averages]
+    assert rows[0] == ["α", "=", "0.05", "-", "51.05", "52.50"]
+    assert rows[-1][2:] == ["0.1,", "original", "pixels", "-", "51.10", "53.00"]
+    assert average_table({"totals": [{"average": "pairs", "value": 0.5}]}) == []
 
 
 def test_runs_of_one_second_have_names_of_their_own(tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ def test_photographs_and_points_are_those_of_the_stored_images(pfpascal: Any) ->
     predicted = predictions[predictions.pair == number][["predicted_x", "predicted_y"]].to_numpy().T
     assert pytest.approx(predicted.T / 64 * pair["trg_image"].size) == pair["predicted"].T
     for end in ("src", "trg"):
-        stored = benchmark.picture(getattr(annotated, f"{end}_key"))
+        stored = benchmark.pil_image(getattr(annotated, f"{end}_key"))
         assert np.array_equal(pair[f"{end}_image"], stored)
 
 

@@ -408,9 +408,10 @@ def expected_of_two(data: Path) -> dict[str, torch.Tensor]:
 
 EACH_RANK = """
 import torch
-from dhpf.programs.train import read_options, train
+from dhpf.programs.options import parse
+from dhpf.programs.train import run
 
-trainer = train(read_options(None))
+trainer = run(parse("train"))
 torch.save(trainer.model.learner.state_dict(), f"rank-{trainer.rank}.pt")
 """
 

@@ -73,6 +73,18 @@ def test_models_of_folders_are_saved_by_hand(cache: Path) -> None:
     assert released.resolve("dhpf:pfpascal-strong-resnet50-mu0.7") == path
 
 
+@pytest.mark.parametrize("file", ["PASCAL_strong_res50_0.7.pt", "strong (res50)/pfpascal_mu0.7.pth"])
+def test_models_saved_by_hand_are_known_by_the_words_of_their_names(cache: Path, file: str) -> None:
+    path = cache / file
+    path.parent.mkdir(parents=True)
+    for other in ("PASCAL_strong_res50_0.8.pt", "PASCAL_weak_res50_0.7.pt", "PASCAL_strong_res101_0.7.pt"):
+        (cache / other).touch()
+    save_model(path, "resnet50")
+    assert released.resolve("dhpf:pfpascal-strong-resnet50-mu0.7") == path
+    save_model(cache / "strong_res101_spair.pt", "resnet101")  # there is but one
+    assert released.resolve("dhpf:spair-strong-resnet101") == cache / "strong_res101_spair.pt"
+
+
 @pytest.mark.parametrize("name", ["spair-weak-resnet50", "pfpascal-weak-resnet50-mu0.2", "", "../x"])
 def test_unknown_names_list_the_known(name: str, cache: Path) -> None:
     with pytest.raises(UserError, match=r"pfpascal-strong-resnet101.*spair-weak-resnet101"):

@@ -42,7 +42,7 @@ def test_weights_are_read_as_files_have_them(tmp_path: Path) -> None:
     found = build("timm:resnet18", path.with_suffix(".safetensors")).backbone
     assert hashes == {found.weights_hash}
     torch.save(files(state)["teacher"], path)
-    assert build("timm:resnet18", path).backbone.note == "1 not used: head.mlp.0.bias"
+    assert build("timm:resnet18", path).backbone.weights_note == "1 not used: head.mlp.0.bias"
 
 
 def test_dino_hubs_names_are_timms() -> None:
@@ -55,7 +55,7 @@ def test_dino_hubs_names_are_timms() -> None:
         "pos_embed": torch.cat([own["cls_token"], own["pos_embed"]], 1),
     }
     hub["cls_token"] = torch.zeros_like(own["cls_token"])
-    found = cls(hub).net.state_dict()
+    found, _ = fitting(cls.network(cls), hub)
     assert torch.equal(found["reg_token"], own["reg_token"])
     assert torch.equal(found["pos_embed"], own["pos_embed"])
     torch.testing.assert_close(found["cls_token"], own["cls_token"])
@@ -150,11 +150,10 @@ def test_a_checkpoint_knows_its_model(tmp_path: Path) -> None:
         refused(tmp_path, f"{test} --backbone resnet50", "--backbone", "timm:resnet18", checkpoint)
         refused(tmp_path, f"{test} --backbone-layers 1,5", "--backbone-layers 1,5", "1,4")
         refused(tmp_path, f"{test} --backbone-side 128", "--backbone-side 128", "96")
-    tested = [json.loads(path.read_text()) for path in tmp_path.glob("logs/tested-*/options.json")]
-    keys = "backbone", "backbone_layers", "backbone_side", "voting"
-    assert [[options[key] for key in keys] for options in tested] == [
-        ["timm:resnet18", [1, 4], 96, "none"]
-    ] * 2
+    tested = [json.loads(path.read_text())["options"] for path in tmp_path.glob("logs/tested-*/results.json")]
+    expected = {"backbone": "timm:resnet18", "backbone_layers": "1,4", "backbone_side": "96", "width": "8"}
+    assert [{key: options[key] for key in expected} for options in tested] == [expected] * 2
+    assert all("voting none" in str(options) or options.get("voting") == "none" for options in tested)
     refused(tmp_path, f"{test} --backbone-weights other.pth", "hash", "--backbone-weights")
     refused(tmp_path, f"test.py {options} --load bare.pt", "bare.pt", "--backbone")
 

@@ -1,8 +1,7 @@
-"""The loaders against the published program's values, and on tiny benchmarks of the four layouts."""
+"""Samples: the published program's values, and the rules of frame, threshold and mirroring on tiny benchmarks."""
 
 import csv
 import json
-import os
 import pickle
 import shutil
 from pathlib import Path
@@ -14,18 +13,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
-from PIL import Image
 from scipy.io import loadmat, savemat
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from dhpf.common.errors import UserError
-from dhpf.data.benchmark import Benchmark, Pair, mirrored_box, mirrored_points
-from dhpf.data.loading import Loader
+from dhpf.data.benchmark import Benchmark, Pair, mirrored_points
 from tests.helpers import tiny
 from tests.helpers.places import SHARED
 from tests.helpers.tiny import BENCHMARKS
 
+PAIRS = 8
 SPLITS = [(name, split) for name, cls in BENCHMARKS.items() for split in cls.splits]
 needs_shared = pytest.mark.skipif(
     not (SHARED / "golden" / "datasets.npz").exists(), reason="no reference data"
@@ -97,30 +95,13 @@ def test_caltech_classes_are_the_folders_that_the_class_numbers_mean():
     for pair in open_real("caltech", "test").pairs:
         folder = pair.src_key.split("/")[1]
         assert BENCHMARKS["caltech"].categories[pair.category_id] == folder
-
-
-def test_there_are_101_caltech_classes_and_18_of_spair():
     for name, count in {"pfpascal": 20, "pfwillow": 10, "caltech": 101, "spair": 18}.items():
         assert len(set(BENCHMARKS[name].categories)) == len(BENCHMARKS[name].categories) == count
 
 
-@pytest.fixture(scope="module")
-def datapath(tmp_path_factory) -> Path:
-    """All four tiny benchmarks; tests that change files copy it first."""
-    root = tmp_path_factory.mktemp("datasets")
-    for make in tiny.MAKERS.values():
-        make(root)
-    return root
-
-
-@pytest.fixture
-def own_datapath(datapath, tmp_path) -> Path:
-    return Path(shutil.copytree(datapath, tmp_path / "datasets"))
-
-
 @pytest.mark.parametrize(("name", "split"), SPLITS)
-def test_workers_deliver_batches_in_the_contracted_format(datapath, name, split):
-    dataset = BENCHMARKS[name](datapath, split, img_side=96)
+def test_workers_deliver_batches_in_the_contracted_format(whole, name, split):
+    dataset = BENCHMARKS[name](whole, split, img_side=96)
     batch = next(iter(DataLoader(dataset, batch_size=8, num_workers=int(split == "test"))))
     assert batch["src_img"].shape == batch["trg_img"].shape == (8, 3, 96, 96)
     assert batch["src_kps"].shape == batch["trg_kps"].shape == (8, 2, dataset.max_pts)
@@ -140,43 +121,12 @@ def test_workers_deliver_batches_in_the_contracted_format(datapath, name, split)
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
-def test_annotation_is_the_sample_without_pixels_and_survives_pickling(datapath, name):
-    dataset = BENCHMARKS[name](datapath, "test")
+def test_annotation_is_the_sample_without_pixels_and_survives_pickling(whole, name):
+    dataset = BENCHMARKS[name](whole, "test")
     sample, annotation = dataset[3], pickle.loads(pickle.dumps(dataset)).annotation(3)
     assert set(sample) - set(annotation) == {"src_img", "trg_img"}
     for key, value in annotation.items():
         np.testing.assert_array_equal(value, sample[key])
-
-
-@pytest.mark.parametrize("name", ["pfpascal", "spair"])
-def test_corresponding_key_points_of_tiny_images_look_alike(datapath, name):
-    """Images, key-points and mirroring are in one frame: the same texture lies under corresponding points."""
-    dataset = BENCHMARKS[name](datapath, "trn")
-    same, other = [], []
-    for i in range(len(dataset)):
-        sample = dataset[i]
-        n = sample["n_pts"]
-        colours = [
-            sample[f"{end}_img"][:, kps[1], kps[0]]
-            for end in ("src", "trg")
-            for kps in [sample[f"{end}_kps"][:, :n].round().long()]
-        ]
-        same.append((colours[0] - colours[1]).abs().mean())
-        other.append((colours[0] - colours[1].roll(1, dims=1)).abs().mean())
-    assert {sample["flip"] for sample in map(dataset.annotation, range(len(dataset)))} == (
-        {0, 1} if name == "pfpascal" else {0}
-    )
-    assert torch.stack(same).mean() < 0.2 * torch.stack(other).mean()
-
-
-@pytest.mark.parametrize("name", BENCHMARKS)
-def test_everything_scales_with_the_frame(datapath, name):
-    large, small = (BENCHMARKS[name](datapath, "test", img_side=side).annotation(0) for side in (480, 240))
-    n = small["n_pts"]
-    torch.testing.assert_close(large["src_kps"][:, :n], 2 * small["src_kps"][:, :n])
-    if small["trg_bbox"].isfinite().all():
-        torch.testing.assert_close(large["trg_bbox"], 2 * small["trg_bbox"])
-        torch.testing.assert_close(large["pckthres"], 2 * small["pckthres"])
 
 
 class InMemory(Benchmark):
@@ -225,12 +175,6 @@ def test_a_frame_can_be_undone(points, width, height, side, flip):
     assert columns == sorted(columns, reverse=bool(flip))
 
 
-@settings(deadline=None)
-@given(st_numpy.arrays(np.float64, 4, elements=st.floats(0, 240)))
-def test_mirroring_twice_changes_nothing(box):
-    np.testing.assert_allclose(mirrored_box(mirrored_box(box, 240), 240), box, atol=1e-9)
-
-
 def rewrite(path: Path, edit: Any) -> None:
     """Passes the rows of a CSV file, header first, through edit."""
     with path.open(newline="") as file:
@@ -238,10 +182,10 @@ def rewrite(path: Path, edit: Any) -> None:
     tiny.write_csv(path, edit(rows))
 
 
-def test_training_pairs_with_flip_are_mirrored(own_datapath):
-    flipped = BENCHMARKS["pfpascal"](own_datapath, "trn", "bbox")[1]
-    rewrite(own_datapath / "PF-PASCAL/trn_pairs.csv", lambda rows: [row[:3] for row in rows])
-    plain = BENCHMARKS["pfpascal"](own_datapath, "trn", "bbox")[1]
+def test_training_pairs_with_flip_are_mirrored(datapath):
+    flipped = BENCHMARKS["pfpascal"](datapath, "trn", "bbox")[1]
+    rewrite(datapath / "PF-PASCAL/trn_pairs.csv", lambda rows: [row[:3] for row in rows])
+    plain = BENCHMARKS["pfpascal"](datapath, "trn", "bbox")[1]
     n = plain["n_pts"]
     assert (flipped["flip"], plain["flip"]) == (1, 0)
     for end in ("src", "trg"):
@@ -254,61 +198,37 @@ def test_training_pairs_with_flip_are_mirrored(own_datapath):
     assert flipped["pckthres"] == plain["pckthres"]
 
 
-def test_only_training_pairs_are_mirrored(own_datapath):
-    rewrite(
-        own_datapath / "PF-PASCAL/val_pairs.csv", lambda rows: [rows[0], *([*r[:3], 1] for r in rows[1:])]
-    )
-    dataset = BENCHMARKS["pfpascal"](own_datapath, "val")
+def test_only_training_pairs_are_mirrored(datapath):
+    rewrite(datapath / "PF-PASCAL/val_pairs.csv", lambda rows: [rows[0], *([*r[:3], 1] for r in rows[1:])])
+    dataset = BENCHMARKS["pfpascal"](datapath, "val")
     assert not any(dataset.annotation(i)["flip"] for i in range(len(dataset)))
 
 
-def test_key_points_count_where_both_images_have_them(own_datapath):
+def test_key_points_count_where_both_images_have_them(datapath):
     """Image k of the tiny PF-PASCAL lacks key-point k: 8 of 10 are left; then none."""
-    dataset = BENCHMARKS["pfpascal"](own_datapath, "val")
+    dataset = BENCHMARKS["pfpascal"](datapath, "val")
     assert dataset.annotation(0)["n_pts"] == 8
-    for path in (own_datapath / "PF-PASCAL/Annotations/cat").iterdir():
+    for path in (datapath / "PF-PASCAL/Annotations/cat").iterdir():
         content = loadmat(path)
         savemat(path, {"kps": np.full((10, 2), np.nan), "bbox": content["bbox"]})
-    sample = BENCHMARKS["pfpascal"](own_datapath, "val", "bbox-kp")[0]
+    sample = BENCHMARKS["pfpascal"](datapath, "val", "bbox-kp")[0]
     assert sample["n_pts"] == 0
     assert (sample["src_kps"] == -1).all()
     assert sample["pckthres"] == 0
 
 
-def test_pairs_that_leak_from_training_are_marked_in_either_order(own_datapath):
-    folder = own_datapath / "PF-PASCAL"
+def test_pairs_that_leak_from_training_are_marked_in_either_order(datapath):
+    folder = datapath / "PF-PASCAL"
     names = [f"2008_00000{k}_cat.jpg" for k in range(4)]
     header = ["source_image", "target_image", "class"]
     tiny.write_csv(folder / "trn_pairs.csv", [header, [names[0], names[1], 8], [names[2], names[3], 8]])
     test = [header, [names[0], names[1], 8], [names[3], names[2], 8], [names[0], names[2], 8]]
     tiny.write_csv(folder / "test_pairs.csv", test)
-    dataset = BENCHMARKS["pfpascal"](own_datapath, "test")
+    dataset = BENCHMARKS["pfpascal"](datapath, "test")
     assert [dataset.annotation(i)["leaked"] for i in range(3)] == [1, 1, 0]
     (folder / "trn_pairs.csv").unlink()
-    dataset = BENCHMARKS["pfpascal"](own_datapath, "test")
+    dataset = BENCHMARKS["pfpascal"](datapath, "test")
     assert [dataset.annotation(i)["leaked"] for i in range(3)] == [-1, -1, -1]  # not known
-
-
-def test_older_pair_lists_mean_the_same(own_datapath):
-    """Prefixed paths, columns in another order, further and unnamed columns, semicolons, a BOM."""
-    before = {name: BENCHMARKS[name](own_datapath, "test").annotation(2) for name in ("pfpascal", "pfwillow")}
-    before["caltech"] = BENCHMARKS["caltech"](own_datapath, "test").annotation(2)
-
-    def prefixed(rows: list[list[str]]) -> list[list[str]]:
-        prefix = "PF-dataset-PASCAL/JPEGImages/"
-        old = [[row[2], prefix + row[0], prefix + row[1], "1;2", "3;4"] for row in rows[1:]]
-        return [["class", "source_image", "target_image", "XA", "YA"], *old]
-
-    rewrite(own_datapath / "PF-PASCAL/test_pairs.csv", prefixed)
-    rewrite(own_datapath / "PF-WILLOW/test_pairs.csv", lambda rows: [[*r[:2], "", *r[2:]] for r in rows])
-    path = own_datapath / "Caltech-101/test_pairs_caltech_with_category.csv"
-    rewrite(path, lambda rows: [[value.replace(",", ";") for value in row] for row in rows])
-    path.write_text("\ufeff" + path.read_text())
-    for name, expected in before.items():
-        found = BENCHMARKS[name](own_datapath, "test").annotation(2)
-        assert found["category"] == expected["category"]
-        assert found["src_key"] == expected["src_key"]
-        assert torch.equal(found["trg_kps"], expected["trg_kps"])
 
 
 @pytest.mark.parametrize(
@@ -325,8 +245,8 @@ def test_older_pair_lists_mean_the_same(own_datapath):
         ("spair", "bbox-kp", "bbox-kp"),
     ],
 )
-def test_thresholds_by_definition(datapath, name, thres, expected):
-    sample = BENCHMARKS[name](datapath, "test", thres).annotation(1)
+def test_thresholds_by_definition(whole, name, thres, expected):
+    sample = BENCHMARKS[name](whole, "test", thres).annotation(1)
     kps = sample["trg_kps"][:, : sample["n_pts"]]
     box = sample["trg_bbox"]
     values = {
@@ -337,84 +257,24 @@ def test_thresholds_by_definition(datapath, name, thres, expected):
     torch.testing.assert_close(sample["pckthres"], values[expected])
 
 
-def test_thresholds_and_splits_that_a_benchmark_lacks(datapath):
-    with pytest.raises(UserError, match=r"--thres bbox: benchmark caltech .* only auto, img"):
-        BENCHMARKS["caltech"](datapath, "test", "bbox")
-    with pytest.raises(UserError, match="pfwillow has no split 'trn', only test"):
-        BENCHMARKS["pfwillow"](datapath, "trn")
+def test_thresholds_and_splits_that_a_benchmark_lacks(whole):
+    with pytest.raises(UserError, match="--thres bbox"):
+        BENCHMARKS["caltech"](whole, "test", "bbox")
+    with pytest.raises(UserError, match="trn"):
+        BENCHMARKS["pfwillow"](whole, "trn")
 
 
-def test_opening_spair_reads_no_annotation(own_datapath):
-    shutil.rmtree(own_datapath / "SPair-71k/PairAnnotation")
-    shutil.rmtree(own_datapath / "SPair-71k/JPEGImages")
-    assert len(BENCHMARKS["spair"](own_datapath, "trn")) == 8
+def test_opening_spair_reads_no_annotation(datapath):
+    shutil.rmtree(datapath / "SPair-71k/PairAnnotation")
+    shutil.rmtree(datapath / "SPair-71k/JPEGImages")
+    assert len(BENCHMARKS["spair"](datapath, "trn")) == 8
 
 
-def test_spair_without_key_points_or_grades(own_datapath):
-    path = next((own_datapath / "SPair-71k/PairAnnotation/test").glob("000000-*"))
+def test_spair_without_key_points_or_grades(datapath):
+    path = next((datapath / "SPair-71k/PairAnnotation/test").glob("000000-*"))
     content = json.loads(path.read_text()) | {"src_kps": [], "trg_kps": []}
     del content["truncation"]
     path.write_text(json.dumps(content))
-    sample = BENCHMARKS["spair"](own_datapath, "test")[0]
+    sample = BENCHMARKS["spair"](datapath, "test")[0]
     assert sample["n_pts"] == 0
     assert (sample["truncation"], sample["occlusion"]) == (-1, 0)
-
-
-def gray_ramp() -> np.ndarray:
-    return np.linspace(0, 255, 64 * 48).reshape(48, 64).astype(np.uint8)
-
-
-def odd_images() -> dict[str, tuple[Image.Image, dict[str, Any]]]:
-    """The same gray ramp of 64 x 48 pixels in many forms, with the arguments that save it."""
-    gray = Image.fromarray(gray_ramp())
-    alpha = gray.convert("RGBA")
-    alpha.putalpha(90)
-    turned = Image.Exif()
-    turned[0x0112] = 6  # orientation: turn by 90° for display
-    return {
-        "gray.png": (gray, {}),
-        "gray.jpg": (gray, {"quality": 100}),
-        "gray and alpha.png": (gray.convert("LA"), {}),
-        "cmyk.jpg": (gray.convert("RGB").convert("CMYK"), {"quality": 100}),
-        "palette.png": (gray.convert("P"), {}),
-        "palette with transparency.png": (gray.convert("P"), {"transparency": bytes(range(256))}),
-        "palette with a transparent colour.gif": (gray.convert("P"), {"transparency": 7}),
-        "alpha.png": (alpha, {}),
-        "16 bit.png": (Image.fromarray(gray_ramp().astype(np.uint16) * 257), {}),
-        "16 bit.tiff": (Image.fromarray(gray_ramp().astype(np.uint16) * 257), {}),
-        "32 bit.tiff": (Image.fromarray(gray_ramp().astype(np.int32) * 257), {}),
-        "orientation.jpg": (gray.convert("RGB"), {"quality": 100, "exif": turned}),
-    }
-
-
-@pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("form", odd_images())
-def test_odd_but_valid_images_are_the_images_they_show(own_datapath, form):
-    image, options = odd_images()[form]
-    dataset = BENCHMARKS["pfwillow"](own_datapath, "test", img_side=48)
-    image.save(own_datapath / "PF-WILLOW" / form, **options)
-    plain = own_datapath / "PF-WILLOW" / "plain.png"
-    Image.fromarray(gray_ramp()).convert("RGB").save(plain)
-    expected = dataset.image("plain.png")
-    assert dataset.size(form) == (64, 48)
-    assert (dataset.image(form) - expected).abs().max() < 0.12  # JPEG's and CMYK's rounding; white is 2.6
-
-
-def process(item: int) -> int:
-    return os.getpid()
-
-
-@pytest.mark.filterwarnings("error")
-def test_workers_stay_from_one_epoch_to_the_next(monkeypatch):
-    monkeypatch.setattr(
-        os, "sched_getaffinity", lambda _: {0}, raising=False
-    )  # more workers than cores: no advice
-    load = Loader(process, 2)
-    epochs = [{int(pid) for batch, _ in load([[0], [1], [2]]) for pid in batch} for _ in range(3)]
-    assert epochs[0] == epochs[1] == epochs[2]
-    assert len(epochs[0]) == 2
-    assert os.getpid() not in epochs[0]
-    assert [batch.tolist() for batch, _ in Loader(abs, 0)([[-1, 2], [], [3]]) if batch is not None] == [
-        [1, 2],
-        [3],
-    ]

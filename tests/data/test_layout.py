@@ -1,0 +1,393 @@
+"""Folders, lists and annotations as other publications lay them, name them and write them; which of them is the
+published list."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pytest
+from torch.utils.data import default_collate
+
+from dhpf.common.errors import UserError
+from dhpf.data import BENCHMARKS, open_benchmark
+from dhpf.data.benchmark import Benchmark
+from dhpf.data.pfpascal import PFPascal
+from dhpf.data.published_lists import Published, digest
+from dhpf.evaluation.figures import score
+from dhpf.evaluation.predictions import rows_of, table_of
+from dhpf.evaluation.results import PREDICTIONS, RESULTS
+from tests.helpers import tiny
+from tests.helpers.commands import TINY, refused, succeed
+from tests.helpers.places import SHARED
+
+PAIRS = 4
+LISTS = SHARED / "lists"
+needs_lists = pytest.mark.skipif(not LISTS.exists(), reason="no lists of other publications")
+
+
+def samples(data: Benchmark) -> list[dict[str, Any]]:
+    """What the pairs are, without their places in files."""
+    chosen = ("category", "n_pts", "points", "src_kps", "trg_kps", "pckthres", "flip", "src_size")
+    found = [data.annotation(i) for i in range(len(data))]
+    return [{key: np.asarray(sample[key]).tolist() for key in chosen} for sample in found]
+
+
+def moved(root: Path, moves: str) -> None:
+    """Moves files, 'FROM > TO, FROM > TO'; FROM may have wildcards, and a TO that ends in / is a folder."""
+    for move in moves.split(", "):
+        source, target = move.split(" > ")
+        for path in sorted(root.glob(source)):
+            place = root / target / (path.name if target.endswith("/") else "")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(place)
+
+
+LAYOUTS = {
+    "pfpascal": (
+        "PF-PASCAL > pf-pascal",
+        "PF-PASCAL > PF-dataset-PASCAL",
+        "PF-PASCAL > x, x > pf-pascal/PF-dataset-PASCAL",
+        "PF-PASCAL > x, x > PF-PASCAL/PF-PASCAL",
+        "PF-PASCAL/JPEGImages > PF-PASCAL/PF-dataset-PASCAL/, PF-PASCAL/Annotations > PF-PASCAL/PF-dataset-PASCAL/",
+        "PF-PASCAL > x, x > pf-pascal/PF-dataset-PASCAL, */*/*.csv > pf-pascal/image_pairs/",
+        "PF-PASCAL/trn_pairs.csv > PF-PASCAL/train_pairs.csv, PF-PASCAL/*.csv > PF-PASCAL/image_pairs/",
+        "PF-PASCAL/*.csv > ./",
+        "PF-PASCAL/trn_pairs.csv > PF-PASCAL/train_pairs_pf_pascal.csv, "
+        "PF-PASCAL/test_pairs.csv > PF-PASCAL/test_pairs_pf_pascal.csv",
+        "PF-PASCAL/test_pairs.csv > PF-PASCAL/bbox_test_pairs_pf_pascal.csv",
+    ),
+    "pfwillow": (
+        "PF-WILLOW > pf-willow",
+        "PF-WILLOW > PF-dataset",
+        "PF-WILLOW > x, x > pf-willow/PF-dataset",
+        "PF-WILLOW > x, x > PF-WILLOW/PF-dataset, */*/*.csv > PF-WILLOW/",
+        "PF-WILLOW > PF-dataset, PF-dataset/test_pairs.csv > PF-dataset/test_pairs_pf.csv",
+        "PF-WILLOW > PF-dataset, PF-dataset/test_pairs.csv > bbox_test_pairs_pf.csv",
+    ),
+    "spair": (
+        "SPair-71k > SPair71k",
+        "SPair-71k > Spair-71k",
+        "SPair-71k > x, x > SPair-71k/SPair-71k",
+        "SPair-71k/Layout/large > SPair-71k/Layout/small",
+        "SPair-71k/Layout > nowhere",
+    ),
+    "caltech": ("Caltech-101 > caltech-101", "Caltech-101 > x, x > caltech-101/Caltech-101"),
+}
+
+
+@pytest.mark.parametrize(("name", "moves"), [(k, m) for k, every in LAYOUTS.items() for m in every])
+def test_a_layout_gives_the_same_pairs(datapath: Path, whole: Path, name: str, moves: str) -> None:
+    moved(datapath, moves)
+    for split in {"trn", "test"} & set(BENCHMARKS[name].splits):
+        data = open_benchmark(name, datapath, split)
+        assert samples(data) == samples(BENCHMARKS[name](whole, split))
+        assert data.image(data.pairs[0].src_key).shape == (3, 240, 240)
+        assert all(str(path) in data.notes[0] for path in (data.list_path, data.root))
+    if name == "pfpascal":  # the training list was found by its name, too
+        assert data.annotation(0)["leaked"] >= 0
+
+
+@pytest.mark.parametrize("name", tiny.MAKERS)
+def test_datapath_may_be_the_folder_itself_or_is_hinted_at(datapath: Path, whole: Path, name: str) -> None:
+    folder = datapath / BENCHMARKS[name].folder
+    expected = samples(BENCHMARKS[name](whole, "test"))
+    assert samples(open_benchmark(name, folder, "test")) == expected
+    with pytest.raises(UserError, match=f"--datapath {datapath.parent}.*--datapath {datapath}"):
+        open_benchmark(name, datapath.parent, "test", download=True)
+    renamed = folder.rename(datapath / "of any name")
+    assert samples(open_benchmark(name, renamed, "test")) == expected
+
+
+def test_the_more_specific_list_is_read_and_the_other_named(datapath: Path) -> None:
+    folder = datapath / "PF-PASCAL"
+    shutil.copy(folder / "val_pairs.csv", folder / "test_pairs_pf_pascal.csv")
+    data = PFPascal(datapath, "test")
+    assert data.list_path.name == "test_pairs_pf_pascal.csv"
+    assert str(folder / "test_pairs.csv") in data.notes[0]
+    chosen = PFPascal(datapath, "test", pair_list=folder / "test_pairs.csv")
+    assert [pair.line for pair in chosen.pairs] == [2, 3, 4, 5]
+    assert "test_pairs_pf_pascal.csv" not in chosen.notes[0]
+
+
+def rewritten(path: Path, edit: Any, **style: Any) -> None:
+    """Writes the rows of a CSV file, header first, as `edit` makes them."""
+    with path.open(newline="") as file:
+        rows = list(csv.reader(file))
+    with path.open("w", newline="") as file:
+        csv.writer(file, **style).writerows(edit(rows))
+
+
+def indexed(rows: list[list[str]], head: list[str]) -> list[list[str]]:
+    return [[*head, *rows[0]], *([str(n), *row] for n, row in enumerate(rows[1:]))]
+
+
+FORMS: dict[str, Any] = {
+    "classes as 1.0": (lambda rows: [[c + ".0" if c.isdecimal() and len(r) == 4 else c for c in r] for r in rows], {}),
+    "classes by name": (
+        lambda rows: [[PFPascal.categories[int(c) - 1] if n == 2 and c.isdecimal() else c for n, c in enumerate(r)]
+                      for r in rows], {}),
+    "an index": (lambda rows: indexed(rows, [""]), {}),
+    "an index without a name": (lambda rows: indexed(rows, []), {}),
+    "semicolons": (list, {"delimiter": ";"}),
+    "tabs": (list, {"delimiter": "\t"}),
+    "a last separator": (lambda rows: [[*row, ""] for row in rows], {}),
+    "a last separator but in the header": (lambda rows: [rows[0], *([*row, ""] for row in rows[1:])], {}),
+    "blank lines": (lambda rows: [[], *(line for row in rows for line in ([], row, ["", ""]))], {}),
+    "other columns": (lambda rows: [[*reversed(row), "7"] if n else [*reversed(row), "more"]
+                                    for n, row in enumerate(rows)], {}),
+    "backslashes": (lambda rows: [[c.replace("2008", "PF-dataset\\JPEGImages\\2008", 1) for c in r] for r in rows], {}),
+    "paths of another machine": (lambda rows: [[c.replace("2008", "/home/me/2008", 1) for c in r] for r in rows], {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_list_in_another_form_means_the_same(datapath: Path, whole: Path, form: str) -> None:
+    edit, style = FORMS[form]
+    rewritten(datapath / "PF-PASCAL/trn_pairs.csv", edit, **style)
+    assert samples(PFPascal(datapath, "trn")) == samples(PFPascal(whole, "trn"))
+
+
+@pytest.mark.parametrize("name", ["pfpascal", "pfwillow", "caltech", "spair"])
+@pytest.mark.parametrize("ending", ["\r\n", "\r"])
+def test_byte_order_mark_and_line_endings_do_not_matter(
+    datapath: Path, whole: Path, name: str, ending: str
+) -> None:
+    path = BENCHMARKS[name](datapath, "test").list_path
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\r", b"").replace(b"\n", ending.encode()))
+    assert samples(BENCHMARKS[name](datapath, "test")) == samples(BENCHMARKS[name](whole, "test"))
+
+
+@pytest.mark.parametrize("form", ["{}", "{};", "[{}]", "[{} ]", "({},)"])
+def test_coordinates_in_other_forms_mean_the_same(datapath: Path, whole: Path, form: str) -> None:
+    path = datapath / "Caltech-101/test_pairs_caltech_with_category.csv"
+    separator = ", " if form.startswith("[") else ";" if ";" in form else ","
+    rewritten(
+        path,
+        lambda rows: [[form.format(c.replace(",", separator)) if "," in c else c for c in r] for r in rows],
+    )
+    found, expected = (BENCHMARKS["caltech"](root, "test") for root in (datapath, whole))
+    assert samples(found) == samples(expected)
+
+
+def test_where_annotations_are_missing_the_points_of_the_list_count(datapath: Path, whole: Path) -> None:
+    expected = PFPascal(whole, "test")
+    pairs = [expected.complete(pair) for pair in expected.pairs]
+
+    def with_points(rows: list[list[str]]) -> list[list[str]]:
+        lists = [[";".join(map(str, axis)) for axis in (*p.src_kps, *p.trg_kps)] for p in pairs]
+        lists = [["XA", "YA", "XB", "YB"], *lists]
+        return [row + more for row, more in zip(rows, lists, strict=True)]
+
+    rewritten(datapath / "PF-PASCAL/test_pairs.csv", with_points)
+    assert samples(PFPascal(datapath, "test")) == samples(expected)
+    shutil.rmtree(datapath / "PF-PASCAL/Annotations/cat")
+    data = PFPascal(datapath, "test")
+    for before, after in zip(samples(expected), samples(data), strict=True):
+        numbered = "" if before["category"] == "cat" else before["points"]
+        assert before | {"points": numbered} == after
+    assert data.annotation(0)["trg_bbox"].isnan().all()
+    assert data.annotation(1)["trg_bbox"].isfinite().all()
+    assert any(note.startswith("2 pairs") and "Annotations" in note for note in data.notes)
+    with pytest.raises(UserError, match="line 2: --thres bbox"):
+        PFPascal(datapath, "test", "bbox").annotation(0)
+
+
+def test_names_in_another_case_are_found_and_said_once(datapath: Path, whole: Path) -> None:
+    for path in (datapath / "PF-PASCAL/JPEGImages").glob("*_cat.jpg"):
+        path.rename(path.with_name(path.name.upper()))
+    data = PFPascal(datapath, "trn")
+    assert samples(data) == samples(PFPascal(whole, "trn"))
+    assert data[0]["src_img"].shape == (3, 240, 240)
+    assert len([note for note in data.notes if "CAT.JPG for JPEGImages/2008_" in note]) == 1
+
+
+def test_spair_as_windows_unpacks_it(datapath: Path, whole: Path) -> None:
+    expected = samples(BENCHMARKS["spair"](whole, "test"))
+    for path in (datapath / "SPair-71k/PairAnnotation/test").iterdir():
+        path.rename(path.with_name(path.name.replace(":", "_")))
+    assert samples(BENCHMARKS["spair"](datapath, "test")) == expected
+    layout = datapath / "SPair-71k/Layout/large/test.txt"
+    layout.write_text("\r\n" + layout.read_text().replace(":", "_").replace("\n", "\r\n\r\n"))
+    assert samples(BENCHMARKS["spair"](datapath, "test")) == expected
+    shutil.rmtree(datapath / "SPair-71k/Layout")
+    assert samples(BENCHMARKS["spair"](datapath, "test")) == expected
+
+
+def test_points_of_spair_may_be_absent_or_carry_their_visibility(datapath: Path) -> None:
+    path = next((datapath / "SPair-71k/PairAnnotation/test").glob("000000-*"))
+    content = json.loads(path.read_text())
+    before = BENCHMARKS["spair"](datapath, "test").annotation(0)
+    src, trg = content["src_kps"], [[*point, 2] for point in content["trg_kps"]]
+    src[0], src[1], trg[2], trg[3] = None, [None, None], None, [5, 5, 0]
+    ids = [str(n + 1) for n in range(10)]
+    path.write_text(json.dumps(content | {"src_kps": src, "trg_kps": trg, "kps_ids": ids}))
+    after = BENCHMARKS["spair"](datapath, "test").annotation(0)
+    assert after["n_pts"] == 6
+    assert after["points"] == "5\t6\t7\t8\t9\t10"
+    for end in ("src_kps", "trg_kps"):
+        np.testing.assert_array_equal(after[end][:, :6], before[end][:, 4:10])
+
+
+def test_evaluation_of_training_pairs_mirrors_none_and_leaves_copies_out(datapath: Path) -> None:
+    names = [f"2008_00000{k}_cat.jpg" for k in range(4)]
+    rows = [[0, 1, 0], [0, 1, 1], [2, 3, 1], [3, 2, 0]]
+    table = [
+        ["source_image", "target_image", "class", "flip"],
+        *([names[a], names[b], 8, f] for a, b, f in rows),
+    ]
+    tiny.write_csv(datapath / "PF-PASCAL/trn_pairs.csv", table)
+    assert [pair.flip for pair in PFPascal(datapath, "trn").pairs] == [0, 1, 1, 0]
+    data = PFPascal(datapath, "trn", evaluation=True)
+    assert [(pair.line, pair.flip) for pair in data.pairs] == [(2, 0), (4, 0), (5, 0)]  # one has no original
+    assert any(note.startswith("1 mirrored") for note in data.notes)
+
+
+def test_categories_restrict_the_pairs(datapath: Path) -> None:
+    data = PFPascal(datapath, "test", only=("dog",))
+    assert {pair.category_id for pair in data.pairs} == {PFPascal.categories.index("dog")}
+    with pytest.raises(UserError, match=r"--categories: .*'unicorn'.* aeroplane, bicycle"):
+        PFPascal(datapath, "test", only=("cat", "unicorn"))
+    with pytest.raises(UserError, match=r"--categories: .*test_pairs.csv.* cow"):
+        PFPascal(datapath, "test", only=("cat", "cow"))
+
+
+def pairs_of(data: Benchmark) -> list[tuple[str, str, str]]:
+    return [(data.categories[p.category_id], p.src_key, p.trg_key) for p in data.pairs]
+
+
+def test_a_list_is_compared_with_the_published_ones(datapath: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    val, test = (pairs_of(PFPascal(datapath, split)) for split in ("val", "test"))
+    lists = {"val": Published(4, digest(val)), "test": Published(4, digest(reversed(test)))}
+    monkeypatch.setattr(PFPascal, "published", MappingProxyType(lists))
+    path = datapath / "PF-PASCAL/test_pairs.csv"
+
+    def note(is_published: bool) -> str:
+        data = PFPascal(datapath, "test")
+        assert data.is_published == is_published
+        return next(note for note in data.notes if note.startswith("list: "))
+
+    assert "the published test list" in note(True)
+    text = path.read_text()
+    path.write_text("\n".join(text.splitlines()[:-1]))
+    assert "3 pairs" in note(False)
+    swapped = text.replace("2008_000000_cat.jpg", "x").replace("2008_000003_cat.jpg", "2008_000000_cat.jpg")
+    path.write_text(swapped.replace("x", "2008_000003_cat.jpg"))
+    assert "other pairs" in note(False)
+    shutil.copy(datapath / "PF-PASCAL/val_pairs.csv", path)
+    assert "the published val list" in note(False)
+    monkeypatch.setattr(PFPascal, "published", MappingProxyType({"test": Published(4)}))
+    assert "content not checked" in note(True)
+
+
+NOT_TEST = "the published val list, not the test list: no figure on it is the paper's"
+
+
+@needs_lists
+@pytest.mark.parametrize(
+    ("file", "split", "words"),
+    [
+        ("ncnet/train_pairs.csv", "trn", "the published trn list of 1470 pairs without mirrored copies"),
+        ("ncnet/val_pairs.csv", "val", "the published val list of 308 pairs"),
+        ("dccnet/val_pairs.csv", "val", "the published val list of 308 pairs"),
+        ("ncnet/test_pairs.csv", "test", "the published test list of 299 pairs"),
+        ("weakalign/test_pairs.csv", "test", NOT_TEST),
+        ("dccnet/val_pairs.csv", "test", NOT_TEST),
+    ],
+)  # fmt: skip
+def test_real_lists_are_known(datapath: Path, file: str, split: str, words: str) -> None:
+    data = PFPascal(datapath, split, pair_list=LISTS / file)
+    assert f"list: {words}" in data.notes
+
+
+@needs_lists
+def test_points_of_real_lists_are_those_of_the_annotations() -> None:
+    listed = PFPascal(SHARED / "data", "test", pair_list=LISTS / "ncnet/test_pairs.csv")
+    annotated = {
+        (p.src_key, p.trg_key): p for p in map(listed.complete, listed.pairs) if p.src_bbox is not None
+    }
+    assert len(annotated) == 64
+    with (LISTS / "ncnet/test_pairs.csv").open() as file:
+        for row in csv.DictReader(file):
+            keys = tuple(
+                "JPEGImages/" + row[f"{end}_image"].rpartition("/")[2] for end in ("source", "target")
+            )
+            if keys in annotated:
+                expected = [[float(v) for v in row[f"{axis}A"].split(";")] for axis in "XY"]
+                np.testing.assert_allclose(annotated[keys].src_kps, expected, atol=0.01)
+
+
+@needs_lists
+def test_the_published_overlap_is_counted() -> None:
+    """95 of 299 test pairs and 99 of 308 validation pairs are training pairs."""
+    trained = PFPascal(SHARED / "data", "trn", pair_list=LISTS / "ncnet/train_pairs.csv", evaluation=True)
+    training = {frozenset((pair.src_key, pair.trg_key)) for pair in trained.pairs}
+    for split, count in {"test": 95, "val": 99}.items():
+        data = PFPascal(SHARED / "data", split, pair_list=LISTS / f"ncnet/{split}_pairs.csv")
+        assert sum(frozenset((pair.src_key, pair.trg_key)) in training for pair in data.pairs) == count
+
+
+@pytest.mark.slow
+def test_results_say_which_list_and_how_many_training_pairs_it_has(
+    datapath: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = {"test": Published(4, digest(pairs_of(PFPascal(datapath, "test"))))}
+    monkeypatch.setattr(PFPascal, "published", MappingProxyType(published))
+    on = f"test.py --benchmark pfpascal --datapath {datapath} {TINY}"
+
+    def figures(options: str) -> dict[str, Any]:
+        out = succeed(tmp_path, f"{on} {options} --overwrite --logpath run").out
+        found = json.loads((tmp_path / "logs/run" / RESULTS).read_text())["figures"]
+        assert all(sentence in out for sentence in found["about"])
+        return found
+
+    found = figures("")
+    assert "without_leaked" in found
+    assert "the published test list" in "".join(found["about"])
+    again = succeed(tmp_path, f"test.py --from-predictions logs/run/{PREDICTIONS}").out
+    assert all(sentence in again for sentence in found["about"])  # rescoring says the same
+    assert "2 pairs where the published test list has 4" in "".join(figures("--categories cat")["about"])
+    (datapath / "PF-PASCAL/trn_pairs.csv").unlink()
+    assert "without_leaked" not in figures("")  # unknown, not none
+
+
+def test_figures_of_the_paper_need_the_published_test_pairs(
+    datapath: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = {split: PFPascal(datapath, split) for split in ("val", "test")}
+    known = {split: Published(4, digest(pairs_of(data))) for split, data in opened.items()}
+
+    def counts(split: str, published: dict[str, Published], pairs: int = 4) -> int:
+        monkeypatch.setattr(PFPascal, "published", MappingProxyType(published))
+        data = opened[split]
+        batch = default_collate([data.annotation(i) for i in range(pairs)])
+        table = table_of(rows_of(batch, batch["trg_kps"], data), list(data.labels))
+        return sum(figure["paper"] for figure in score(table, (0.1,))["totals"])
+
+    assert counts("test", known) == 1
+    assert counts("test", {"test": Published(4)}) == 1  # its content cannot be checked
+    assert counts("test", {"test": Published(5)}) == 0
+    assert counts("test", known, pairs=3) == 0
+    assert counts("test", {"test": known["val"]}) == 0
+    assert counts("test", {}) == 0
+    assert counts("val", known) == 0
+
+
+def test_lists_and_categories_of_training(datapath: Path, tmp_path: Path) -> None:
+    folder = datapath / "PF-PASCAL"
+    for split in ("trn", "val"):
+        (folder / f"{split}_pairs.csv").rename(datapath / f"my {split}.csv")
+    on = f"train.py --benchmark pfpascal --datapath {datapath} {TINY} --bsz 2 --niter 1 --categories cat"
+    assert "trn" in refused(tmp_path, on)
+    assert "--list" in refused(tmp_path, f"{on} --list '{datapath}/my trn.csv'")
+    assert "--list" in refused(
+        tmp_path, f"test.py --datapath {datapath} {TINY} --benchmark pfpascal --list a b"
+    )
+    out = succeed(tmp_path, f"{on} --list '{datapath}/my trn.csv' '{datapath}/my val.csv' --logpath run").out
+    assert all(f"pfpascal {split}: 2 pairs of {datapath}/my {split}.csv" in out for split in ("trn", "val"))
+    # A resumed run has the same lists and categories, and refuses others.
+    assert "epoch 2/2" in succeed(tmp_path, "train.py --resume logs/run --niter 2").out
+    assert "--categories" in refused(tmp_path, "train.py --resume logs/run --niter 3 --categories dog")

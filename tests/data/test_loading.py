@@ -1,0 +1,28 @@
+"""Loading in worker processes."""
+
+import os
+
+import pytest
+
+from dhpf.data.loading import Loader
+
+
+def process(item: int) -> int:
+    return os.getpid()
+
+
+@pytest.mark.filterwarnings("error")
+def test_workers_stay_from_one_epoch_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    # More workers than cores, which torch would warn of.
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
+    load = Loader(process, 2)
+    epochs = [{int(pid) for batch, _ in load([[0], [1], [2]]) for pid in batch} for _ in range(3)]
+    assert epochs[0] == epochs[1] == epochs[2]
+    assert len(epochs[0]) == 2
+    assert os.getpid() not in epochs[0]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_batches_are_collated_and_may_be_empty(workers: int) -> None:
+    batches = [batch for batch, _ in Loader(abs, workers)([[-1, 2], [], [3]])]
+    assert [batch if batch is None else batch.tolist() for batch in batches] == [[1, 2], None, [3]]

@@ -1,0 +1,496 @@
+"""Every benchmark's folder from small archives in its makers' layout: over a server, by hand, from a mirror."""
+
+import gzip
+import io
+import json
+import shutil
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+import pytest
+
+from dhpf.common.download import MIRROR, Limits
+from dhpf.common.errors import UserError
+from dhpf.data import BENCHMARKS, download, open_benchmark, sources, verify
+from dhpf.data.ap10k import AP10K
+from dhpf.data.download import ensure
+from dhpf.data.published_lists import Published, digest
+from dhpf.data.spairu import SPairU
+from tests.helpers import tiny, tiny_own
+from tests.helpers.archive_server import ArchiveServer, Page, archive_server
+from tests.helpers.archives import zip_of
+
+PATIENT = Limits(pause=0.01)
+QUICK = Limits(connect=2, silence=1, chunk=2, pause=0.01)
+LITTER = {"__MACOSX/._x": b"x", "__MACOSX/top/JPEGImages/._1.jpg": b"x", ".DS_Store": b"x"}
+
+
+def files_of(folder: Path, top: str, pattern: str = "**/*") -> dict[str, bytes]:
+    """Files of a folder under the top folder of an archive."""
+    paths = [path for path in folder.glob(pattern) if path.is_file()]
+    return {f"{top}{path.relative_to(folder).as_posix()}": path.read_bytes() for path in paths}
+
+
+def tar_gz(files: dict[str, bytes]) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz") as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return stream.getvalue()
+
+
+def raw_ap10k(folder: Path) -> dict[str, bytes]:
+    """AP-10K as its makers have it, five images of each species."""
+    kinds, images, annotations = [], [], []
+    files = {}
+    for c, (name, family) in enumerate(
+        {"dog": "Canidae", "king cheetah": "Felidae", "lion": "Felidae"}.items()
+    ):
+        kinds.append({"id": c + 1, "name": name, "supercategory": family})
+        for k, view in enumerate(tiny.views(name)):
+            number = 1000 + 10 * c + k
+            tiny.save(view.image, folder / "image.jpg")
+            files[f"ap-10k/data/{number:012d}.jpg"] = (folder / "image.jpg").read_bytes()
+            width, height = view.image.size
+            images.append({"id": number, "file_name": f"{number:012d}.jpg", "width": width, "height": height})
+            kps = [v for x, y in view.points.tolist() for v in (x, y, 2)] + [0] * 21
+            annotation = {"id": 7 + number, "image_id": number, "category_id": c + 1, "keypoints": kps}
+            annotation |= {"bbox": tiny_own.corner_and_size(view), "num_keypoints": 10}
+            annotations += [annotation, annotation | {"num_keypoints": 0, "id": 9000 + number}]
+    for n, subset in enumerate(("train", "test", "val")):
+        some = {image["id"] for image in images[n::3]}
+        content = {"categories": kinds, "images": images[n::3]}
+        content |= {"annotations": [a for a in annotations if a["image_id"] in some]}
+        files[f"ap-10k/annotations/ap10k-{subset}-split1.json"] = json.dumps(content).encode()
+    return files
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """By file name, what the addresses in `sources` give."""
+    root = tmp_path_factory.mktemp("made")
+    for make in tiny.MAKERS.values():
+        make(root, pairs=4)
+    tiny_own.make_spairu(root)
+    pascal, willow, caltech, spair = (root / BENCHMARKS[name].folder for name in tiny.MAKERS)
+    images = files_of(caltech, "", "101_ObjectCategories/**/*")
+    lists = {path.name: path.read_bytes() for path in pascal.glob("*.csv")}
+    return {
+        "PF-dataset-PASCAL.zip": zip_of(LITTER | files_of(pascal, "PF-dataset-PASCAL/", "[AJ]*/**/*")),
+        "pf-pascal_image_pairs.zip": zip_of({f"pf-pascal_image_pairs/{n}": c for n, c in lists.items()}),
+        "test_pairs_pf_pascal.csv": lists["test_pairs.csv"],
+        "val_pairs_pf_pascal.csv": lists["val_pairs.csv"],
+        "train_pairs_pf_pascal.csv": lists["trn_pairs.csv"],
+        "PF-PASCAL.tar.gz": tar_gz(files_of(pascal, "PF-PASCAL/")),
+        "PF-dataset.zip": zip_of(LITTER | files_of(willow, "PF-dataset/", "*/*")),
+        "test_pairs_pf.csv": (willow / "test_pairs.csv").read_bytes(),
+        "PF-WILLOW.tar.gz": tar_gz(files_of(willow, "PF-WILLOW/")),
+        "Caltech-101.tar.gz": tar_gz(files_of(caltech, "Caltech-101/")),
+        "caltech-101.zip": zip_of(
+            {
+                "caltech-101/101_ObjectCategories.tar.gz": tar_gz(images),
+                "caltech-101/Annotations.tar": gzip.decompress(tar_gz({"Annotations/a.mat": b"x"})),
+                "__MACOSX/caltech-101/._101_ObjectCategories.tar.gz": b"x",
+            }
+        ),
+        "test_pairs_caltech_with_category.csv": next(caltech.glob("*.csv")).read_bytes(),
+        "SPair-71k.tar.gz": tar_gz(files_of(spair, "SPair-71k/")),
+        "SPair-U.zip": zip_of(
+            LITTER | files_of(root / "SPair-U", "datasets/SPair-U/", "PairAnnotation/**/*")
+        ),
+        "ap-10k.zip": zip_of(raw_ap10k(root)),
+        "ap-10k_is_crowd.txt": b"000000001000\n",
+    }
+
+
+@pytest.fixture
+def server(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ArchiveServer]:
+    """Serves `pages` by file name: all sources are its addresses, and the published lists the tiny ones."""
+    root = tmp_path_factory.mktemp("published")
+    with archive_server() as running:
+        for name in tiny.MAKERS:
+            kind, lists = BENCHMARKS[name], {}
+            tiny.MAKERS[name](root, pairs=4)
+            for split in kind.splits if name != "spair" else ():
+                data = kind(root, split, evaluation=True)
+                names = [(data.categories[p.category_id], p.src_key, p.trg_key) for p in data.pairs]
+                lists[split] = Published(len(names), digest(names))
+            monkeypatch.setattr(kind, "published", MappingProxyType(lists))
+
+        def local(part: sources.Part) -> sources.Part:
+            here = [sources.Source(f"{running.url}/{s.file_name}", s.file_name) for s in part.sources]
+            return replace(part, sources=tuple(here))
+
+        for name, parts in sources.PARTS.items():
+            monkeypatch.setitem(sources.PARTS, name, tuple(map(local, parts)))
+        monkeypatch.setattr(download, "AP10K_CROWDS", local(sources.AP10K_CROWDS))
+        monkeypatch.setenv("NO_PROXY", "*")
+        yield running
+
+
+def serve(server: ArchiveServer, archives: dict[str, bytes], *without: str) -> None:
+    """All files but some."""
+    server.pages = {f"/{name}": Page(body) for name, body in archives.items() if name not in without}
+
+
+def opens(name: str, datapath: Path, split: str | None = None, **options: bool) -> None:
+    """A pair can be loaded."""
+    data = open_benchmark(name, datapath, split, img_side=64, **options)
+    sample = data[len(data) - 1]
+    assert sample["src_img"].shape == (3, 64, 64)
+    assert sample["n_pts"] > 0
+
+
+# Without Google Drive's archives
+MAKERS = {
+    "pfpascal": ["PF-dataset-PASCAL.zip", "pf-pascal_image_pairs.zip"],
+    "pfwillow": ["PF-dataset.zip", "test_pairs_pf.csv"],
+    "caltech": ["caltech-101.zip", "test_pairs_caltech_with_category.csv"],
+    "spair": ["SPair-71k.tar.gz"],
+    "spairu": ["SPair-U.zip", "SPair-71k.tar.gz"],
+    "ap10k": ["ap-10k.zip", "ap-10k_is_crowd.txt"],
+}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_benchmark_comes_from_its_makers_archives_once(server, archives, tmp_path, name):
+    serve(server, archives)
+    home = ensure(BENCHMARKS[name], tmp_path, limits=PATIENT)
+    assert [request.path[1:] for request in server.requests] == MAKERS[name]
+    folders = {BENCHMARKS[name].folder, *(["SPair-71k"] if name == "spairu" else [])}
+    assert {path.name for path in tmp_path.iterdir()} == folders
+    assert not [path for path in home.rglob("*") if path.name.startswith((".", "__"))]
+    for split in BENCHMARKS[name].splits if name in ("pfpascal", "pfwillow") else ["test"]:
+        opens(name, tmp_path, split)
+    ensure(BENCHMARKS[name], tmp_path, limits=PATIENT)
+    assert len(server.requests) == len(MAKERS[name])
+
+
+@pytest.mark.parametrize("name", ["pfpascal", "pfwillow", "spairu", "ap10k"])
+def test_what_was_fetched_passes_verify(server, archives, tmp_path, name, capsys):
+    serve(server, archives)
+    ensure(BENCHMARKS[name], tmp_path, limits=PATIENT)
+    if name == "ap10k":  # so few images are all for tests
+        for split in AP10K.splits:
+            (tmp_path / "ap-10k" / "PairAnnotation" / split).mkdir(exist_ok=True)
+    code = verify.main(["--benchmark", name, "--datapath", str(tmp_path)])
+    said = capsys.readouterr().out
+    assert code == (name == "ap10k"), said
+    assert "list of" in said or name in ("spairu", "ap10k")
+
+
+@pytest.mark.parametrize("name", ["pfpascal", "pfwillow", "caltech", "spair"])
+def test_by_hand_an_archive_of_any_name_needs_no_network(server, archives, tmp_path, name):
+    parts = sources.PARTS[name]
+    whole = parts[0].sources[-1].file_name
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "download (1)").write_bytes(archives[whole])
+    opens(name, tmp_path, download=False)
+    assert not server.requests
+    assert (tmp_path / "saved" / "download (1)").exists()
+    shutil.rmtree(tmp_path / BENCHMARKS[name].folder)
+    (tmp_path / "saved" / "download (1)").unlink()
+    for number, file in enumerate(MAKERS[name]):
+        (tmp_path / f"{number}.csv" if file.endswith("csv") else tmp_path / f"{number}").write_bytes(
+            archives[file]
+        )
+    opens(name, tmp_path, download=False)
+    assert not server.requests
+
+
+def test_by_hand_the_makers_zip_is_completed_by_lists_from_the_network(server, archives, tmp_path):
+    (tmp_path / "PF-PASCAL").mkdir()
+    (tmp_path / "PF-PASCAL" / "PF-dataset-PASCAL.zip").write_bytes(archives["PF-dataset-PASCAL.zip"])
+    serve(server, archives, "PF-dataset-PASCAL.zip", "PF-PASCAL.tar.gz")
+    opens("pfpascal", tmp_path, download=True)
+    assert [request.path for request in server.requests] == ["/pf-pascal_image_pairs.zip"]
+
+
+def test_a_list_with_other_pairs_than_the_published_ones_is_refused_for_the_next(server, archives, tmp_path):
+    """A list that is named like the test list, with the validation pairs, as one repository has it."""
+    serve(server, archives, "pf-pascal_image_pairs.zip", "PF-PASCAL.tar.gz")
+    server.pages["/test_pairs_pf_pascal.csv"] = Page(archives["val_pairs_pf_pascal.csv"])
+    with pytest.raises(UserError) as caught:
+        ensure(BENCHMARKS["pfpascal"], tmp_path, split="test", limits=PATIENT)
+    for said in ("image_pairs.zip: answered HTTP 404", "test_pairs_pf_pascal.csv: ", "val list", "--list"):
+        assert said in str(caught.value)
+    assert not (tmp_path / "PF-PASCAL").exists()
+    server.pages["/PF-PASCAL.tar.gz"] = Page(archives["PF-PASCAL.tar.gz"])
+    ensure(BENCHMARKS["pfpascal"], tmp_path, split="test", limits=PATIENT)
+    data = open_benchmark("pfpascal", tmp_path, "test", img_side=64)
+    assert data.is_published
+    fetched = [request.path for request in server.requests]
+    assert fetched.count("/PF-dataset-PASCAL.zip") == 1  # kept from the first run
+
+
+def test_a_list_of_another_split_may_be_missing_and_is_fetched_when_it_is_needed(
+    server, archives, tmp_path, capsys
+):
+    serve(server, archives, "pf-pascal_image_pairs.zip", "PF-PASCAL.tar.gz", "train_pairs_pf_pascal.csv")
+    opens("pfpascal", tmp_path, "test", download=True)
+    assert "warning: " in capsys.readouterr().err
+    before = len(server.requests)
+    opens("pfpascal", tmp_path, "val", download=True)
+    assert len(server.requests) == before
+    with pytest.raises(UserError, match=r"train_pairs_pf_pascal\.csv"):
+        open_benchmark("pfpascal", tmp_path, "trn", download=True)
+    serve(server, archives, "pf-pascal_image_pairs.zip")
+    opens("pfpascal", tmp_path, "trn", download=True)
+
+
+BROKEN = {
+    "captive portal": Page(b"<!DOCTYPE html><title>Sign in</title>"),
+    "not found": Page(b"", status=404),
+    "cut off": Page(b"", cuts=[1000, 0, 0]),
+    "silent": Page(b"x" * 99, hang=9),
+    "trickle": Page(bytes(9999), piece=1, pause=0.1),
+    "another file": Page(zip_of({"other/readme.txt": b"x"})),
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_a_source_that_fails_is_followed_by_the_next_and_named(server, archives, tmp_path, capsys, broken):
+    serve(server, archives)
+    page = replace(BROKEN[broken], body=BROKEN[broken].body or archives["PF-dataset.zip"])
+    server.pages["/PF-dataset.zip"] = page
+    opens("pfwillow", ensure(BENCHMARKS["pfwillow"], tmp_path, limits=QUICK))
+    assert f"{server.url}/PF-dataset.zip: " in capsys.readouterr().err
+    shutil.rmtree(tmp_path)
+    server.pages = {"/PF-dataset.zip": replace(page, cuts=[1000, 0, 0] if page.cuts else [])}
+    with pytest.raises(UserError) as caught:
+        ensure(BENCHMARKS["pfwillow"], tmp_path, limits=QUICK)
+    assert all(
+        f"{server.url}/{name}: " in str(caught.value) for name in ("PF-dataset.zip", "PF-WILLOW.tar.gz")
+    )
+    assert "\n" not in str(caught.value)
+
+
+def test_a_wrong_hash_or_size_is_refused_and_a_redirect_followed(server, archives, tmp_path, monkeypatch):
+    body = archives["SPair-71k.tar.gz"]
+    server.pages = {
+        "/a": Page(body),
+        "/b": Page(b"", status=302, headers={"Location": "/c"}),
+        "/c": Page(body),
+    }
+    hashed = [
+        sources.Source(f"{server.url}/a", sha256="0" * 64),
+        sources.Source(f"{server.url}/a", size=7),
+        sources.Source(f"{server.url}/b", size=len(body)),
+    ]
+    [part] = sources.PARTS["spair"]
+    monkeypatch.setitem(sources.PARTS, "spair", (replace(part, sources=tuple(hashed)),))
+    opens("spair", ensure(BENCHMARKS["spair"], tmp_path, limits=PATIENT))
+    assert [request.path for request in server.requests] == ["/a", "/b", "/c"]
+
+
+@pytest.mark.parametrize("how", ["--from folder", "--from address", MIRROR])
+def test_a_mirror_is_asked_first(server, archives, tmp_path, monkeypatch, how, capsys):
+    (tmp_path / "mirror").mkdir()
+    arguments = ["--benchmark", "caltech", "--datapath", str(tmp_path / "data")]
+    if "folder" in how:
+        for number, name in enumerate(MAKERS["caltech"]):
+            (tmp_path / "mirror" / f"{number}-{name}").write_bytes(archives[name])
+        arguments += ["--from", str(tmp_path / "mirror")]
+    else:
+        server.pages = {f"/mirror/{name}": Page(archives[name]) for name in MAKERS["caltech"]}
+        mirror = f"{server.url}/mirror/"
+        arguments += [] if how == MIRROR else ["--from", mirror]
+        monkeypatch.setenv(MIRROR, mirror if how == MIRROR else "")
+    assert download.main([*arguments, "--dry-run"]) == 0
+    table = capsys.readouterr().out
+    assert (str(tmp_path / "mirror") if "folder" in how else f"{server.url}/mirror/caltech-101.zip") in table
+    assert not server.requests
+    assert download.main(arguments) == 0
+    opens("caltech", tmp_path / "data")
+    assert all(request.path.startswith("/mirror/") for request in server.requests)
+    assert download.main([*arguments, "--dry-run"]) == 0
+    assert capsys.readouterr().out.count(" there ") == 2
+
+
+def test_dry_run_of_all_shows_each_part_and_its_sources(tmp_path, capsys):
+    tiny.make_pfwillow(tmp_path)
+    assert download.main(["--benchmark", "all", "--datapath", str(tmp_path), "--dry-run"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert len([row for row in rows if row.startswith("pfwillow") and " there " in row]) == 2
+    [spair, *_] = [row for row in rows if row.startswith("spair ")]
+    assert all(word in spair for word in ("227.0 MB", "SHA-256", "https://web.archive.org/"))
+    for name, parts in sources.PARTS.items():
+        shown = [row for row in rows if row.startswith(f"{name} ")]
+        assert len(shown) >= len(parts)
+    assert [path.name for path in tmp_path.iterdir()] == ["PF-WILLOW"]
+
+
+@pytest.mark.parametrize("form", ["coco", "table"])
+def test_verify_reads_all_three_files_of_own_data(tmp_path, capsys, form):
+    paths = []
+    for split in ("trn", "val", "test"):
+        (tmp_path / split).mkdir()
+        paths.append(
+            tiny_own.make_coco(tmp_path / split) if form == "coco" else tiny_own.make_table(tmp_path / split)
+        )
+    command = ["--benchmark", form, "--datapath", ",".join(map(str, paths))]
+    assert verify.main(command) == 0
+    broken = tmp_path / "trn" / "images" / "cat_1.jpg"
+    broken.write_bytes(b"")
+    assert verify.main(command) == 1
+    assert str(broken) in capsys.readouterr().out
+    paths[0].write_text("[")
+    assert verify.main(command) == 1
+    assert str(paths[0]) in capsys.readouterr().out
+
+
+# ---- SPair-U ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("place", ["SPair-U", "datasets/SPair-U", "spair-u/SPair-U"])
+def test_spairu_unpacked_beside_spair_works(tmp_path, monkeypatch, links, place):
+    tiny_own.make_spairu(tmp_path)
+    expected = open_benchmark("spairu", tmp_path, "test", img_side=64)
+    keys = [(pair.src_key, pair.trg_key) for pair in expected.pairs]
+    shutil.copytree(tmp_path / "SPair-U" / "PairAnnotation", tmp_path / "kept" / "PairAnnotation")
+    shutil.rmtree(tmp_path / "SPair-U")
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    (tmp_path / "kept").rename(tmp_path / place)
+    if not links:
+        monkeypatch.setattr(Path, "symlink_to", lambda *_: (_ for _ in ()).throw(OSError("no links")))
+    else:
+        assert (
+            verify.main(["--benchmark", "spairu", "--datapath", str(tmp_path)]) == 0
+        )  # before it is whole, too
+    data = open_benchmark("spairu", tmp_path, "test", img_side=64)
+    assert {(pair.src_key, pair.trg_key) for pair in data.pairs} == set(keys)
+    assert data[0]["src_img"].shape == (3, 64, 64)
+    assert (tmp_path / place / "JPEGImages").is_dir() == links
+
+
+def test_spairu_needs_spair_and_says_so(tmp_path):
+    tiny_own.make_spairu(tmp_path)
+    shutil.rmtree(tmp_path / "SPair-71k")
+    with pytest.raises(UserError, match=f"{tmp_path}/SPair-71k: "):
+        open_benchmark("spairu", tmp_path, "test")
+
+
+# ---- a folder is one benchmark's only by what tells it from the others -------------------------------------
+
+
+@pytest.fixture
+def alone(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """A data folder with one benchmark."""
+    make: dict[str, Callable[[Path], Path]] = {**tiny.MAKERS, "ap10k": tiny_own.make_ap10k}
+    return make[request.param](tmp_path)
+
+
+@pytest.mark.parametrize("alone", [*tiny.MAKERS, "ap10k"], indirect=True)
+def test_a_folder_is_never_taken_for_another_benchmarks(alone, request):
+    own = request.node.callspec.params["alone"]
+    [folder] = alone.iterdir()
+    for name in {*tiny.MAKERS, "spairu", "ap10k"} - {own}:
+        for datapath in (alone, folder):
+            assert BENCHMARKS[name].find_folder(datapath) is None, name
+            assert BENCHMARKS[name].find_datapath_below(datapath) is None, name
+            with pytest.raises(UserError) as caught:
+                open_benchmark(name, datapath)
+            assert f"{datapath / BENCHMARKS[name].folder}: " in str(caught.value) or name == "spairu"
+    renamed = folder.rename(alone / "of any name")
+    assert BENCHMARKS[own].find_folder(renamed) == renamed
+
+
+def test_beside_another_benchmark_the_missing_one_is_fetched(server, archives, tmp_path):
+    tiny.make_pfpascal(tmp_path)
+    serve(server, archives)
+    opens("spair", tmp_path, download=True)
+    assert [request.path for request in server.requests] == ["/SPair-71k.tar.gz"]
+
+
+def test_spair_and_spairu_are_told_by_their_names(tmp_path):
+    tiny_own.make_spairu(tmp_path)
+    assert BENCHMARKS["spair"].find_folder(tmp_path) == tmp_path / "SPair-71k"
+    assert SPairU.find_folder(tmp_path) == SPairU.find_folder(tmp_path / "SPair-U") == tmp_path / "SPair-U"
+    assert BENCHMARKS["spair"].find_folder(tmp_path / "SPair-U") is None
+    assert SPairU.find_folder(tmp_path / "SPair-71k") is None
+
+
+# ---- AP-10K ----------------------------------------------------------------------------------------------
+
+
+def test_ap10k_is_prepared_by_the_fields_rules(server, archives, tmp_path):
+    serve(server, archives)
+    home = ensure(AP10K, tmp_path, limits=PATIENT)
+    pairs = {
+        folder.name: sorted(path.name for path in folder.iterdir())
+        for folder in home.glob("PairAnnotation/*")
+    }
+    # 4 images a species, one of the dog's left out as a crowd; all for tests, as a species has fewer than 30
+    assert {split: len(found) for split, found in pairs.items() if found} == {
+        "test": 3 + 6 + 6,
+        "test_cross_species": 16,
+        "test_cross_family": 24,
+    }
+    assert set(pairs) == set(AP10K.splits)
+    assert {name.partition(":")[2] for name in pairs["test_cross_species"]} == {"Felidae.json"}
+    assert not any("000000001000" in name for found in pairs.values() for name in found)
+    annotation = json.loads((home / "ImageAnnotation/Canidae/dog/000000001000.json").read_text())
+    assert (annotation["id"], annotation["name"], annotation["num_keypoints"]) == (1000, "dog", 10)
+
+
+def test_ap10k_unpacked_but_not_prepared_is_prepared_and_kept(server, archives, tmp_path):
+    (tmp_path / "raw.zip").write_bytes(archives["ap-10k.zip"])
+    with zipfile.ZipFile(tmp_path / "raw.zip") as zipped:
+        zipped.extractall(tmp_path)
+    (tmp_path / "raw.zip").unlink()
+    (tmp_path / "ap-10k_is_crowd.txt").write_bytes(archives["ap-10k_is_crowd.txt"])
+    opens("ap10k", tmp_path, download=False)
+    assert len(list((tmp_path / "ap-10k" / "data").iterdir())) == 12
+    assert not server.requests
+
+
+def test_a_raw_set_without_an_image_is_named_and_leaves_nothing(server, archives, tmp_path):
+    with zipfile.ZipFile(io.BytesIO(archives["ap-10k.zip"])) as zipped:
+        files = {name: zipped.read(name) for name in zipped.namelist() if "1002.jpg" not in name}
+    server.pages = {"/ap-10k.zip": Page(zip_of(files)), "/ap-10k_is_crowd.txt": Page(b"1\n")}
+    with pytest.raises(UserError, match=r"000000001002\.jpg is missing"):
+        ensure(AP10K, tmp_path, limits=PATIENT)
+    assert not (tmp_path / "ap-10k").exists()
+
+
+def test_pairs_of_many_animals_are_drawn_as_the_notebook_draws_them():
+    """Numbers and hashes of lists that the notebook's own steps gave for these animals, its folders sorted."""
+    from dhpf.data.prepare_ap10k import draw_pairs, name_of
+
+    rng = np.random.default_rng(0)
+    species = {
+        "cow": ("Bovidae", 61),
+        "dog": ("Canidae", 40),
+        "cat": ("Felidae", 80),
+        "lion": ("Felidae", 55),
+    }
+    animals = [
+        {"id": 1000 * c + k, "name": name, "supercategory": family, "keypoints": points}
+        for c, (name, (family, count)) in enumerate(species.items())
+        for k in range(count)
+        for points in [[int(v) for v in rng.choice([0, 1, 2], 51, p=[0.6, 0.05, 0.35])]]
+    ]
+    drawn = draw_pairs(animals)
+    found = {
+        split: (len(pairs), digest((kind, name_of(a), name_of(b)) for a, b, kind in pairs))
+        for split, pairs in drawn.items()
+    }
+    assert found == {
+        "trn": (175, "00b4f7571444bb56"),
+        "val": (225, "bf98defbfd68aa21"),
+        "test": (648, "186a0aec1d576a42"),
+        "val_cross_species": (147, "89259597497425ef"),
+        "test_cross_species": (357, "6897dd51c2431c56"),
+        "val_cross_family": (60, "24eedd0ee7213dbb"),
+        "test_cross_family": (90, "c9ea561094403cf7"),
+    }
