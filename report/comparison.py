@@ -117,17 +117,16 @@ def value_and_intervals(
 def long_table(found: Comparison) -> pd.DataFrame:
     """All numbers of a comparison, a row for every figure, group of pairs and run; an interval has two columns."""
     main = {key: found.main_figure[key] for key in ("name", "unit", "average")}
-    layers = (
-        pd.DataFrame({run: pd.Series(values) for run, values in found.layers.items()})
-        .rename_axis("group")
-        .reset_index()
-        .melt("group", var_name="run")
-    )
-    changed = [pairs.assign(run=run, **main) for run, pairs in found.changed.items()]
-    pairs = pd.concat(changed)[["pair", "run", "here", "change", *main]]
-    pairs = pairs.rename(columns={"pair": "group", "here": "value", "change": "difference"})
-    layers = layers.assign(by="layer", name="share of pairs that select the layer", average="pairs")
-    table = pd.concat([found.figures, found.groups.assign(**main), layers, pairs.assign(by="pair")])
+    layer = {"by": "layer", "name": "share of pairs that select the layer", "average": "pairs"}
+    layers = [
+        {**layer, "group": k, "run": run, "value": rate}
+        for run, rates in found.layers.items()
+        for k, rate in enumerate(rates)
+    ]
+    names = {"pair": "group", "here": "value", "change": "difference"}
+    pairs = [pairs[[*names]].rename(columns=names).assign(run=run) for run, pairs in found.changed.items()]
+    groups = pd.concat([found.groups, pd.concat(pairs).assign(by="pair")]).assign(**main)
+    table = pd.concat([found.figures, groups, pd.DataFrame(layers)])
     for column in [name for name in table if "interval" in name]:
         ends = table.pop(column).map(lambda ends: ends if isinstance(ends, list) else [None, None])
         table[[f"{column}_low", f"{column}_high"]] = ends.tolist()
