@@ -45,7 +45,7 @@ def opened_image(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Ima
 
     Pillow's own limit, `PIL.Image.MAX_IMAGE_PIXELS`, holds besides: it refuses twice as many.
     """
-    too_many = "pixels are more than are decoded: make it smaller, or let match.py --max-pixels allow them"
+    too_many = f"pixels are more than {max_pixels}: make it smaller, or let match.py --max-pixels allow them"
     try:
         # Pillow warns of sizes, tags and palettes that do not matter here.
         with warnings.catch_warnings(action="ignore"), Image.open(path, formats=formats()) as image:

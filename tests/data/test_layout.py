@@ -102,6 +102,19 @@ def test_datapath_may_be_the_folder_itself_or_is_hinted_at(datapath: Path, whole
     assert samples(open_benchmark(name, renamed, "test")) == expected
 
 
+@pytest.mark.parametrize(
+    ("name", "there"), [("spair", "PF-PASCAL"), ("spairu", "SPair-71k"), ("pfpascal", "PF-WILLOW")]
+)
+def test_another_benchmarks_folder_is_not_taken_for_it(datapath: Path, name: str, there: str) -> None:
+    for folder in datapath.iterdir():
+        if folder.name != there:
+            shutil.rmtree(folder)
+    for path in (datapath, datapath / there):
+        with pytest.raises(UserError, match="it has no") as error:
+            open_benchmark(name, path, "test")
+        assert f"give --datapath {datapath / there}" not in str(error.value)
+
+
 def test_the_more_specific_list_is_read_and_the_other_named(datapath: Path) -> None:
     folder = datapath / "PF-PASCAL"
     shutil.copy(folder / "val_pairs.csv", folder / "test_pairs_pf_pascal.csv")
@@ -152,12 +165,15 @@ def test_a_list_in_another_form_means_the_same(datapath: Path, whole: Path, form
 
 
 @pytest.mark.parametrize("name", ["pfpascal", "pfwillow", "caltech", "spair"])
-@pytest.mark.parametrize("ending", ["\r\n", "\r"])
-def test_byte_order_mark_and_line_endings_do_not_matter(
-    datapath: Path, whole: Path, name: str, ending: str
+@pytest.mark.parametrize(
+    ("ending", "encoding"),
+    [("\r\n", "utf-8-sig"), ("\r", "utf-8-sig"), ("\r", "utf-8"), ("\n", "utf-16"), ("\r\n", "utf-16-le")],
+)
+def test_encoding_and_line_endings_do_not_matter(
+    datapath: Path, whole: Path, name: str, ending: str, encoding: str
 ) -> None:
     path = BENCHMARKS[name](datapath, "test").list_path
-    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\r", b"").replace(b"\n", ending.encode()))
+    path.write_bytes(ending.join(path.read_text().splitlines()).encode(encoding))
     assert samples(BENCHMARKS[name](datapath, "test")) == samples(BENCHMARKS[name](whole, "test"))
 
 

@@ -19,6 +19,7 @@ from dhpf.data.benchmark import Benchmark
 from dhpf.data.coco import MIN_SHARED_KEYPOINTS, draw_pairs
 from dhpf.programs import match, test, train
 from tests.helpers import tiny, tiny_own
+from tests.helpers.commands import Command
 from tests.helpers.places import SHARED
 
 COCO = SHARED / "data" / "coco"
@@ -142,10 +143,10 @@ def test_one_threshold_for_all_pairs(tmp_path):
     path = changed(tmp_path, less)
     by_image, by_box = opened(path), opened(path, thres="bbox")
     assert (by_image.thres, len(by_image)) == ("img", 24)
-    assert by_image.notes[1].startswith("2 of 8 objects have no box")
+    assert "2 of 8 objects have no box" in "\n".join(by_image.notes)
     torch.utils.data.default_collate([by_image[0], by_image[20]])
     assert (by_box.thres, len(by_box)) == ("bbox", 2 + 12)
-    assert by_box.notes[1].startswith("2 of 8 objects have no box")
+    assert "2 of 8 objects have no box" in "\n".join(by_box.notes)
 
 
 def test_what_is_left_out_is_counted(tmp_path):
@@ -160,6 +161,33 @@ def test_what_is_left_out_is_counted(tmp_path):
         opened(changed(tmp_path, change))
     for note in ("1 annotations are crowds", "3 annotations belong", "1 annotations have no", "unicorn"):
         assert note in str(error.value)
+
+
+def test_what_is_odd_in_a_file_is_counted(tmp_path):
+    def change(content):
+        first, second, third = content["annotations"][:3]
+        first["keypoints"][3:6] = [0, 0, 2]
+        second["bbox"][2] *= -1
+        content["annotations"].append(third | {"id": 99})
+        content["categories"][1]["keypoints"] = tiny_own.NAMES[:-1]
+
+    notes = "\n".join(opened(changed(tmp_path, change)).notes)
+    for note in (
+        "1 key-points are given (v > 0) at (0, 0)",
+        "1 boxes have no positive width",
+        "1 annotations are there twice",
+        "dog: 9 names of key-points are not used",
+    ):
+        assert note in notes
+
+
+def test_all_splits_of_a_file_have_one_threshold(tmp_path):
+    def change(content):
+        del content["annotations"][0]["bbox"]
+
+    path = changed(tmp_path, change)
+    splits = {opened(path, split, val_share=0.5).thres for split in ("trn", "val", None)}
+    assert splits == {"img"}
 
 
 def exported_by_others(content: dict[str, Any]) -> None:
@@ -334,6 +362,16 @@ def test_matching_writes_the_table_that_is_read(tmp_path, own):
     assert table.read_bytes() == before
 
 
+def test_two_programs_at_once_lose_no_pair_of_a_table(tmp_path, own):
+    cats, table = tmp_path / "images", tmp_path / "mine.csv"
+    given = f"--grid 2 --img-side 64 --output {tmp_path / 'matches'} --table-out {table}"
+    pairs = [(a, b) for a in range(2) for b in range(4) if a != b]
+    jobs = [Command(tmp_path, f"match.py {cats}/cat_{a}.jpg {cats}/cat_{b}.jpg {given}") for a, b in pairs]
+    assert [job.end().code for job in jobs] == [0] * 6
+    rows = [(Path(pair.src_key).stem, Path(pair.trg_key).stem) for pair in opened(table).pairs]
+    assert sorted(rows) == [(f"cat_{a}", f"cat_{b}") for a, b in pairs]
+
+
 # Training and testing
 
 RUN = "--img-side 64 --workers 0 --device cpu"
@@ -442,7 +480,9 @@ def test_spairu(tmp_path):
         open_benchmark("spairu", tmp_path, "test")
 
 
-@pytest.mark.parametrize(("name", "advice"), [("ap10k", "GeoAware-SC"), ("spairu", "unpack its archive")])
+@pytest.mark.parametrize(
+    ("name", "advice"), [("ap10k", "drive.google.com"), ("spairu", "SPair-U.zip by hand, save it in")]
+)
 def test_a_benchmark_that_cannot_be_fetched_says_how_it_is_had(tmp_path, name, advice):
     with pytest.raises(UserError, match=advice):
         open_benchmark(name, tmp_path, "test", download=True)

@@ -37,8 +37,7 @@ SHORT = {  # what is appended, for time and because there are no ImageNet weight
 }
 LEFT = {
     "README.md": "logs/pfpascal-strong/history.csv logs/pfpascal-strong/best_model.safetensors "
-    "logs/spair-test/results.json logs/spair-test/predictions.csv.gz matches/collins-hopper.csv "
-    "matches/collins-hopper-matches.png logs/tables/table-1.md logs/layers/layers.json",
+    "matches/collins-hopper.csv matches/collins-hopper-matches.png logs/tables/table-1.md",
     "docs/own-images.md": "matches/collins-hopper.json matches/collins-hopper-warped.png gridded/collins-hopper.csv "
     "portraits.html matches/spair-test-3.csv",
     "docs/data.md": "logs/cats-and-dogs/results.json logs/listed/results.json",

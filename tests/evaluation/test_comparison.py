@@ -188,10 +188,10 @@ def test_runs_are_named_by_their_folders_and_given_once(home: Path) -> None:
     for arguments, named in (
         ("logs/raw", ""),
         ("logs/raw logs/raw", "raw: "),
-        ("logs/raw nowhere", "nowhere: "),
+        ("logs/raw nowhere", "nowhere"),
     ):
         outcome = compared(home, arguments)
-        assert (outcome.code, named in outcome.err) == (2, True)
+        assert (outcome.code, named in outcome.err) == (2, True), outcome
     shutil.copytree(home / "logs/raw", home / "other/raw")
     outcome = compared(home, "logs/raw other/raw")
     assert outcome.out.startswith("logs/raw, other/raw: all on the same 8 pairs\n")

@@ -163,21 +163,6 @@ def test_many_points_are_found_where_few_are(matcher: Matcher, photo: Image.Imag
     np.testing.assert_allclose(many.confidence[5000:5003], few.confidence, atol=1e-6)
 
 
-def test_a_large_picture_is_warped_in_tiles(
-    matcher: Matcher, photo: Image.Image, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The same picture, whatever the tiles; the flow is in 32 bits."""
-    a, b = photo.crop((0, 0, 300, 211)), photo.crop((40, 0, 340, 220))
-    whole = matcher.match(a, b, [(9, 9)])
-    pictures, flows = [np.asarray(whole.warped()).astype(int)], [whole.flow]
-    monkeypatch.setattr("dhpf.matching.matcher.TILE", 70)
-    tiled = matcher.match(a, b, [(9, 9)])
-    pictures, flows = [*pictures, np.asarray(tiled.warped()).astype(int)], [*flows, tiled.flow]
-    assert np.abs(pictures[0] - pictures[1]).max() <= 1
-    np.testing.assert_allclose(flows[0], flows[1], atol=1e-3)
-    assert (flows[0].dtype, flows[0].shape) == (np.float32, (211, 300, 2))
-
-
 # Images
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from dhpf.common.errors import UserError
 from dhpf.data import BENCHMARKS
-from tests.helpers.commands import TINY, refused, run, succeed
+from tests.helpers.commands import TINY, Command, refused, run, succeed
 
 # What is wrong, and what the message names, if that is not the option.
 TRAIN_AND_TEST = {
@@ -124,6 +124,14 @@ def test_leftovers_of_a_launcher_are_refused_by_name(
     # What is one process in any case ignores them.
     assert run(tmp_path, "compare.py nowhere", environment).code == 2
     assert "nowhere" in run(tmp_path, "compare.py nowhere", environment).err
+
+
+@pytest.mark.parametrize("wrong", ["RANK=a", "WORLD_SIZE=0"])
+def test_variables_of_a_launcher_that_make_no_sense_are_named(tmp_path: Path, wrong: str) -> None:
+    name, value = wrong.split("=")
+    job = {"MASTER_ADDR": "localhost", "MASTER_PORT": "1", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}
+    outcome = Command(tmp_path, f"train.py --benchmark synthetic {TINY}", job | {name: value}).end()
+    assert (outcome.code, wrong in outcome.err) == (2, True), outcome
 
 
 COMMON = "--benchmark --backbone --thres --alpha --datapath --logpath --bsz --device --seed --workers"

@@ -148,7 +148,7 @@ def test_the_best_cells_come_first_and_shares_add_up(
         ("--benchmark synthetic --pair -1", r"--pair: -1 is not at least 0"),
         (
             "--benchmark spair --pair 1 --no-download --datapath .",
-            "SPair-71k is missing",
+            "SPair-71k: it has no images and pairs",
         ),
     ],
 )

@@ -31,8 +31,8 @@ from dhpf.common.run import Run
 from dhpf.data import open_benchmark
 from dhpf.training.supervision import epoch_batches, gate_noise, strong_step, to_device
 from dhpf.training.trainer import Trainer
-from dhpf.weights import checkpoint
 from tests.helpers.commands import NO_GPU, TINY, Command, refused, run, run_processes, succeed
+from tests.helpers.models import build
 from tests.helpers.places import ROOT
 
 KILLS = int(os.environ.get("DHPF_KILLS", "2"))
@@ -384,7 +384,7 @@ def expected_of_two(data: Path) -> dict[str, torch.Tensor]:
     """
     pairs = open_benchmark("pfpascal", data, "trn", img_side=64)
     torch.manual_seed(0)
-    model = checkpoint.build_model("efficientnet_lite0", None).train()
+    model = build("efficientnet_lite0", None).train()
     optimizer = torch.optim.SGD(model.learner.parameters(), lr=0.03, momentum=0.5)
     layers = len(model.backbone.channels)
     for number, batch in enumerate(epoch_batches(len(pairs), 5, 2, 0, 0)):
