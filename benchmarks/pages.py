@@ -16,9 +16,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
+from PIL import Image
 
-from dhpf.report import pictures
-from dhpf.report.page import Section, picture, write_report
+from dhpf.report.gallery import pair_picture
+from dhpf.report.page import Section, write_report
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 REPEATS = 5
@@ -45,11 +46,11 @@ def seconds(page: Path) -> float:
 def report(path: Path, pairs: int, shown: int) -> None:
     """A report as a test writes it: `shown` pictures and a table of all pairs."""
     rng = np.random.default_rng(0)
-    photographs = rng.integers(0, 256, (2, 30, 30, 3), np.uint8).repeat(8, 1).repeat(8, 2)
-    points = rng.uniform(20, 220, (4, 2, 8))
-    drawn = picture(
-        pictures.matches(*photographs, *points[:3], correct=rng.random(8) < 0.5), "Matches", "a pair", "jpg"
+    source, target = map(
+        Image.fromarray, rng.integers(0, 256, (2, 30, 30, 3), np.uint8).repeat(8, 1).repeat(8, 2)
     )
+    points = rng.uniform(20, 220, (3, 2, 8))
+    drawn = pair_picture(source, target, *points, rng.random(8) < 0.5, "a pair")
     rows = [
         [
             k,
@@ -64,7 +65,7 @@ def report(path: Path, pairs: int, shown: int) -> None:
     command = "python match.py --benchmark spair --load logs/spair-strong/best_model.pt --pair"
     sections = [
         Section("Pairs", pictures=[drawn] * shown),
-        Section("All pairs", header, rows, listed=True, command=command),
+        Section("All pairs", header, rows, paged=True, command=command),
     ]
     write_report(path, "A report", sections)
 

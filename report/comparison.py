@@ -1,11 +1,12 @@
 """A comparison of runs as sections of a page or of text."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
 
 from dhpf.data.benchmark import Benchmark
-from dhpf.evaluation.comparison import Comparison
+from dhpf.evaluation.comparison import KEY, Comparison
 from dhpf.evaluation.intervals import DESCRIPTION, format_interval
 from dhpf.report.formats import printable
 from dhpf.report.gallery import LEGEND, OUTLINE_LEGEND, pair_drawing, pair_picture
@@ -15,7 +16,6 @@ MCNEMAR = (
     "p: McNemar's exact test of the key-points that only one of the two runs predicts correctly; it takes key-points "
     "as independent, which those of one pair are not, so that it is too small"
 )
-INTERVALS = ("interval", "interval_by_image")
 
 
 def title(found: Comparison) -> str:
@@ -28,43 +28,15 @@ def sections(found: Comparison, benchmark: Benchmark | None = None) -> list[Sect
     Raises: UserError: an image cannot be read.
     """
     first, *others = found.runs
-    definition, unit = found.main_figure, found.main_figure["unit"]
-    in_unit, intervals = f" in {unit}" if unit else "", ["95 % by pairs", "95 % by images"]
-    header, rows = ["Run", "Figure", "Mean over"], []
-    differences: list[list[Any]] = []
-    for row in found.figures.to_dict("records"):
-        name = [row["run"], row["name"], row["average"]]
-        rows.append(
-            [*name, number(row["value"], unit), *(format_interval(row[kind], unit) for kind in INTERVALS)]
-        )
-        if row["run"] != first:
-            kinds = (format_interval(row[f"difference_{kind}"], unit) for kind in INTERVALS)
-            test = (
-                [int(row["only_first"]), int(row["only_here"]), f"{row['p']:.3g}"]
-                if pd.notna(row.get("p"))
-                else [""] * 3
-            )
-            differences.append([*name, number(row["difference"], unit, "+"), *kinds, *test])
-    only = [f"Correct only in {first}", "Correct only in the run", "McNemar's p"]
+    main, unit = found.main_figure, found.main_figure["unit"]
+    in_unit = f" in {unit}" if unit else ""
     parts = [
         *(Section(text=note) for note in found.notes),
-        Section(
-            f"Figures{in_unit}",
-            [*header, "Value", *intervals],
-            rows,
-            text=f"{definition['basis']}. {DESCRIPTION}.",
-            data=long_table(found),
-        ),
-        Section(
-            f"Differences from {first}{in_unit}",
-            [*header, "Difference", *intervals, *only],
-            differences,
-            text=f"{MCNEMAR}.",
-        ),
+        figure_table(found, f"Figures{in_unit}"),
+        difference_table(found, f"Differences from {first}{in_unit}"),
     ]
     for by, groups in found.groups.groupby("by", sort=False):
-        header = [str(by).capitalize(), "Pairs", *found.runs]
-        header += [text for run in others for text in (f"{run} − {first}", intervals[0])]
+        differences = [text for run in others for text in (f"{run} − {first}", "95 % by pairs")]
         rows = []
         for group, runs in groups.groupby("group", sort=False):
             rows.append([group, runs.n_pairs.iloc[0], *(number(value, unit) for value in runs.value)])
@@ -73,78 +45,101 @@ def sections(found: Comparison, benchmark: Benchmark | None = None) -> list[Sect
                     number(run.difference, unit, "+"),
                     format_interval(run.difference_interval, unit),
                 ]
-        parts.append(Section(f"{definition['name']} by {by}{in_unit}", header, rows))
+        header = [str(by).capitalize(), "Pairs", *found.runs, *differences]
+        parts.append(Section(f"{main['name']} by {by}{in_unit}", header, rows))
     if found.layers:
-        rates = pd.DataFrame(dict(zip(found.layers, map(pd.Series, found.layers.values()), strict=True)))
+        rates = pd.DataFrame({run: pd.Series(values) for run, values in found.layers.items()}).to_numpy()
+        rows = [[k, *("" if pd.isna(x) else f"{x:.3f}" for x in row)] for k, row in enumerate(rates)]
+        header = ["Layer", *found.layers]
+        parts.append(Section("Share of pairs that select each layer", header, rows, folded=True))
+    for run in others:
+        changed = found.changed[run]
         rows = [
-            [k, *("" if pd.isna(rate) else f"{rate:.3f}" for rate in row)]
-            for k, row in enumerate(rates.to_numpy())
+            [*pair[:4], *(number(value, unit) for value in pair[4:6]), number(pair[6], unit, "+")]
+            for pair in changed[["pair", *KEY, "first", "here", "change"]].itertuples(index=False)
         ]
-        parts.append(
-            Section("Share of pairs that select each layer", ["Layer", *found.layers], rows, folded=True)
-        )
-    for run, changed in found.changed.items():
-        header, rows = ["Pair", "Category", "Source", "Target", first, run, "Change"], []
-        drawn = []
-        for pair in changed.itertuples():
-            rows.append(
-                [
-                    pair.pair,
-                    pair.category,
-                    pair.source,
-                    pair.target,
-                    *(number(x, unit) for x in (pair.first, pair.here)),
-                ]
-            )
-            rows[-1].append(number(pair.change, unit, "+"))
-            if benchmark:
-                both = [
-                    pair_of(found, first, pair.pair, pair.first, benchmark),
-                    pair_of(found, run, pair.pair, pair.here, benchmark),
-                ]
-                drawn.append(Section(pictures=both))
-        text = (LEGEND if len(found.correct[first]) else OUTLINE_LEGEND) * bool(drawn)
-        parts += [Section(f"Pairs that changed most from {first} to {run}", header, rows, text=text), *drawn]
+        legend = (LEGEND if len(found.correct[first]) else OUTLINE_LEGEND) if benchmark and rows else ""
+        header = ["Pair", "Category", "Source", "Target", first, run, "Change"]
+        parts.append(Section(f"Pairs that changed most from {first} to {run}", header, rows, text=legend))
+        for pair in changed.itertuples() if benchmark else ():
+            values = {first: pair.first, run: pair.here}
+            both = [picture(found, name, pair.pair, value, benchmark) for name, value in values.items()]
+            parts.append(Section(pictures=both))
     return parts
 
 
-def pair_of(found: Comparison, run: str, pair: int, value: float, benchmark: Benchmark) -> Picture:
-    """The picture of a run's predictions for a pair."""
-    table, correct, definition = found.tables[run], found.correct[run], found.main_figure
-    rows = table[table.pair == pair]
-    right = correct.loc[[pair]].to_numpy() if len(correct) else None
-    figure = f"{definition['name']} {number(value, definition['unit'])} {definition['unit']}".strip()
-    drawing = pair_drawing(benchmark, rows, right)
-    return pair_picture(**drawing, title=f"{run}: pair {pair}, {rows.category.iloc[0]}, {figure}")
+def figure_table(found: Comparison, heading: str) -> Section:
+    """The values of every run."""
+    rows = [
+        [
+            row["run"],
+            row["name"],
+            row["average"],
+            *value_and_intervals(row, "value", ("interval", "interval_by_image")),
+        ]
+        for row in found.figures.to_dict("records")
+    ]
+    header = ["Run", "Figure", "Mean over", "Value", "95 % by pairs", "95 % by images"]
+    text = f"{found.main_figure['basis']}. {DESCRIPTION}."
+    return Section(heading, header, rows, text=text, data=long_table(found))
+
+
+def difference_table(found: Comparison, heading: str) -> Section:
+    """The differences of the others from the first run."""
+    first, rows = found.runs[0], []
+    for row in found.figures[found.figures.run != first].to_dict("records"):
+        kinds = ("difference_interval", "difference_interval_by_image")
+        tested = pd.notna(row.get("p"))
+        test = [int(row["only_first"]), int(row["only_here"]), f"{row['p']:.3g}"] if tested else [""] * 3
+        rows.append(
+            [
+                row["run"],
+                row["name"],
+                row["average"],
+                *value_and_intervals(row, "difference", kinds, "+"),
+                *test,
+            ]
+        )
+    header = ["Run", "Figure", "Mean over", "Difference", "95 % by pairs", "95 % by images"]
+    header += [f"Correct only in {first}", "Correct only in the run", "McNemar's p"]
+    return Section(heading, header, rows, text=f"{MCNEMAR}.")
+
+
+def value_and_intervals(
+    row: Mapping[str, Any], value: str, kinds: Iterable[str], sign: str = ""
+) -> list[str]:
+    return [
+        number(row[value], row["unit"], sign),
+        *(format_interval(row[kind], row["unit"]) for kind in kinds),
+    ]
 
 
 def long_table(found: Comparison) -> pd.DataFrame:
     """All numbers of a comparison, a row for every figure, group of pairs and run; an interval has two columns."""
     main = {key: found.main_figure[key] for key in ("name", "unit", "average")}
+    layer = {"by": "layer", "name": "share of pairs that select the layer", "average": "pairs"}
     layers = [
-        {
-            "name": "share of pairs that select the layer",
-            "average": "pairs",
-            "by": "layer",
-            "group": k,
-            "run": run,
-            "value": rate,
-        }
+        {**layer, "group": k, "run": run, "value": rate}
         for run, rates in found.layers.items()
         for k, rate in enumerate(rates)
     ]
-    changed = [
-        {**main, "by": "pair", "group": pair.pair, "run": run, "value": pair.here, "difference": pair.change}
-        for run, pairs in found.changed.items()
-        for pair in pairs.itertuples()
-    ]
-    table = pd.concat(
-        [found.figures, found.groups.assign(**main), pd.DataFrame(layers), pd.DataFrame(changed)]
-    )
+    names = {"pair": "group", "here": "value", "change": "difference"}
+    pairs = [pairs[[*names]].rename(columns=names).assign(run=run) for run, pairs in found.changed.items()]
+    groups = pd.concat([found.groups, pd.concat(pairs).assign(by="pair")]).assign(**main)
+    table = pd.concat([found.figures, groups, pd.DataFrame(layers)])
     for column in [name for name in table if "interval" in name]:
         ends = table.pop(column).map(lambda ends: ends if isinstance(ends, list) else [None, None])
         table[[f"{column}_low", f"{column}_high"]] = ends.tolist()
     return table.drop(columns=["figure", "basis"]).rename(columns={"name": "figure"})
+
+
+def picture(found: Comparison, run: str, pair: int, value: float, benchmark: Benchmark) -> Picture:
+    """The picture of a run's predictions for a pair."""
+    rows = found.tables[run][found.tables[run].pair == pair]
+    correct = found.correct[run].loc[[pair]].to_numpy() if len(found.correct[run]) else None
+    name, unit = found.main_figure["name"], found.main_figure["unit"]
+    title = f"{run}: pair {pair}, {rows.category.iloc[0]}, {name} {number(value, unit)} {unit}".strip()
+    return pair_picture(**pair_drawing(benchmark, rows, correct), title=title)
 
 
 def number(value: float | None, unit: str, sign: str = "") -> str:

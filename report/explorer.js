@@ -40,8 +40,8 @@ function predict(from, x, y) {
     count++;
   }
   const to = at.map((value, axis) => {
-    const moved = Math.fround(value + Math.fround(shift[axis] / count)) * (tsize[axis] / data.frame);
-    return Math.min(Math.max(moved, 0), tsize[axis] - 1);
+    const moved = Math.fround(value + Math.fround(shift[axis] / count)) * (otherSize[axis] / data.frame);
+    return Math.min(Math.max(moved, 0), otherSize[axis] - 1);
   });
   const cells = [...heat].map(([cell, share]) => ({cell, share: share / count})).sort((a, b) => b.share - a.share);
   return {from, at: [x, y], to, confidence: data.blank ? NaN : confidence / count, cells};

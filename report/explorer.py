@@ -54,7 +54,13 @@ def explorer(
     ]
     title = title or " – ".join(short_names)
     return render_page(
-        "explorer.html", "explorer.js", title=title, images=images, data=data, model=model or str(matcher)
+        "explorer.html",
+        "copy.js",
+        "explorer.js",
+        title=title,
+        images=images,
+        data=data,
+        model=model or str(matcher),
     )
 
 
