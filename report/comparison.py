@@ -61,10 +61,11 @@ def sections(found: Comparison, benchmark: Benchmark | None = None) -> list[Sect
         legend = (LEGEND if len(found.correct[first]) else OUTLINE_LEGEND) if benchmark and rows else ""
         header = ["Pair", "Category", "Source", "Target", first, run, "Change"]
         parts.append(Section(f"Pairs that changed most from {first} to {run}", header, rows, text=legend))
-        for pair in changed.itertuples() if benchmark else ():
-            values = {first: pair.first, run: pair.here}
-            both = [picture(found, name, pair.pair, value, benchmark) for name, value in values.items()]
-            parts.append(Section(pictures=both))
+        if benchmark:
+            for pair in changed.itertuples():
+                values = {first: pair.first, run: pair.here}
+                both = [picture(found, name, pair.pair, value, benchmark) for name, value in values.items()]
+                parts.append(Section(pictures=both))
     return parts
 
 
