@@ -94,6 +94,23 @@ def test_undefined_figures_are_null_in_the_file(tmp_path: Path) -> None:
     assert saved["figures"]["totals"][0]["value"] is None
 
 
+def test_points_of_pairs_with_a_threshold_of_zero_are_in_no_figure(tmp_path: Path) -> None:
+    places = np.array([[5.0, 5.0], [30.0, 30.0]])
+    pairs = [
+        make_pair(k, places, places, list(places), points=name)
+        for k, name in enumerate(("ear\teye", "tail\tpaw"))
+    ]
+    table = table_of(pairs)
+    extent = ["bbox_width", "bbox_height"]
+    table.loc[table.pair == 1, extent] = 0.0
+    table.loc[table.pair == 1, "target_x"] = table.loc[table.pair == 1, "target_y"] = 5.0
+    figures = save_results(tmp_path, table, (0.1,), "bbox", {})["figures"]
+    assert {figure["n_points"] for figure in figures["totals"]} == {2}
+    assert (
+        json.loads((tmp_path / results.RESULTS).read_text(), parse_constant=pytest.fail)["figures"] == figures
+    )
+
+
 @settings(ONE_FOLDER, max_examples=5)
 @given(st.permutations(range(10)), st.lists(st.integers(0, 9), max_size=3), st.integers(1, 10))
 def test_files_are_the_same_bytes_for_any_batches(

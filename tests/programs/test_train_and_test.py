@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import signal
 from pathlib import Path
@@ -170,6 +171,14 @@ def test_images_of_several_pairs_are_encoded_once(
     table = read_predictions(tmp_path / "logs" / "run" / "predictions.csv.gz")
     tried = sum(sizes) - len({*table.source, *table.target})
     assert tried in (0, 1)  # to see what the network costs
+
+
+def test_a_path_may_have_a_byte_that_is_not_utf_8(data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"\xff")
+    folder.symlink_to(data)
+    arguments = f"test.py {on(folder)} --raw --logpath run"
+    assert Command(tmp_path, arguments).end().code == 0
+    assert (tmp_path / "logs" / "run" / "results.json").is_file()
 
 
 # Data that cannot be used
