@@ -1,7 +1,10 @@
 """What docs/extending.md shows, run: a thing of each kind from outside the package."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -94,3 +97,16 @@ def test_transport_moves_equal_weights_and_lets_gradients_through(document: dict
     assert moved.sum(2).detach().numpy() == pytest.approx(np.ones((2, 16)), abs=1e-6)
     moved[0, 0, 0].backward()
     assert bool((appearance.grad != 0).any())
+
+
+def test_the_program_of_the_document_runs_where_processes_are_spawned(home: Path) -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "extending.md").read_text(), re.S | re.M)
+    spawned = "    import multiprocessing\n\n    multiprocessing.set_start_method('spawn')\n    main()"
+    (home / "mine.py").write_text(blocks[0].replace("    main()", spawned))
+    (home / "my_things.py").write_text("\n".join(blocks[1:]))
+    arguments = f"{RUN} --niter 1 --workers 1 --logpath spawned".split()
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "mine.py", *arguments]
+    ended = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=200)
+    assert (ended.returncode, "Traceback" in ended.stderr) == (0, False), ended.stderr
+    assert (home / "logs" / "spawned" / "best_model.safetensors").is_file()
