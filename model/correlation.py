@@ -35,6 +35,7 @@ processor's cache:
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from math import isqrt
 from typing import NamedTuple
 
@@ -56,8 +57,8 @@ from dhpf.model.grid import (
 
 COSINE_EPS = 1e-3  # added to the product of two lengths
 MIN_LENGTH = 1e-20  # what a length of 0 becomes: nothing beside COSINE_EPS
-MAX_PRODUCT_ENTRIES = 2**26  # native products of more entries are computed again for each block
-MAX_TABLE_ENTRIES = 2**23
+MAX_PRODUCT_ENTRIES = 2**27  # native products of more entries are computed again for each block
+CHUNK = 64  # cells of an axis that are interpolated together, from the few native ones between which they lie
 
 
 class NativeRows(NamedTuple):
@@ -77,8 +78,13 @@ class Block(NamedTuple):
 
 
 def block_entries(like: Tensor) -> int:
-    """Entries of a block of the matrix: it stays in a processor's cache, or keeps a GPU busy."""
-    return 2**26 if use_batched_kernels(like) else 2**19
+    """Entries of a block of the matrix: it stays in a processor's second cache, or keeps a GPU busy."""
+    return 2**26 if use_batched_kernels(like) else 2**18
+
+
+def table_entries(like: Tensor) -> int:
+    """Entries of a table: it stays in a processor's last cache."""
+    return 2**23 if use_batched_kernels(like) else 3 * 2**20
 
 
 def weighted_sums(rows: Tensor, index: Tensor, weight: Tensor) -> Tensor:
@@ -146,29 +152,35 @@ class CorrelationFactors:
         length = self.src_length[pair, cells][..., None] * self.trg_length[:, None]
         return torch.relu(corr / (length + COSINE_EPS))
 
-    def blocks(self) -> Iterator[Block]:
-        """`similarity` of all source cells, block by block; iterate where no gradient is recorded."""
+    def blocks(self, start: int = 0) -> Iterator[Block]:
+        """`similarity` of all source cells, block by block; iterate where no gradient is recorded.
+
+        Args: start: the first target row.
+        """
         B, S, entries = len(self), self.side, block_entries(self.src_length)
         height = max(1, min(S, entries // (B * S * S)))  # target rows of a block
         depth = max(1, min(S, entries // (B * S * S * height)))  # source rows of a block
-        native = max(1, sum(B * s.shape[1] * height * S for s in self.src[1:]))
-        band = min(S, max(depth, S * MAX_TABLE_ENTRIES // native))  # source rows of a table
+        # A table for about as many source rows (band) as target rows (tile), which are some blocks'.
+        rows = table_entries(self.src_length) // max(1, sum(B * s.shape[1] for s in self.src[1:]))
+        tile = max(height, min(S, isqrt(rows)) // height * height)
+        band = min(S, max(depth, rows // tile))
         length = self.src_length.clamp(min=MIN_LENGTH)[..., None]
         # c / (|s| |t| + eps) = (c / |s|) / (|t| + eps / |s|): so the table's few rows are divided, not every score.
         fine, margin = self.src[0] / length, COSINE_EPS / length
-        for top in range(0, S, height):
-            end = min(S, top + height)
-            columns = slice(top * S, end * S)
-            fine_columns, length_columns = self.trg[0][:, columns].mT, self.trg_length[:, None, columns]
-            for first in range(0, S, band):
-                last = min(S, first + band)
-                table, index, weight = self._table((first, last), (top, end))
-                weight = weight / length[:, first * S : last * S]
+        for lowest, first in product(range(start, S, tile), range(0, S, band)):
+            last, highest = min(S, first + band), min(S, lowest + tile)
+            table, index, weight = self._table((first, last), (lowest, highest))
+            weight = weight / length[:, first * S : last * S]
+            for top in range(lowest, highest, height):
+                end = min(highest, top + height)
+                columns = slice(top * S, end * S)
+                fine_columns, length_columns = self.trg[0][:, columns].mT, self.trg_length[:, None, columns]
+                part = table[:, (top - lowest) * S : (end - lowest) * S].contiguous()
                 for y in range(first, last, depth):
                     here = slice((y - first) * S, (min(last, y + depth) - first) * S)
                     cells = slice(here.start + first * S, here.stop + first * S)
                     taps = (x[:, here].flatten(0, 1) for x in (index, weight))
-                    corr = weighted_sums(table, *taps).view(B, here.stop - here.start, -1)
+                    corr = weighted_sums(part, *taps).view(B, here.stop - here.start, -1)
                     corr.baddbmm_(fine[:, cells], fine_columns)
                     if self.fine_products is not None:
                         corr.addcdiv_(self.fine_products[:, cells, columns], length[:, cells])
@@ -204,13 +216,26 @@ class CorrelationFactors:
                 native = self.products[k][:, a * h : b * h, c * h : d * h]
             else:
                 native = s[:, a * h : b * h] @ t[:, c * h : d * h].mT
-            wide = native.reshape(-1, h) @ interpolation(like, h, S).T  # along the target's rows
+            wide = _widened(native.reshape(-1, h), S)  # along the target's rows
             taps = _column_taps(like, B * (b - a) * h, h, S, *target, c, d)
             tables.append(weighted_sums(wide, *taps).view(B, (b - a) * h, -1))  # and its columns
             extents.append(NativeRows(h, a, b))
         no_layer = like.new_zeros(B, 1, (target[1] - target[0]) * S)
         table = torch.cat(tables or [no_layer], 1).flatten(0, 1)
         return table, *row_taps(like, B, S, *source, tuple(extents))
+
+
+def _widened(native: Tensor, S: int) -> Tensor:
+    """Rows of native cells interpolated to grid cells, n×h -> n×S."""
+    h, wide = native.shape[1], native.new_empty(len(native), S)
+    up = interpolation(native, h, S)
+    if use_batched_kernels(native):
+        return native @ up.T
+    for first in range(0, S, CHUNK):
+        low, high = _native_rows((first, min(S, first + CHUNK)), h, S)
+        some = slice(first, first + CHUNK)
+        torch.mm(native[:, low:high], up[some, low:high].T, out=wide[:, some])
+    return wide
 
 
 def _native_rows(rows: tuple[int, int], h: int, S: int) -> tuple[int, int]:

@@ -19,6 +19,7 @@ cache, then the columns (dx) of all of them by `diagonal_sums`.
 """
 
 import math
+from itertools import chain
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +29,7 @@ from dhpf.model.correlation import Block, Correlation, CorrelationFactors
 from dhpf.model.grid import STRIDE, Kind, constant
 from dhpf.model.voting import Scores, from_offsets, maxima
 
-MAX_KEPT_ENTRIES = 2**26  # similarities of more entries are computed twice: for the votes, and for the maxima
+MAX_KEPT_ENTRIES = 2**27  # similarities beyond are computed twice: for the votes, and for the maxima
 
 
 def diagonal_view(memory: Tensor, first: int, top: int, rows: int, height: int) -> Tensor:
@@ -103,7 +104,7 @@ def hough_voting(correlation: Correlation) -> Scores:
 def hough_matching(part: CorrelationFactors) -> tuple[Tensor, Tensor, Tensor]:
     """Geometric scores of B pairs by offset (dy, dx), B×(2S-1)×(2S-1), and what `maxima` gives."""
     B, S = len(part), part.side
-    kept: list[Block] = []
+    kept, kept_rows = list[Block](), 0
     votes: Tensor | None = None
     for block in part.blocks():
         rows, height = block.similarity.shape[1], block.similarity.shape[3]
@@ -111,8 +112,9 @@ def hough_matching(part: CorrelationFactors) -> tuple[Tensor, Tensor, Tensor]:
             votes = block.similarity.new_zeros(B, rows, S, 2 * S - 1, S)
         view = diagonal_view(votes, block.first, block.top, rows, height)
         view.addcmul_(block.similarity, block.similarity)  # the appearance is its square
-        if B * S**4 <= MAX_KEPT_ENTRIES:
+        if B * S**3 * (block.top + height) <= MAX_KEPT_ENTRIES:
             kept.append(block)
+            kept_rows = block.top + height  # of the target
     assert votes is not None, "there is a block"
     geometric = geometric_scores(diagonal_sums(votes.sum(1)))
-    return geometric, *maxima(kept or part.blocks(), geometric)
+    return geometric, *maxima(chain(kept, part.blocks(kept_rows)), geometric)

@@ -224,7 +224,7 @@ def test_voting_does_not_depend_on_the_blocks(problem: Problem, block: int, tabl
     with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
         expected = problem.model.eval()(batch["src_img"], batch["trg_img"], frame=batch["frame"])
         patch.setattr(correlation, "block_entries", lambda _: block)
-        patch.setattr(correlation, "MAX_TABLE_ENTRIES", table)
+        patch.setattr(correlation, "table_entries", lambda _: table)
         patch.setattr(correlation, "MAX_PRODUCT_ENTRIES", kept)
         patch.setattr(hough, "MAX_KEPT_ENTRIES", kept)
         actual = problem.model(batch["src_img"], batch["trg_img"], frame=batch["frame"])
