@@ -83,6 +83,12 @@ def dense_flow(corners: Reals, source: Size, target: Size) -> NDArray[np.float32
     return flow
 
 
+def flo_file(displacement: NDArray[np.float32]) -> bytes:
+    """A file of Middlebury's format .flo: its tag, width and height, then x and y of each pixel, row by row."""
+    height, width, _ = displacement.shape
+    return b"PIEH" + np.array([width, height], "<i4").tobytes() + displacement.astype("<f4").tobytes()
+
+
 def warp(target: Image.Image, corners: Reals, source: Size) -> Image.Image:
     """The target warped onto a source of this size: RGBA, transparent where the target does not reach.
 

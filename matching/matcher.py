@@ -4,14 +4,17 @@
     matcher = Matcher.load("best_model.pt")  # or the name of a backbone, whose raw features need no checkpoint
     found = matcher.match("a.jpg", "b.jpg", [(120, 80), (64.5, 200)])
     found.points, found.confidence, found.layers, found.flow, found.warped()
+    found.show(), found.save("matches.png"), found.save("flow.flo")
 
 Points are (x, y) in pixels of the image that they belong to; the centre of its first pixel is (0, 0).
 """
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -20,11 +23,12 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from dhpf.common.errors import UserError, error_context
+from dhpf.common.files import replace_file
 from dhpf.common.processes import choose_device
 from dhpf.data import MAX_PIXELS
 from dhpf.data.images import normalised, on_white, opened_image, upright
 from dhpf.evaluation.metrics import Reals, to_float64
-from dhpf.matching.flow import corner_flow, dense_flow, sampled_cells, warp
+from dhpf.matching.flow import corner_flow, dense_flow, flo_file, sampled_cells, warp
 from dhpf.model import BACKBONES
 from dhpf.model.ablation import Ablation
 from dhpf.model.compiled import CompiledDHPF
@@ -36,17 +40,25 @@ from dhpf.weights.checkpoint import build_model, load_model
 from dhpf.weights.config import ModelConfig
 from dhpf.weights.released import resolve
 
+if TYPE_CHECKING:  # drawn alone needs matplotlib
+    from matplotlib.figure import Figure
+
 Picture = str | Path | Image.Image | NDArray[np.uint8]
+NOTEBOOK_DPI = 110
 COLUMNS = ["source_x", "source_y", "target_x", "target_y", "confidence"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Encoded:
     """An image and its features: give it to `Matcher.match` again and it is not encoded again."""
 
     image: Image.Image
     features: ImageFeatures
     side: int
+
+    def __repr__(self) -> str:
+        width, height = self.image.size
+        return f"<Encoded: {width}×{height} pixels, in a frame of {self.side}>"
 
     @property
     def scale(self) -> Reals:
@@ -59,9 +71,9 @@ class Encoded:
         return all(low == high for low, high in np.reshape(self.image.getextrema(), (-1, 2)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Found:
-    """What matching a source with a target image gave.
+    """What matching a source with a target image gave. A notebook shows it as the picture that `save` writes.
 
     source: n×2 points in pixels of the source.
     points: n×2, where they are in the target, in its pixels.
@@ -76,6 +88,15 @@ class Found:
     layers: tuple[int, ...]
     images: tuple[Encoded, Encoded]
     matches: Matches
+
+    def __str__(self) -> str:
+        known = self.confidence[np.isfinite(self.confidence)]
+        confidence = f"mean confidence {known.mean():.2f}" if len(known) else "no confidence"
+        layers = f"layers {layer_ranges(self.layers)} ({len(self.layers)} of {self.matches.weights.shape[1]})"
+        return f"{len(self.points)} point{'s' * (len(self.points) != 1)}, {confidence}, {layers}"
+
+    def __repr__(self) -> str:
+        return f"<Found: {self}>"
 
     def at_least(self, confidence: float) -> "Found":
         """The matches of that confidence or more; all are of 0 or more, those without one too."""
@@ -109,10 +130,59 @@ class Found:
         source, target = (encoded.image.size for encoded in self.images)
         return dense_flow(self._corners, source, target)
 
+    @property
+    def displacement(self) -> NDArray[np.float32]:
+        """`flow` without where each pixel is in the source: how far it moves, height×width×2 (x, y), in pixels."""
+        height, width, _ = self.flow.shape
+        own = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1)
+        return self.flow - own.astype(np.float32)
+
     def warped(self) -> Image.Image:
         """The target warped onto the source, of its size: RGBA, transparent where the target does not reach."""
         source, target = (encoded.image for encoded in self.images)
         return warp(target, self._corners, source.size)
+
+    def figure(self, **drawn: Any) -> "Figure":
+        """Both images, the points joined in the colour of their confidence. Args: drawn: see `drawing.matches`."""
+        from dhpf.matching import drawing  # matplotlib: only where something is drawn
+
+        source, target = (encoded.image for encoded in self.images)
+        look = {"title": str(self)} | ({} if "correct" in drawn else {"confidence": self.confidence})
+        return drawing.matches(source, target, self.source.T, self.points.T, **{**look, **drawn})
+
+    def picture(self, form: str = "png", dpi: int = 300, **drawn: Any) -> bytes:
+        """`figure` as the content of a file: png, pdf or jpg."""
+        from dhpf.matching import drawing
+
+        return drawing.render(self.figure(**drawn), form, dpi)
+
+    def _repr_png_(self) -> bytes:
+        return self.picture(dpi=NOTEBOOK_DPI)
+
+    def show(self) -> None:
+        """Show the picture: in a notebook, else in the system's viewer."""
+        Image.open(io.BytesIO(self._repr_png_())).show()
+
+    def save(self, path: str | Path) -> None:
+        """Write what the suffix says.
+
+        .png, .pdf, .jpg: the picture; .csv: `table`; .npy: `flow`; .flo: `displacement`, as Middlebury's files have it.
+        Raises: UserError: another suffix; the file cannot be written.
+        """
+        path, array = Path(path), io.BytesIO()
+        match path.suffix.lower():
+            case ".png" | ".pdf" | ".jpg" as suffix:
+                content = self.picture(suffix[1:])
+            case ".csv":
+                content = self.table().to_csv(index=False, lineterminator="\n").encode()
+            case ".npy":
+                np.save(array, self.flow)
+                content = array.getvalue()
+            case ".flo":
+                content = flo_file(self.displacement)
+            case _:
+                raise UserError(f"{path}: give a name that ends in .png, .pdf, .jpg, .csv, .npy or .flo")
+        replace_file(path, content)
 
 
 class Matcher:
@@ -175,6 +245,9 @@ class Matcher:
             )
             name = "; ".join(filter(None, [f"{net.backbone.name} with {model}", note]))
         return cls(net.to(choose_device(device)), name, img_side)
+
+    def __repr__(self) -> str:
+        return f"<Matcher: {self}>"
 
     def __str__(self) -> str:
         """What matches, in words."""

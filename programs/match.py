@@ -29,7 +29,7 @@ from dhpf.data.images import HEIF, formats
 from dhpf.data.lists import read_table
 from dhpf.data.pair_table import COLUMNS
 from dhpf.evaluation.metrics import keypoint_errors
-from dhpf.matching.matcher import Found, Matcher, Reals, as_rgb, checked_points, grid_points, layer_ranges
+from dhpf.matching.matcher import Found, Matcher, Reals, as_rgb, checked_points, grid_points
 from dhpf.model.compiled import CompiledDHPF
 from dhpf.model.dhpf import DHPF
 from dhpf.programs import run_program
@@ -270,7 +270,7 @@ def save(
 ) -> None:
     """Write what was found as `path`.json, .csv, -matches.png and -warped.png, with --explore the page; print it.
 
-    Args: drawn: more arguments of `pictures.matches`. Raises: UserError: a file cannot be written.
+    Args: drawn: more arguments of `drawing.matches`. Raises: UserError: a file cannot be written.
     """
     rows = found.table()
     content: dict[str, Any] = {
@@ -287,13 +287,10 @@ def save(
         {"source": row[:2], "target": row[2:4], "confidence": row[4] if np.isfinite(row[4]) else None}
         for row in rows.to_numpy().tolist()
     ]
-    source, target = (encoded.image for encoded in found.images)
-    look = {"title": summary(found)} | ({} if "correct" in drawn else {"confidence": found.confidence})
-    picture = pictures.matches(source, target, found.source.T, found.points.T, **{**look, **drawn})
     written = {
         ".json": (json.dumps(content, indent=2) + "\n").encode(),
         ".csv": rows.to_csv(index=False, lineterminator="\n").encode(),
-        "-matches.png": pictures.render(picture, "png"),
+        "-matches.png": found.picture(**drawn),
     }
     if options.no_warp:
         result_files(path)["-warped.png"].unlink(missing_ok=True)  # of an earlier call
@@ -309,20 +306,12 @@ def save(
     if options.json:
         echo(json.dumps(content))
     else:
-        echo(f"{files[1]}: {summary(found)}\n{printed(rows)}  written: {path}{', '.join(written)}")
+        echo(f"{files[1]}: {found}\n{printed(rows)}  written: {path}{', '.join(written)}")
     if options.explore:
         page = explorer(matcher, found.images, pair_names(options.explore, files))
         replace_file(options.explore, page)
         stream = sys.stderr if options.json else None
         echo(f"  written: {options.explore}, {len(page) / 1e6:.1f} MB", stream=stream)
-
-
-def summary(found: Found) -> str:
-    """What was found, in a line."""
-    known = found.confidence[np.isfinite(found.confidence)]
-    confidence = f"mean confidence {known.mean():.2f}" if len(known) else "no confidence"
-    layers = f"layers {layer_ranges(found.layers)} ({len(found.layers)} of {found.matches.weights.shape[1]})"
-    return f"{len(found.points)} point{'s' * (len(found.points) != 1)}, {confidence}, {layers}"
 
 
 def printed(rows: pd.DataFrame) -> str:

@@ -20,6 +20,7 @@ from dhpf.evaluation.figures import averages, main_figures, measure
 from dhpf.evaluation.intervals import format_interval
 from dhpf.evaluation.metrics import Figure, Measure
 from dhpf.evaluation.predictions import pair_columns
+from dhpf.matching import drawing
 from dhpf.matching.matcher import Matcher
 from dhpf.report import pictures
 from dhpf.report.explorer import explorer
@@ -177,9 +178,9 @@ def write_pictures(
         replace_file(folder / "pck-curve.csv", content.encode())
     png = {}
     for name, figure in drawn.items():
-        png[name] = pictures.render(figure, "png", DPI)
+        png[name] = drawing.render(figure, "png", DPI)
         replace_file(folder / f"{name}.png", png[name])
-        replace_file(folder / f"{name}.pdf", pictures.render(figure, "pdf", DPI))
+        replace_file(folder / f"{name}.pdf", drawing.render(figure, "pdf", DPI))
     return png
 
 

@@ -1,5 +1,6 @@
 """Matching of one's own images: points land where they should, in pixels of the images as their files show them."""
 
+import io
 from pathlib import Path
 from typing import NamedTuple
 
@@ -213,6 +214,40 @@ def test_paths_pil_images_arrays_and_encoded_images_are_the_same(
     for each in [*found, matcher.match(source, encoded, points).points]:
         np.testing.assert_array_equal(each, found[0])
     np.testing.assert_array_equal(*found_grey)
+
+
+# What was found
+
+
+def test_what_was_found_is_shown_in_a_line_and_as_a_picture(
+    files: tuple[Path, Path], matcher: Matcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = matcher.match(*files, [(10, 20), (30, 40)])
+    texts = [repr(x) for x in (found, found.images[0], matcher)]
+    assert max(map(len, texts)) < 200
+    assert all(part in text for part, text in zip(("2 points", "300", "raw features"), texts, strict=True))
+    shown: list[Image.Image] = []
+    monkeypatch.setattr(Image.Image, "show", lambda image: shown.append(image))
+    found.show()
+    with Image.open(io.BytesIO(found._repr_png_())) as picture:
+        assert picture.size == shown[0].size
+
+
+def test_flow_displacement_table_and_picture_are_saved(
+    files: tuple[Path, Path], matcher: Matcher, tmp_path: Path
+) -> None:
+    found = matcher.match(*files, [(10, 20)])
+    for suffix in ("png", "pdf", "jpg", "csv", "npy", "flo"):
+        found.save(tmp_path / "new" / f"found.{suffix}")
+    with Image.open(tmp_path / "new" / "found.jpg") as picture:
+        assert picture.width > picture.height
+    np.testing.assert_array_equal(np.load(tmp_path / "new" / "found.npy"), found.flow)
+    moved = np.fromfile(tmp_path / "new" / "found.flo", "<f4", offset=12).reshape(200, 300, 2)
+    np.testing.assert_array_equal(moved, found.displacement)
+    np.testing.assert_allclose(found.flow[40, 50], moved[40, 50] + (50, 40), atol=1e-4)
+    assert (tmp_path / "new" / "found.flo").read_bytes()[:12] == b"PIEH\x2c\x01\0\0\xc8\0\0\0"
+    with pytest.raises(UserError, match=r"found\.tiff"):
+        found.save(str(tmp_path / "found.tiff"))
 
 
 # Confidence

@@ -53,8 +53,8 @@ def test_any_point_is_predicted_as_by_the_program_in_both_directions(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A thousand points each way, also on borders."""
-    monkeypatch.setattr("dhpf.report.pictures.render", lambda *_: b"")
-    monkeypatch.setattr("dhpf.report.pictures.matches", lambda *_, **__: None)
+    monkeypatch.setattr("dhpf.matching.drawing.render", lambda *_: b"")
+    monkeypatch.setattr("dhpf.matching.drawing.matches", lambda *_, **__: None)
     rng = np.random.default_rng(0)
     asked, expected = [], []
     ends = {"a.png": (300, 200), "others/b, c.png": (170, 145)}
@@ -165,9 +165,9 @@ def test_a_pair_of_a_benchmark_is_drawn_as_it_is_tested(
     """Its key-points, annotated and predicted, in pixels of the stored images; right and wrong as the test has them."""
     tiny.make_spair(tmp_path)
     drawn = {}
-    monkeypatch.setattr("dhpf.report.pictures.render", lambda *_: b"")
+    monkeypatch.setattr("dhpf.matching.drawing.render", lambda *_: b"")
     monkeypatch.setattr(
-        "dhpf.report.pictures.matches", lambda *images, **more: drawn.update(more, images=images)
+        "dhpf.matching.drawing.matches", lambda *images, **more: drawn.update(more, images=images)
     )
     succeed(
         tmp_path,

@@ -10,6 +10,7 @@ from PIL import Image
 from dhpf.common.errors import UserError
 from dhpf.common.run import RESOURCES, Run
 from dhpf.evaluation.figures import score
+from dhpf.matching import drawing
 from dhpf.report import pictures, test_report, training_report
 from dhpf.report.gallery import pair_picture
 from dhpf.report.page import Picture, Section, option_sections, write_report
@@ -38,7 +39,7 @@ def written(folder: Any, *sections: Section, title: str = "DHPF") -> str:
 def test_text_from_data_is_escaped_everywhere_and_the_page_holds_all_it_shows(tmp_path):
     figures = score(random_table("spair", [HOSTILE, "cat"]), [0.1])
     figures["layer_selection"]["definition"] = HOSTILE
-    layers = pictures.render(pictures.layer_selection({HOSTILE: [0.5] * 15}), "png", 50)
+    layers = drawing.render(pictures.layer_selection({HOSTILE: [0.5] * 15}), "png", 50)
     sections = [
         *test_report.summary(HOSTILE, figures, {"layers": layers}),
         *test_report.details(figures),

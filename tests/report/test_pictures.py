@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
+from dhpf.matching import drawing
 from dhpf.report import pictures
 from dhpf.report.page import DPI
 
@@ -46,7 +47,7 @@ def legend(figure):
 
 
 def pixels(figure):
-    return np.asarray(Image.open(io.BytesIO(pictures.render(figure, "png", 96))).convert("RGB"))
+    return np.asarray(Image.open(io.BytesIO(drawing.render(figure, "png", 96))).convert("RGB"))
 
 
 SRC = points((10, 10), (20, 30), (30, 20), (5, 35))
@@ -67,7 +68,7 @@ def test_match_ends_lie_on_the_points_they_name_for_images_of_any_sizes(data):
         points(*[(data.draw(st.integers(0, w - 1)), data.draw(st.integers(0, h - 1))) for _ in range(n)])
         for w, h in sides
     ]
-    (axes,) = pictures.matches(photograph(*sides[0]), photograph(*sides[1]), *kps).axes
+    (axes,) = drawing.matches(photograph(*sides[0]), photograph(*sides[1]), *kps).axes
 
     assert len(axes.images) == 2
     drawn = lines(axes, "match")
@@ -81,27 +82,27 @@ def test_match_ends_lie_on_the_points_they_name_for_images_of_any_sizes(data):
 
 
 def test_correct_incorrect_and_missing_are_told_without_colour():
-    figure = pictures.matches(**PAIR)
+    figure = drawing.matches(**PAIR)
     (axes,) = figure.axes
     drawn = {kind: lines(axes, kind) for kind in ("correct", "incorrect")}
     assert [len(segments) for segments in drawn.values()] == [2, 1]
     one, other = (next(c for c in axes.collections if c.get_gid() == kind) for kind in drawn)
     assert one.get_linestyle() != other.get_linestyle()
-    assert pictures.KINDS["correct"]["marker"] != pictures.KINDS["incorrect"]["marker"]
+    assert drawing.KINDS["correct"]["marker"] != drawing.KINDS["incorrect"]["marker"]
     assert legend(figure) == ["correct (2)", "incorrect (1)", "no prediction (1)", "ground truth (4)"]
 
 
 def test_panoramas_are_put_one_below_the_other_and_seen():
     wide, square = photograph(1000, 100), photograph(200, 200, 1)
     for pair, least in ((wide, wide), 0.15), ((wide, square), 0.9):
-        picture = pixels(pictures.matches(*pair, SRC, TRG))
+        picture = pixels(drawing.matches(*pair, SRC, TRG))
         assert picture.shape[0] > least * picture.shape[1]
-    assert pixels(pictures.matches(square, square, SRC, TRG)).shape[0] < 0.8 * picture.shape[1]
+    assert pixels(drawing.matches(square, square, SRC, TRG)).shape[0] < 0.8 * picture.shape[1]
 
 
 def test_confidence_colours_and_widens_the_lines_under_a_colour_bar():
     sure = [0.1, np.nan, 0.9, 0.5]
-    figure = pictures.matches(photograph(60, 40), photograph(80, 100), SRC, TRG, confidence=sure)
+    figure = drawing.matches(photograph(60, 40), photograph(80, 100), SRC, TRG, confidence=sure)
     assert figure.axes[1].get_xlabel() == "confidence"
     (drawn,) = [c for c in figure.axes[0].collections if c.get_gid() == "match"]
     assert drawn.get_linewidths() == pytest.approx([0.84, 0.7, 1.96, 1.4])
@@ -112,16 +113,16 @@ def test_confidence_colours_and_widens_the_lines_under_a_colour_bar():
 
 def test_of_ten_thousand_matches_an_even_choice_is_drawn():
     kps = np.stack([np.arange(10000) % 60, np.arange(10000) // 250]).astype(float)
-    figure = pictures.matches(photograph(60, 40), photograph(60, 40), kps, kps, confidence=np.ones(10000))
+    figure = drawing.matches(photograph(60, 40), photograph(60, 40), kps, kps, confidence=np.ones(10000))
     drawn = lines(figure.axes[0], "match")
-    assert len(drawn) == pictures.MAX_DRAWN_MATCHES
+    assert len(drawn) == drawing.MAX_DRAWN_MATCHES
     assert drawn[:, 0, 1].min() < 0.1
     assert drawn[:, 0, 1].max() > 0.9
     assert figure.axes[0].get_title().endswith("200 of 10000 drawn")
 
 
 def test_a_missing_prediction_leaves_a_mark_at_its_source_point_alone():
-    (axes,) = pictures.matches(**PAIR).axes
+    (axes,) = drawing.matches(**PAIR).axes
     left, right, bottom, top = axes.images[0].get_extent()
     ((x, y),) = marks(axes, "no prediction")
     assert left < x < right
@@ -129,10 +130,10 @@ def test_a_missing_prediction_leaves_a_mark_at_its_source_point_alone():
 
 
 def test_ground_truth_is_ringed_and_tied_to_its_prediction_only_where_they_correspond():
-    (axes,) = pictures.matches(**PAIR).axes
+    (axes,) = drawing.matches(**PAIR).axes
     assert len(marks(axes, "ground truth")) == 4
     assert len(lines(axes, "error")) == 3  # of those that are predicted
-    outlines = pictures.matches(PAIR["src_image"], PAIR["trg_image"], SRC, PREDICTED, TRG[:, :2])
+    outlines = drawing.matches(PAIR["src_image"], PAIR["trg_image"], SRC, PREDICTED, TRG[:, :2])
     assert len(marks(outlines.axes[0], "ground truth")) == 2
     assert "error" not in [c.get_gid() for c in outlines.axes[0].collections]
     assert legend(outlines) == ["match", "no prediction", "ground truth"]
@@ -141,14 +142,14 @@ def test_ground_truth_is_ringed_and_tied_to_its_prediction_only_where_they_corre
 @pytest.mark.parametrize("far", [1e9, np.inf, -np.inf])
 def test_a_prediction_far_outside_does_not_blow_up_the_picture(far):
     image = PAIR["src_image"]
-    near = pixels(pictures.matches(image, image, SRC, SRC))
-    assert pixels(pictures.matches(image, image, SRC, np.full((2, 4), far))).size < 1.5 * near.size
+    near = pixels(drawing.matches(image, image, SRC, SRC))
+    assert pixels(drawing.matches(image, image, SRC, np.full((2, 4), far))).size < 1.5 * near.size
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK"])
 def test_photographs_of_any_mode_and_size_are_shown(mode):
     large = Image.fromarray(photograph(3000, 40)).convert(mode)
-    figure = pictures.matches(large, PAIR["trg_image"], SRC, SRC)
+    figure = drawing.matches(large, PAIR["trg_image"], SRC, SRC)
     assert max(figure.axes[0].images[0].get_array().shape) <= 1000  # what is kept of it
     assert pixels(figure).shape[1] < 500
 
@@ -198,7 +199,7 @@ def assert_readable(figure, axes, rows, size=650_000):
 
     A report of Caltech-101 has three pictures of its 101 categories, and nine of pairs.
     """
-    assert len(pictures.render(figure, "png", DPI)) < size
+    assert len(drawing.render(figure, "png", DPI)) < size
     canvas = FigureCanvasAgg(figure)
     for labels, first, last in ((axes.get_yticklabels(), "y0", "y1"), (axes.get_xticklabels(), "x0", "x1")):
         boxes = [label.get_window_extent(canvas.get_renderer()) for label in labels]
@@ -283,7 +284,7 @@ def test_text_from_data_is_never_read_as_formulas():
         "title": name,
     }
     for figure in (
-        pictures.matches(**pair), pictures.contact_sheet({name: [pair]}),
+        drawing.matches(**pair), pictures.contact_sheet({name: [pair]}),
         pictures.layer_selection({name: [0.5]}), pictures.pck_curve({name: {1: 1}}),
     ):  # fmt: skip
         figure.draw_without_rendering()
@@ -291,13 +292,13 @@ def test_text_from_data_is_never_read_as_formulas():
 
 @pytest.mark.parametrize(("form", "begins"), [("png", b"\x89PNG"), ("pdf", b"%PDF"), ("jpg", b"\xff\xd8")])
 def test_what_is_drawn_alike_is_the_same_file(form, begins):
-    first, second = (pictures.render(pictures.matches(**PAIR), form, 50) for _ in range(2))
+    first, second = (drawing.render(drawing.matches(**PAIR), form, 50) for _ in range(2))
     assert first == second
     assert first.startswith(begins)
 
 
 def test_drawing_leaves_no_state_behind():
     before = dict(mpl.rcParams)
-    pictures.matches(**PAIR)
+    drawing.matches(**PAIR)
     assert dict(mpl.rcParams) == before
     assert not sys.modules.get("matplotlib.pyplot") or not sys.modules["matplotlib.pyplot"].get_fignums()
