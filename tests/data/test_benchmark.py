@@ -2,7 +2,6 @@
 
 import csv
 import json
-import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,15 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as st_numpy
 from scipy.io import loadmat, savemat
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from dhpf.common.errors import UserError
-from dhpf.data.benchmark import Benchmark, Pair, mirrored_points
+from dhpf.data.benchmark import Benchmark
 from tests.helpers import tiny
 from tests.helpers.places import SHARED
 from tests.helpers.tiny import BENCHMARKS
@@ -118,61 +114,6 @@ def test_workers_deliver_batches_in_the_contracted_format(whole, name, split):
     for kps, n in zip(batch["src_kps"], batch["n_pts"], strict=True):
         assert (kps[:, :n] >= 0).all()
         assert (kps[:, n:] == -1).all()
-
-
-@pytest.mark.parametrize("name", BENCHMARKS)
-def test_annotation_is_the_sample_without_pixels_and_survives_pickling(whole, name):
-    dataset = BENCHMARKS[name](whole, "test")
-    sample, annotation = dataset[3], pickle.loads(pickle.dumps(dataset)).annotation(3)
-    assert set(sample) - set(annotation) == {"src_img", "trg_img"}
-    for key, value in annotation.items():
-        np.testing.assert_array_equal(value, sample[key])
-
-
-class InMemory(Benchmark):
-    """A benchmark without files: pairs, sizes and images come from the class, as in the synthetic one."""
-
-    name, folder = "memory", ""
-    categories, splits, thresholds, auto_thres = ("a",), ("trn",), ("img", "bbox", "bbox-kp"), "img"
-    made: Pair
-    stored: tuple[int, int]
-
-    def read_pairs(self) -> list[Pair]:
-        return [self.made]
-
-    def size(self, key: str) -> tuple[int, int]:
-        return self.stored
-
-    def image(self, key: str) -> Tensor:
-        return torch.arange(self.img_side).expand(3, self.img_side, -1).float()
-
-
-POINTS = st_numpy.arrays(np.float64, st.tuples(st.just(2), st.integers(0, 40)), elements=st.floats(-50, 2000))
-
-
-@settings(deadline=None, max_examples=60)
-@given(
-    POINTS,
-    st.integers(1, 3000),
-    st.integers(1, 3000),
-    st.sampled_from([60, 240, 320]),
-    st.sampled_from([0, 1]),
-)
-def test_a_frame_can_be_undone(points, width, height, side, flip):
-    InMemory.made = Pair(1, "x", "y", 0, src_kps=points, trg_kps=points, flip=flip)
-    InMemory.stored = (width, height)
-    sample = InMemory("", "trn", "bbox-kp", side)[0]
-    n = sample["n_pts"]
-    kps = sample["src_kps"][:, :n].double().numpy()
-    if flip:
-        kps = mirrored_points(kps, side)
-    size = sample["src_size"].double().numpy()[:, None]
-    np.testing.assert_allclose(kps * size / side, points, atol=1e-2 * size.max() / side, rtol=1e-5)
-    assert n == points.shape[1]
-    extent = np.ptp(points / size * side, axis=1).max() if n else 0
-    assert float(sample["pckthres"]) == pytest.approx(extent, rel=1e-5, abs=1e-4)
-    columns = sample["trg_img"][0, 0].tolist()
-    assert columns == sorted(columns, reverse=bool(flip))
 
 
 def rewrite(path: Path, edit: Any) -> None:

@@ -1,18 +1,14 @@
 """The synthetic benchmark: exact key-points, sensible samples, the same pair in any worker and any order."""
 
 import pickle
-from collections.abc import Callable
 from itertools import combinations
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from dhpf.common.errors import UserError
 from dhpf.data import synthetic
 from dhpf.data.synthetic import (
     BACKGROUNDS,
@@ -23,11 +19,8 @@ from dhpf.data.synthetic import (
     Scene,
     Synthetic,
     as_image,
-    find_corners,
-    photograph,
     sample,
 )
-from dhpf.data.warp import Array, Warp, draw_warp, pixel_grid
 
 SIDE = 240
 
@@ -36,35 +29,8 @@ def rng(*seed: int) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def points_on_object(warp: Warp, reach: float = 1.2, step: int = 12) -> Array:
-    """Pixels [2, n] of the target frame that show the object."""
-    frame = pixel_grid(SIDE, SIDE)[:, ::step, ::step].reshape(2, -1)
-    return frame[:, np.hypot(*warp.from_target(frame)) < reach]
-
-
-def inverted(function: Callable[[Array], Array], values: Array, guess: Array) -> Array:
-    """Where a map of the plane takes the values [2, n], by Newton's method with numerical derivatives."""
-    right, down = np.array([[0.5], [0]]), np.array([[0], [0.5]])
-    for _ in range(30):
-        slopes = [function(guess + step) - function(guess - step) for step in (right, down)]
-        jacobian = np.stack(slopes, -1).transpose(1, 0, 2)  # [n, 2, 2]
-        guess = guess + np.linalg.solve(jacobian, (values - function(guess)).T[..., None])[..., 0].T
-    return guess
-
-
 def difference(first: Tensor, second: Tensor) -> float:
     return float((first - second).abs().mean())
-
-
-@settings(deadline=None, max_examples=10)
-@given(st.integers(0, 2**32))
-def test_the_map_between_the_frames_is_one_to_one_over_the_object(seed: int) -> None:
-    warp = draw_warp(rng(seed), SIDE)
-    target = points_on_object(warp)
-    straight = warp.target(warp.source.inverse(warp.to_source(target)))  # off by the bend alone
-    found = inverted(warp.to_source, warp.to_source(target), straight)
-    assert np.abs(found - target).max() < 0.05
-    assert np.abs(straight - target).max() > 1
 
 
 def mismatch(scenes: list[Scene], dx: int = 0, dy: int = 0) -> float:
@@ -145,20 +111,3 @@ def test_the_frame_may_have_another_side() -> None:
     assert pair["trg_img"].shape == (3, 120, 120)
     assert pair["pckthres"] == 120
     assert 60 < pair["trg_kps"].max() < 120
-
-
-def test_corners_are_in_the_mask_and_apart() -> None:
-    photo = photograph("camera.png")
-    mask = np.zeros(photo.shape[1:], dtype=bool)
-    mask[:, :128] = True
-    found = find_corners(photo[3], mask, 10)
-    assert found.shape[1] > 5
-    assert found[0].max() < 128
-    assert min(np.abs(a - b).max() for a, b in combinations(found.T, 2)) > 10
-
-
-def test_mistakes_are_named() -> None:
-    with pytest.raises(UserError, match="large"):
-        Synthetic("anywhere", "large")
-    with pytest.raises(UserError, match=r"absent\.png"):
-        photograph("absent.png")

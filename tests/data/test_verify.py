@@ -42,6 +42,9 @@ def test_own_data_are_checked_too(tmp_path, capsys):
     data = {"ap10k": tmp_path, "spairu": tmp_path, "coco": path, "table": tiny_own.make_table(tmp_path)}
     for name, place in data.items():
         assert main(["--benchmark", name, "--datapath", str(place)]) == 0, name
+    three = f"{path},{path},{tmp_path}/pairs.csv"
+    assert main(["--benchmark", "coco", "--datapath", three]) == 1  # each of the files is read
+    assert "pairs.csv" in capsys.readouterr().out
     content = json.loads(path.read_text())
     content["annotations"][0]["keypoints"][6] = 1000
     tiny_own.make_coco(tmp_path, content)

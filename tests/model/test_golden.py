@@ -17,7 +17,6 @@ from torch import Tensor
 from dhpf.model.backbone import ResNet50
 from dhpf.model.dhpf import DHPF, Matches
 from dhpf.model.features import ImageFeatures
-from dhpf.model.grid import nearest_cells
 from dhpf.model.transfer import best_targets
 from dhpf.training import SUPERVISIONS
 from tests.helpers.places import SHARED
@@ -143,16 +142,16 @@ def test_evaluation_of_a_batch(evaluation: Matches, batch: dict[str, Any]) -> No
     np.testing.assert_allclose(pck, reference["pck"])
 
 
-@pytest.mark.parametrize("b", range(4))
-def test_every_row_of_evaluation(evaluation: Matches, b: int) -> None:
+def test_every_row_of_evaluation(evaluation: Matches) -> None:
     reference = golden("eval_batch_resnet50")
-    pair = evaluation[b : b + 1]
-    scores = pair.scores.rows(torch.arange(3600)[None])
-    assert error(scores.sum(2)[0], reference["row_sum"][b]) < SCORES
-    assert error(scores.amax(2)[0], reference["row_max"][b]) < SCORES
-    best = best_targets(scores, pair.scores.column_max)[0]
-    # A row whose two best cells tie to within rounding may take the other: none on one CPU, one on a GPU.
-    assert (best.numpy() != reference["mutual_argmax"][b]).sum() <= 1
+    for b in range(4):
+        pair = evaluation[b : b + 1]
+        scores = pair.scores.rows(torch.arange(3600)[None])
+        assert error(scores.sum(2)[0], reference["row_sum"][b]) < SCORES
+        assert error(scores.amax(2)[0], reference["row_max"][b]) < SCORES
+        best = best_targets(scores, pair.scores.column_max)[0]
+        # A row whose two best cells tie to within rounding may take the other: none on one CPU, one on a GPU.
+        assert (best.numpy() != reference["mutual_argmax"][b]).sum() <= 1
 
 
 def test_evaluation_of_single_pairs(backbone: ResNet50, batch: dict[str, Any]) -> None:
@@ -165,13 +164,6 @@ def test_evaluation_of_single_pairs(backbone: ResNet50, batch: dict[str, Any]) -
         assert error(matches.scores.rows(cells)[0], reference["corr_rows"][b]) < SCORES
         predicted = matches.transfer(batch["src_kps"][b : b + 1])
         points_agree(predicted, reference["predicted_kps"][b : b + 1], batch["n_pts"][b : b + 1])
-
-
-def test_nearest_cells(pairs: Golden) -> None:
-    for way in ("src", "trg"):
-        cells = nearest_cells(torch.from_numpy(pairs[f"{way}_kps"]), 60)
-        for b, n in enumerate(pairs["n_pts"]):
-            assert np.array_equal(cells[b, :n], pairs[f"{way}_kpidx"][b, :n])
 
 
 # Training
@@ -219,12 +211,9 @@ def run(request: pytest.FixtureRequest, backbone: ResNet50, batch: dict[str, Any
     return run
 
 
-def test_losses(run: Run) -> None:
+def test_losses_selections_and_pck_of_steps(run: Run) -> None:
     expected = [float(run.reference[f"loss_{k}"]) for k in range(STEPS_TAKEN)]
     assert run.losses == pytest.approx([*expected, float(run.reference["eval_loss"])], rel=LOSS)
-
-
-def test_selections_and_pck_of_steps(run: Run) -> None:
     for k in range(STEPS_TAKEN):
         assert np.array_equal(run.selections[k], run.reference[f"layer_sel_{k}"])
         np.testing.assert_allclose(run.pck[k], run.reference[f"pck_{k}"], rtol=1e-6)
@@ -243,14 +232,11 @@ def test_parameters_and_statistics_after_the_steps(run: Run) -> None:
     np.testing.assert_allclose(running, run.reference["final_running_mean_norm"], rtol=1e-5)
 
 
-def test_norms_of_gradients(run: Run) -> None:
+def test_gradients_of_steps(run: Run) -> None:
     for k in range(STEPS_TAKEN):
         expected = run.reference[f"grad_norm_{k}"]
         atol = 2e-5 * np.linalg.norm(expected)
         np.testing.assert_allclose(run.gradient_norms[k], expected, rtol=1e-3, atol=atol)
-
-
-def test_gradients_of_the_first_step(run: Run) -> None:
     gradients_agree(run.first_gradients, run.reference, ROUNDED[run.kind])
 
 
@@ -265,6 +251,7 @@ def exact_backbone(weights: dict[str, Tensor]) -> ResNet50:
         torch.set_default_dtype(default)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", LR)
 def test_gradients_in_float64(kind: str, exact_backbone: ResNet50, batch: dict[str, Any]) -> None:
     reference, model = golden(f"train_{kind}_resnet50"), trained(exact_backbone).train()

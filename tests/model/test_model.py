@@ -1,7 +1,6 @@
 """The fast program equals the dense oracle, in float64, on random inputs; its pieces equal naive loops."""
 
 import math
-import pickle
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -9,17 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from dhpf.model import correlation, gating, hough, reference, voting, weak_loss
 from dhpf.model.dhpf import DHPF
-from dhpf.model.features import ImageFeatures, interpolated_norms
+from dhpf.model.features import ImageFeatures
 from dhpf.model.gating import DynamicGating
-from dhpf.model.grid import bilinear_taps, covering_cells, nearest_cells
-from dhpf.model.hough import diagonal_sums, geometric_scores
+from dhpf.model.grid import covering_cells, nearest_cells
+from dhpf.model.hough import geometric_scores
 from dhpf.model.losses import entropies
 from dhpf.model.voting import rows_by_offset
 from dhpf.training import SUPERVISIONS
@@ -286,7 +284,7 @@ def factors_of(
 
 
 @pytest.mark.parametrize("vote", [hough.hough_voting, voting.no_voting])
-@pytest.mark.parametrize("sides", [(12,), (20, 9, 4, 1), (17, 17, 8)])
+@pytest.mark.parametrize("sides", [(12,), (17, 9, 1)])
 def test_fused_entropies_are_those_of_whole_matrices(sides: tuple[int, ...], vote: voting.Voting) -> None:
     """Value and gradients; the plain path has neither blocks nor tables."""
     results = []
@@ -304,8 +302,8 @@ def test_fused_entropies_are_those_of_whole_matrices(sides: tuple[int, ...], vot
 
 
 def test_gradient_of_fused_entropies_is_that_of_their_values() -> None:
-    factors = factors_of(5, (5, 3), 2, 0.1)
-    table = torch.rand(1, 9, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    factors = factors_of(5, (4, 2), 1, 0.1)
+    table = torch.rand(1, 7, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
     def entropy(*tensors: Tensor) -> Tensor:
         changed = correlation.CorrelationFactors(tensors[:2], tensors[2:4], (), *tensors[4:])
@@ -337,9 +335,7 @@ def test_equal_maxima_pass_the_gradient_to_the_first() -> None:
 # Gating
 
 
-@pytest.mark.parametrize(
-    "change", ["loaded", "loaded by a parent", "trained", "passed with gradient", "moved"]
-)
+@pytest.mark.parametrize("change", ["loaded", "trained", "passed with gradient", "moved"])
 def test_folded_batch_norms_follow_the_weights(change: str) -> None:
     """With a gradient, the modules themselves evaluate."""
     problem = make_problem([12, 12, 8], [4, 4, 3], [2, 2, 3], 2, "all layers")
@@ -348,8 +344,6 @@ def test_folded_batch_norms_follow_the_weights(change: str) -> None:
         before = [y for _, y in learner.transformed(maps)]
     if change == "loaded":
         learner.load_state_dict({k: v + 1 for k, v in learner.state_dict().items()})
-    elif change == "loaded by a parent":
-        problem.model.load_state_dict({k: v + 1 for k, v in problem.model.state_dict().items()})
     elif change == "trained":
         list(learner.train().transformed(maps))
         learner.eval()
@@ -363,16 +357,6 @@ def test_folded_batch_norms_follow_the_weights(change: str) -> None:
     for folded, (_, plain) in zip(after, learner.transformed(maps), strict=True):
         close(folded, plain.detach())
     assert not torch.equal(after[1], before[1])
-
-
-def test_a_copied_or_pickled_learner_evaluates_alike() -> None:
-    problem = make_problem([12, 12, 8], [4, 4, 3], [2, 2, 3], 2, "all layers")
-    learner, maps = problem.model.learner.eval(), problem.maps("src_img")
-    with torch.no_grad():
-        expected = [y for _, y in learner.transformed(maps)]
-        for again in (deepcopy(learner), pickle.loads(pickle.dumps(learner))):
-            again.load_state_dict(learner.state_dict())
-            assert all(torch.equal(y, e) for (_, y), e in zip(again.transformed(maps), expected, strict=True))
 
 
 def test_gates_select_with_the_probability_of_their_logits() -> None:
@@ -399,41 +383,6 @@ def test_gradients_reach_gates_of_skipped_layers_through_the_selection_loss() ->
 
 
 # Pieces
-
-
-@given(st.integers(1, 3), st.integers(1, 6), st.integers(1, 4), st.integers(0, 99))
-@settings(deadline=None)
-def test_diagonal_sums(L: int, S: int, M: int, seed: int) -> None:
-    x = np.random.default_rng(seed).integers(-9, 9, (L, S, M, S)).astype(float)
-    expected = np.zeros((L, M, 2 * S - 1))
-    for i in range(S):
-        for j in range(S):
-            expected[:, :, j - i + S - 1] += x[:, i, :, j]
-    assert np.array_equal(diagonal_sums(torch.from_numpy(x)).numpy(), expected)
-
-
-SIZES = st.integers(2, 16).flatmap(lambda side: st.tuples(st.integers(1, side), st.just(side)))
-
-
-@given(SIZES, st.lists(st.integers(1, 4), min_size=1, max_size=3), st.integers(0, 99))
-@settings(deadline=None)
-def test_interpolated_norms(sizes: tuple[int, int], widths: list[int], seed: int) -> None:
-    (size, side), generator = sizes, torch.Generator().manual_seed(seed)
-    maps = torch.randn(2, size, size, sum(widths), dtype=torch.float64, generator=generator)
-    on_grid = F.interpolate(maps.permute(0, 3, 1, 2), (side, side), mode="bilinear", align_corners=True)
-    expected = torch.stack([x.square().sum(1) for x in on_grid.split(widths, 1)], 1)
-    close(interpolated_norms(maps, widths, side), expected)
-
-
-@given(SIZES)
-@settings(deadline=None)
-def test_bilinear_taps(sizes: tuple[int, int]) -> None:
-    size, side = sizes
-    index, weight = bilinear_taps(torch.zeros(0, dtype=torch.float64), size, side)
-    matrix = torch.zeros(side**2, size**2, dtype=torch.float64).scatter_add(1, index, weight)
-    units = torch.eye(size**2, dtype=torch.float64).view(-1, 1, size, size)
-    expected = F.interpolate(units, (side, side), mode="bilinear", align_corners=True).flatten(1).T
-    close(matrix, expected)
 
 
 @given(st.sampled_from([12, 17, 20, 29]), st.integers(0, 99))

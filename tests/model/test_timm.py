@@ -10,7 +10,6 @@ import pytest
 import timm
 import torch
 from PIL import Image
-from torch import Tensor, nn
 
 from dhpf.common.errors import UserError
 from dhpf.matching.matcher import Matcher
@@ -24,17 +23,16 @@ from tests.helpers.models import build, scrambled
 # Each with the side of pictures of 64×64 pixels, and the number and sides of its layers then.
 NETWORKS = {
     "resnet18": (64, 9, 16, 2),
-    "wide_resnet50_2": (64, 17, 16, 2),
+    "mobilenetv3_large_100": (64, 15, 16, 2),
+    "vit_small_patch14_reg4_dinov2": (70, 12, 5, 5),
+    "vit_small_patch16_224": (64, 12, 4, 4),
+    "swin_tiny_patch4_window7_224": (64, 13, 16, 2),
     "convnext_tiny": (64, 22, 16, 2),
     "efficientnet_b0": (64, 15, 16, 2),
-    "mobilenetv3_large_100": (64, 15, 16, 2),
-    "vit_small_patch16_224": (64, 12, 4, 4),
-    "vit_small_patch14_dinov2": (70, 12, 5, 5),
-    "vit_small_patch14_reg4_dinov2": (70, 12, 5, 5),
     "vit_small_patch16_dinov3": (64, 12, 4, 4),
-    "swin_tiny_patch4_window7_224": (64, 13, 16, 2),
     "eva02_tiny_patch14_224": (70, 12, 5, 5),
 }
+FAST = list(NETWORKS)[:3]
 
 
 create = timm_backbone.create_network
@@ -52,7 +50,9 @@ def drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timm_backbone, "create_network", create_or_copy)
 
 
-@pytest.mark.parametrize("arch", NETWORKS)
+@pytest.mark.parametrize(
+    "arch", [*FAST, *(pytest.param(arch, marks=pytest.mark.slow) for arch in NETWORKS if arch not in FAST)]
+)
 def test_a_network_matches_learns_and_comes_back_from_its_checkpoint(arch: str, tmp_path: Path) -> None:
     size, layers, finest, coarsest = NETWORKS[arch]
     model = build(f"timm:{arch}")
@@ -80,7 +80,7 @@ def test_a_network_matches_learns_and_comes_back_from_its_checkpoint(arch: str, 
     assert matches[0].side == 16
 
 
-@pytest.mark.parametrize("name", ["resnet50", "efficientnet_lite0"])
+@pytest.mark.parametrize("name", [pytest.param("resnet50", marks=pytest.mark.slow), "efficientnet_lite0"])
 def test_ours_and_timms_are_equal_to_the_bit(name: str) -> None:
     arch = {"resnet50": "resnet50", "efficientnet_lite0": "tf_efficientnet_lite0"}[name]
     state = scrambled(timm.create_model(arch).state_dict())
@@ -130,27 +130,6 @@ def test_wrong_names_get_the_closest() -> None:
         BACKBONES["timm:swin_tiny"]
     with pytest.raises(UserError, match="did you mean timm:resnet50"):
         BACKBONES["timm:resnet_50"]
-
-
-class Flat(nn.Module):
-    """A network that sees no place: one layer over all pixels."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.pretrained_cfg = {"input_size": (3, 8, 8)}
-        self.blocks = nn.Sequential(
-            *(nn.Sequential(nn.Linear(192, 192), nn.Linear(192, 192)) for _ in range(2))
-        )
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.blocks(images.flatten(1))
-
-
-def test_a_network_without_places_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timm, "list_models", lambda: ["flat"])
-    monkeypatch.setattr(timm_backbone, "create_network", lambda _: Flat())
-    with pytest.raises(UserError, match="timm:flat"):
-        _ = BACKBONES["timm:flat"].channels
 
 
 def test_images_are_read_at_the_backbones_side(tmp_path: Path) -> None:
