@@ -35,7 +35,7 @@ from dhpf.model.compiled import CompiledDHPF
 from dhpf.model.dhpf import DHPF, Matches
 from dhpf.model.features import ImageFeatures
 from dhpf.model.grid import check_frame
-from dhpf.weights import DEFAULT_VOTING
+from dhpf.weights import DEFAULT_DECODER, DEFAULT_VOTING
 from dhpf.weights.checkpoint import build_model, load_model
 from dhpf.weights.config import ModelConfig
 from dhpf.weights.released import resolve
@@ -210,6 +210,7 @@ class Matcher:
         backbone: str | None = None,
         backbone_weights: str | Path | None = None,
         voting: str | None = None,
+        decoder: str | None = None,
         img_side: int = 240,
         device: str = "auto",
         layers: tuple[int, ...] | None = None,
@@ -226,11 +227,13 @@ class Matcher:
             backbone_weights: file of the backbone's weights, or "random"; fetched if not given.
             layers, side: blocks that are hyperpixel layers, side of the pictures shown to the backbone.
             voting: one of `VOTINGS`; that of the checkpoint if not given, else Hough matching.
+            decoder: one of `DECODERS`, perhaps with parameters; that of the checkpoint if not given, else the paper's.
         Raises:
             UserError: unusable checkpoint or weights, no such device.
         """
         if str(model) in BACKBONES:
             config = ModelConfig(str(model), layers, side, voting=voting or DEFAULT_VOTING)
+            config = replace(config, decoder=decoder or DEFAULT_DECODER)
             net = build_model(config, backbone_weights)
             net.ablate(Ablation(tuple(range(len(net.backbone.channels))), raw=True))
             name = "; ".join(filter(None, [str(model), net.backbone.weights_note]))
@@ -239,6 +242,7 @@ class Matcher:
                 resolve(str(model)),
                 backbone_weights,
                 voting,
+                decoder,
                 backbone=backbone,
                 blocks=layers,
                 input_size=side,
@@ -260,6 +264,8 @@ class Matcher:
         return (
             f"{self.name}, raw features: nothing here was learned for matching; no transformation, no gates, "
             f"{used} for every pair, {votes}"
+            + f", decoder {self.model.decoder}"
+            * (self.model.decoder != "cells")
         )
 
     @torch.no_grad()

@@ -11,7 +11,7 @@ from dhpf.model import BACKBONES
 from dhpf.model.ablation import Ablation
 from dhpf.model.dhpf import DHPF
 from dhpf.programs.options import Layers, own_data_options
-from dhpf.weights import DEFAULT_BACKBONE, DEFAULT_VOTING
+from dhpf.weights import DEFAULT_BACKBONE, DEFAULT_DECODER, DEFAULT_VOTING
 from dhpf.weights.checkpoint import build_model, load_model
 from dhpf.weights.config import KEYS, ModelConfig
 from dhpf.weights.released import resolve
@@ -50,6 +50,7 @@ def open_model(options: Namespace) -> OpenedModel:
             checkpoint,
             options.backbone_weights,
             options.voting,
+            options.decoder,
             backbone=options.backbone,
             blocks=options.backbone_layers,
             input_size=options.backbone_side,
@@ -68,6 +69,7 @@ def requested_config(options: Namespace) -> ModelConfig:
         options.backbone_side,
         getattr(options, "width", None),
         options.voting or DEFAULT_VOTING,
+        decoder=options.decoder or DEFAULT_DECODER,
     )
 
 

@@ -18,9 +18,9 @@ from dhpf.common.files import MIB, read_json
 from dhpf.common.registry import Registry
 from dhpf.common.run import BEST_MODEL, OPTIONS, PREDICTIONS, STATES
 from dhpf.data import BENCHMARKS, MAX_PIXELS
-from dhpf.model import BACKBONES, EIGHTH, VOTINGS
+from dhpf.model import BACKBONES, DECODERS, EIGHTH, VOTINGS
 from dhpf.training import SUPERVISIONS
-from dhpf.weights import DEFAULT_BACKBONE, DEFAULT_VOTING, RANDOM
+from dhpf.weights import DEFAULT_BACKBONE, DEFAULT_DECODER, DEFAULT_VOTING, RANDOM
 from dhpf.weights.released import released
 
 TABLE_FORMATS = ("text", "markdown", "latex", "csv", "html")
@@ -242,9 +242,10 @@ def name_in(registry: Registry[Any]) -> Callable[[str], str]:
     return parse_name
 
 
-def choice(registry: Registry[Any]) -> dict[str, Any]:
-    """Arguments of `add_argument` for a name of the registry."""
-    names = [*registry, *(f"{prefix}:NAME" for prefix in registry.families)]
+def choice(registry: Registry[Any], rest: str = "NAME") -> dict[str, Any]:
+    """Arguments of `add_argument` for a name of the registry; `rest`: what stands behind the prefix of a family."""
+    names = [*registry, *(f"{prefix}:{rest}" for prefix in registry.families if prefix not in registry)]
+    names += ["NAME:" + rest] * any(prefix in registry for prefix in registry.families)
     return {"type": name_in(registry), "metavar": f"{{{','.join(names)}}}"}
 
 
@@ -422,7 +423,8 @@ def benchmark_options(*, required: bool = True, pairs: bool = True) -> tuple[Opt
 
 
 def model_options(*, train: bool = False) -> tuple[Option, ...]:
-    backbone, voting = (DEFAULT_BACKBONE, DEFAULT_VOTING) if train else (None, None)
+    defaults = DEFAULT_BACKBONE, DEFAULT_VOTING, DEFAULT_DECODER
+    backbone, voting, decoder = defaults if train else (None, None, None)
     saved = "; read from the checkpoint, else {}"
     return (
         option("frozen feature extractor" + saved.format(DEFAULT_BACKBONE) * (not train),
@@ -437,6 +439,8 @@ def model_options(*, train: bool = False) -> tuple[Option, ...]:
                "--voting", default=voting, **choice(VOTINGS)),
         option("the same as --voting none",
                "--no-hough", dest="voting", action="store_const", const="none", default=argparse.SUPPRESS),
+        option("what makes points of scores (docs/measures.md)" + saved.format(DEFAULT_DECODER) * (not train),
+               "--decoder", default=decoder, **choice(DECODERS, "PARAMETERS")),
         option("size that images are resized to", "--img-side", type=frame_side, default=240, metavar="PIXELS"),
         option("auto, cpu, cuda, cuda:N or mps", "--device", type=device, default="auto"),
         option("of the backbone and the transformation", "--precision", choices=("fp32", "bf16"), default="fp32"),

@@ -29,6 +29,7 @@ FREE = (FREE_IN["test"] - {"alpha", "datapath", "images", "backbone_weights"}) |
     "load",
     "seed",
     "voting",
+    "decoder",
     "predictions_frame",
 }
 # Verified values with their sources: checkpoints' names without ending, benchmark, figure.

@@ -255,6 +255,7 @@ def draw_command(options: Namespace, config: ModelConfig) -> str:
     values |= {
         "backbone": config.backbone,
         "voting": config.voting,
+        "decoder": config.decoder,
         "datapath": Path(options.datapath).resolve(),
     }
     values |= {"backbone_layers": config.blocks, "backbone_side": config.input_size}

@@ -42,6 +42,7 @@ def run(options: Namespace) -> Trainer:
         options.width,
         options.voting,
         options.layers,
+        decoder=options.decoder,
     )
     check_searched_layers(options.layers, config)
     model = build_model(config, options.backbone_weights)

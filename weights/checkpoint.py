@@ -50,25 +50,30 @@ def build_model(config: ModelConfig, weights: str | Path | None = None) -> DHPF:
             f"{source}: the model was trained on weights of {config.backbone} with the hash {config.weights_hash}, "
             f"these have {backbone.weights_hash}: give its own as --backbone-weights FILE"
         )
-    model = DHPF(backbone, config.voting)
+    model = DHPF(backbone, config.voting, config.decoder)
     model.ablate(Ablation(config.fixed_layers))
     return model
 
 
 def load_model(
-    path: Path, weights: str | Path | None = None, voting: str | None = None, **required: Any
+    path: Path,
+    weights: str | Path | None = None,
+    voting: str | None = None,
+    decoder: str | None = None,
+    **required: Any,
 ) -> tuple[DHPF, str]:
     """The model of a checkpoint, and a sentence that says where its backbone was guessed (else empty).
 
     Args:
         weights: as in `build_model`.
-        voting: replaces the one that it was trained with.
+        voting, decoder: replace those that it was trained with.
         required: fields of `ModelConfig` that the checkpoint must agree with (None: any).
     Raises: UserError: the file is unusable, or does not agree.
     """
     state = read_tensors(path)
     config, note = checkpoint_config(path, state, **required)
-    model = build_model(replace(config, voting=voting or config.voting), weights)
+    config = replace(config, voting=voting or config.voting, decoder=decoder or config.decoder)
+    model = build_model(config, weights)
     load_learner(model, path, state)
     return model, note
 
