@@ -29,10 +29,10 @@ from dhpf.data.lists import table_rows
 from dhpf.data.loading import load, skip_or_raise
 from dhpf.evaluation.figures import score
 from dhpf.evaluation.metrics import Reals
+from dhpf.evaluation.prediction_frames import IMAGE, checked_frame, to_image
 from dhpf.evaluation.predictions import PairRows, column_names, read_unpacked, rows_of, table_of
 from dhpf.evaluation.results import describe, save_results
 
-FRAMES = {"image": None, "240": 240}  # sides of the frames that predictions may be in; None: the stored image
 COLUMNS = ["pair", "source", "target", "category", "point", "x", "y"]
 MISSING = ("", "nan", "null")  # what stands for no prediction
 MAX_COORDINATE = 1e30  # pixels; more does not fit the table's numbers
@@ -187,7 +187,7 @@ def find_pairs(names: Iterable[Names], benchmark: Benchmark) -> dict[Names, list
 def external_rows(
     predictions: ExternalPredictions,
     benchmark: Benchmark,
-    frame: str = "image",
+    frame: str = IMAGE,
     workers: int = 0,
     on_bad_pair: str = "stop",
     advance: Callable[[int], None] = lambda _: None,
@@ -195,7 +195,7 @@ def external_rows(
     """The rows of all pairs of a benchmark with predictions of a file, and what could not be read and why.
 
     Args:
-        frame: one of `FRAMES`.
+        frame: what the points are in (see `prediction_frames`).
         advance: called with the number of pairs done since the last call.
     Raises: UserError: points that a pair has not; a pair cannot be read and may not be skipped.
     """
@@ -216,9 +216,9 @@ def external_rows(
         for pair, n_pts, size in zip(*samples, strict=True):
             lines = of_pair.get(pair, np.empty(0, int))
             lines = lines[points[lines] < n_pts]
-            in_image = np.full((n_pts, 2), np.nan)
-            in_image[points[lines]] = xy[lines]
-            predicted.append(in_frame(in_image, benchmark, FRAMES[frame] or size))
+            given = np.full((n_pts, 2), np.nan)
+            given[points[lines]] = xy[lines]
+            predicted.append(in_frame(to_image(given, frame, size), benchmark, size))
             counts[pair] = n_pts
         rows |= rows_of(batch, predicted, benchmark)
         advance(len(predicted))
@@ -252,18 +252,22 @@ def evaluate(
     alpha: tuple[float, ...] = (0.1,),
     thres: str = "auto",
     folder: str | Path | None = None,
+    frame: str = IMAGE,
 ) -> Evaluation:
     """Measures any matcher on a benchmark exactly as ours.
 
     Args:
         matcher: called as `matcher(source_image, target_image, points)`: two PIL images in RGB as they are shown, and
-            n×2 (x, y) in pixels of the source; returns n×2 in pixels of the target, NaN: no prediction.
+            n×2 (x, y) in pixels of the source; returns n×2 in the target, NaN: no prediction.
         benchmark: as `data.open_benchmark` opens it, with `evaluation=True`.
         encode: what is to be done with an image alone; the matcher then gets its results instead of images.
         alpha, thres: of PCK.
+        frame: what the matcher's points of the target are in: `image`, pixels of the target as it is stored, or another
+            (see `prediction_frames`).
         folder: for `results.json` and `predictions.csv.gz`, which `test.py --from-predictions` and `compare.py` read.
     Raises:
-        UserError: a pair cannot be read; the matcher's answer is not n×2. What the matcher raises passes through.
+        UserError: a pair cannot be read; the matcher's answer is not n×2; there is no such frame. What the matcher
+            raises passes through.
     """
 
     @lru_cache(maxsize=MAX_ENCODED if encode else 2)
@@ -271,6 +275,7 @@ def evaluate(
         picture = benchmark.pil_image(key)
         return encode(picture) if encode else picture
 
+    checked_frame(frame)
     rows: PairRows = {}
     with progress("matching", len(benchmark)) as advance:
         for i, listed in enumerate(benchmark.pairs):
@@ -285,7 +290,7 @@ def evaluate(
             if found.shape != (n, 2) or not np.isfinite(found[~np.isnan(found)]).all():
                 shape = list(found.shape)
                 raise UserError(f"pair {i}: the matcher answered {shape}, not {n} finite points (x, y)")
-            predicted = in_frame(found, benchmark, sample["trg_size"])
+            predicted = in_frame(to_image(found, frame, sample["trg_size"]), benchmark, sample["trg_size"])
             rows |= rows_of(default_collate([sample]), [predicted], benchmark)
             advance(1)
     table = table_of(rows, list(benchmark.labels))

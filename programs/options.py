@@ -18,6 +18,7 @@ from dhpf.common.files import MIB, read_json
 from dhpf.common.registry import Registry
 from dhpf.common.run import BEST_MODEL, OPTIONS, PREDICTIONS, STATES
 from dhpf.data import BENCHMARKS, MAX_PIXELS
+from dhpf.evaluation.prediction_frames import checked_frame
 from dhpf.model import BACKBONES, DECODERS, EIGHTH, VOTINGS
 from dhpf.training import SUPERVISIONS
 from dhpf.weights import DEFAULT_BACKBONE, DEFAULT_DECODER, DEFAULT_VOTING, RANDOM
@@ -280,6 +281,14 @@ def predictions_file(text: str) -> Path:
     return existing_file(str(Path(text) / PREDICTIONS)) if Path(text).is_dir() else existing_file(text)
 
 
+def prediction_frame(text: str) -> str:
+    """A frame that predictions are in."""
+    try:
+        return checked_frame(text)
+    except UserError as error:
+        raise ArgumentTypeError(str(error)) from None
+
+
 def names(text: str) -> tuple[str, ...]:
     """Names, 'cat,dog'."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
@@ -373,8 +382,8 @@ LOAD = option(
 ALPHAS = option("PCK's alpha, one or several", "--alpha", type=ALPHA, nargs="+", default=(0.1,), metavar="A")
 ONE_ALPHA = option("PCK's alpha", "--alpha", type=ALPHA, default=0.1, metavar="A")
 PREDICTIONS_FRAME = option(
-    "other methods' x and y are pixels of the stored image, or of 240x240",
-    "--predictions-frame", choices=("image", "240"), default="image")
+    "other methods' x and y: pixels of the stored image, of an N×N square (stretched, or padded), or shares of it",
+    "--predictions-frame", type=prediction_frame, metavar="{image,N,padN,0..1,-1..1}", default="image")
 WIDTH = option(
     f"channels of every layer after the transformation, at most; {EIGHTH}: of its own, the paper's and the default "
     "of the ResNets (64 elsewhere)", "--width", type=reduced_channels, metavar="N")

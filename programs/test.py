@@ -162,7 +162,7 @@ def measure_predictions(options: Namespace) -> None:
     else:
         external = read_external(path, benchmark)
         frame = options.predictions_frame
-        title += f", in pixels of the {frame} frame" * (frame != "image")
+        title += f", in the frame {frame}" * (frame != "image")
         with progress("reading", len(benchmark), not options.quiet) as advance:
             rows, unread = external_rows(
                 external, benchmark, frame, options.workers, options.on_bad_pair, advance

@@ -22,6 +22,7 @@ from dhpf.data.pfwillow import PFWillow
 from dhpf.data.spair import SPair
 from dhpf.evaluation.external_predictions import external_rows, find_pairs, read_external
 from dhpf.evaluation.figures import measure, score
+from dhpf.evaluation.prediction_frames import checked_frame, from_image
 from dhpf.evaluation.predictions import read_predictions, table_of
 from tests.helpers import tiny
 from tests.helpers.commands import refused, succeed
@@ -114,11 +115,38 @@ def test_predictions_are_read_in_every_form(
     pd.testing.assert_frame_equal(read(FORMS[form](lines)), own)
 
 
-def test_predictions_in_the_frame_are_told_apart_from_those_in_the_image(
-    read: Callable[..., pd.DataFrame], own: pd.DataFrame, lines: pd.DataFrame
+@pytest.mark.parametrize("frame", ["image", "64", "240", "777", "pad840", "pad99", "0..1", "-1..1"])
+def test_true_targets_are_right_in_every_frame(
+    read: Callable[..., pd.DataFrame], data: Path, own: pd.DataFrame, frame: str
 ) -> None:
-    framed = lines.assign(x=own.predicted_x * (240 / 64), y=own.predicted_y * (240 / 64))
-    pd.testing.assert_frame_equal(read(csv(framed), "240"), own)
+    size, true = own[["target_width", "target_height"]].to_numpy(float), own[["target_x", "target_y"]] / 64
+    written = np.array(
+        [from_image(xy * wh, frame, wh) for xy, wh in zip(true.to_numpy(float), size, strict=True)]
+    )
+    table = pd.DataFrame({"pair": own.pair, "point": own.point, "x": written[:, 0], "y": written[:, 1]})
+    figures = score(read(csv(table), frame), (0.01,))["totals"]
+    assert {figure["value"] for figure in figures} == {100}
+    answers = iter([written[own.pair == pair] for pair in own.pair.unique()])
+    benchmark = open_benchmark("pfpascal", data, img_side=64)
+    found = evaluate(lambda *_: next(answers), benchmark, alpha=(0.01,), frame=frame)
+    assert {figure["value"] for figure in found.figures["totals"]} == {100}
+
+
+def test_a_padded_square_has_the_borders_of_geoaware_sc() -> None:
+    """As its `preprocess_kps_pad` computes them, for a wide, a tall and a square image."""
+    for size, expected in (
+        ((300, 225), (28, 133)),
+        ((203, 400), (840 * 30 / 400 + 207, 63)),
+        ((50, 50), (504, 504)),
+    ):
+        found = from_image(np.array([[10, 10] if size[0] == 300 else [30, 30]]), "pad840", size)
+        assert found[0] == pytest.approx(expected), size
+
+
+@pytest.mark.parametrize("frame", ["pad", "0", "-240", "pad0", "0..2", "240x240", "99999"])
+def test_what_is_no_frame_is_refused(frame: str) -> None:
+    with pytest.raises(UserError, match=frame):
+        checked_frame(frame)
 
 
 def test_missing_predictions_count_as_wrong_and_are_counted_apart(
