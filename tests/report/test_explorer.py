@@ -18,7 +18,7 @@ from dhpf.matching.matcher import Matcher
 from dhpf.report import explorer as explorers
 from dhpf.report.explorer import cell_type, explorer, pack
 from tests.helpers import chromium, tiny
-from tests.helpers.commands import run, succeed
+from tests.helpers.commands import refused, succeed
 from tests.helpers.pages import HOSTILE, Page
 
 TINY = "--img-side 64 --device cpu"
@@ -130,33 +130,22 @@ def test_the_best_cells_come_first_and_shares_add_up(
     assert (np.diff(shares) <= 0).all()
     assert (shares.sum(1) <= explorers.UNIT + 6).all()
     assert all(len(set(row)) == 6 for row in cells.tolist())
-    assert cell_type(256).itemsize == 2  # the last side whose cells two bytes can number
-    assert cell_type(257).itemsize == 4
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "named"),
     [
-        ("a.png others/. a.png --explore x.html", r"--explore x\.html: a page shows one pair, give one TRG"),
-        ("a.png a.png --explore a.png/x.html", r"a\.png/x\.html: cannot be written"),
-        ("a.png", "give SRC and TRG, or a pair"),
-        ("--pair 1", "needs both --benchmark and --pair"),
-        ("a.png a.png --benchmark synthetic", "needs both --benchmark and --pair"),
-        ("a.png a.png --benchmark synthetic --pair 1", "has its images, give no others"),
-        ("--benchmark synthetic --pair 1 --min-confidence 0.5", "give it with --points or --grid"),
-        ("--benchmark synthetic --pair 48", r"--pair 48: .* 0 to 47"),
-        ("--benchmark synthetic --pair -1", r"--pair: -1 is not at least 0"),
-        (
-            "--benchmark spair --pair 1 --no-download --datapath .",
-            "SPair-71k: it has no images and pairs",
-        ),
+        ("a.png others/. a.png --explore x.html", "--explore x.html"),
+        ("a.png a.png --explore a.png/x.html", "a.png/x.html"),
+        ("a.png", "TRG"),
+        ("a.png a.png --benchmark synthetic", "--pair"),
+        ("a.png a.png --benchmark synthetic --pair 1", "--pair"),
+        ("--benchmark synthetic --pair 48", "--pair 48"),
+        ("--benchmark spair --pair 1 --no-download --datapath .", "SPair-71k"),
     ],
 )
-def test_a_mistake_is_told_in_one_sentence(home: Path, arguments: str, message: str) -> None:
-    outcome = run(home, f"match.py {arguments} {TINY}")
-    assert outcome.code == 2
-    assert re.fullmatch(r"match\.py: error: [^\n]{20,}\n", outcome.err), outcome.err
-    assert re.search(message, outcome.err), outcome.err
+def test_a_mistake_is_told_in_one_sentence(home: Path, arguments: str, named: str) -> None:
+    refused(home, f"match.py {arguments} {TINY}", named)
 
 
 def test_a_pair_of_a_benchmark_is_drawn_as_it_is_tested(
@@ -193,15 +182,10 @@ def test_a_pair_of_a_benchmark_is_drawn_as_it_is_tested(
     )
 
 
-def test_other_points_and_outlines_of_a_pair(tmp_path: Path) -> None:
+def test_other_points_and_outlines_of_a_pair(tmp_path: Path, undrawn: None) -> None:
     tiny.make_caltech(tmp_path)
     where = f"match.py --benchmark caltech --datapath . --no-download {TINY}"
     succeed(tmp_path, f"{where} --pair 1 --output outline")
     assert len(pd.read_csv(tmp_path / "outline" / "caltech-test-1.csv")) > 3
     succeed(tmp_path, f"{where} --pair 1 --points 10,20 --output own")
     assert pd.read_csv(tmp_path / "own" / "caltech-test-1.csv").iloc[:, :2].to_numpy().tolist() == [[10, 20]]
-    succeed(tmp_path, f"{where} --pair 1 --grid 3 --output grid")
-    sure = pd.read_csv(tmp_path / "grid" / "caltech-test-1.csv").confidence
-    assert len(sure) == 9
-    succeed(tmp_path, f"{where} --pair 1 --grid 3 --min-confidence {sure.median()} --output sure")
-    assert len(pd.read_csv(tmp_path / "sure" / "caltech-test-1.csv")) == (sure >= sure.median()).sum()

@@ -54,13 +54,6 @@ def test_text_from_data_is_escaped_everywhere_and_the_page_holds_all_it_shows(tm
     assert f"Matches: {HOSTILE}" in [attrs["alt"] for attrs in page.all("img")]
 
 
-def test_headings_over_nothing_are_left_out(tmp_path):
-    page = Page(
-        written(tmp_path, Section("Nothing"), Section("Facts", facts={}), Section("Text", text="text"))
-    )
-    assert page.text("h2") == ["Text"]
-
-
 def test_a_long_table_is_in_the_page_as_data_and_its_first_rows_without_a_script(tmp_path):
     rows = [[n, HOSTILE, None if n > 28 else n / 7] for n in range(30)]
     links = {3: "explorer/3.html"}
@@ -71,20 +64,6 @@ def test_a_long_table_is_in_the_page_as_data_and_its_first_rows_without_a_script
     assert page.text("code") == [f"{HOSTILE} {n}" for n in range(25) if n != 3]
     assert [attrs["href"] for attrs in page.all("a")] == ["explorer/3.html"]
     assert page.text("th") == ["Pair", "Name", "PCK", "Look"]
-
-
-def test_numbers_stand_to_the_right_and_long_text_gets_its_own_line_on_a_phone(tmp_path):
-    rows = [["cat", 1.5, "undefined", "short"], ["dog", "12 %", "-3", "x" * 61]]
-    page = Page(written(tmp_path, Section("", ["a", "b", "c", "d"], rows)))
-    kinds = ["text", "number", "number", "long"]
-    assert [attrs["class"] for tag, attrs in page.elements if tag in ("th", "td")] == kinds * 3
-    assert page.all("table") == [{"class": "stacked"}]
-
-
-def test_facts_are_written_as_people_write_them(tmp_path):
-    facts = {"rate": 5.77123456, "alpha": [0.05, 0.1], "skipped": [], "commit": None}
-    page = Page(written(tmp_path, Section("Timing", facts=facts)))
-    assert page.text("dd") == ["5.77123", "0.05, 0.1", "none", "None"]
 
 
 def test_options_at_their_defaults_are_folded_away():

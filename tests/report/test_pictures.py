@@ -1,10 +1,8 @@
 """Pictures: what they show, where, and that it can be told apart and read."""
 
 import io
-import sys
 from itertools import pairwise
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
@@ -92,25 +90,6 @@ def test_correct_incorrect_and_missing_are_told_without_colour():
     assert legend(figure) == ["correct (2)", "incorrect (1)", "no prediction (1)", "ground truth (4)"]
 
 
-def test_panoramas_are_put_one_below_the_other_and_seen():
-    wide, square = photograph(1000, 100), photograph(200, 200, 1)
-    for pair, least in ((wide, wide), 0.15), ((wide, square), 0.9):
-        picture = pixels(drawing.matches(*pair, SRC, TRG))
-        assert picture.shape[0] > least * picture.shape[1]
-    assert pixels(drawing.matches(square, square, SRC, TRG)).shape[0] < 0.8 * picture.shape[1]
-
-
-def test_confidence_colours_and_widens_the_lines_under_a_colour_bar():
-    sure = [0.1, np.nan, 0.9, 0.5]
-    figure = drawing.matches(photograph(60, 40), photograph(80, 100), SRC, TRG, confidence=sure)
-    assert figure.axes[1].get_xlabel() == "confidence"
-    (drawn,) = [c for c in figure.axes[0].collections if c.get_gid() == "match"]
-    assert drawn.get_linewidths() == pytest.approx([0.84, 0.7, 1.96, 1.4])
-    colours = [mpl.colors.to_hex(colour) for colour in drawn.get_colors()]
-    assert colours[1] == "#ffffff"
-    assert len(set(colours)) == 4
-
-
 def test_of_ten_thousand_matches_an_even_choice_is_drawn():
     kps = np.stack([np.arange(10000) % 60, np.arange(10000) // 250]).astype(float)
     figure = drawing.matches(photograph(60, 40), photograph(60, 40), kps, kps, confidence=np.ones(10000))
@@ -119,14 +98,6 @@ def test_of_ten_thousand_matches_an_even_choice_is_drawn():
     assert drawn[:, 0, 1].min() < 0.1
     assert drawn[:, 0, 1].max() > 0.9
     assert figure.axes[0].get_title().endswith("200 of 10000 drawn")
-
-
-def test_a_missing_prediction_leaves_a_mark_at_its_source_point_alone():
-    (axes,) = drawing.matches(**PAIR).axes
-    left, right, bottom, top = axes.images[0].get_extent()
-    ((x, y),) = marks(axes, "no prediction")
-    assert left < x < right
-    assert top < y < bottom
 
 
 def test_ground_truth_is_ringed_and_tied_to_its_prediction_only_where_they_correspond():
@@ -146,9 +117,8 @@ def test_a_prediction_far_outside_does_not_blow_up_the_picture(far):
     assert pixels(drawing.matches(image, image, SRC, np.full((2, 4), far))).size < 1.5 * near.size
 
 
-@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK"])
-def test_photographs_of_any_mode_and_size_are_shown(mode):
-    large = Image.fromarray(photograph(3000, 40)).convert(mode)
+def test_photographs_of_any_mode_and_size_are_shown():
+    large = Image.fromarray(photograph(3000, 40)).convert("CMYK")
     figure = drawing.matches(large, PAIR["trg_image"], SRC, SRC)
     assert max(figure.axes[0].images[0].get_array().shape) <= 1000  # what is kept of it
     assert pixels(figure).shape[1] < 500
@@ -165,87 +135,32 @@ def test_a_contact_sheet_has_a_named_row_for_each_group_and_every_pair_once():
     assert pixels(figure).shape[1] > 500
 
 
-@settings(deadline=None, max_examples=50)
-@given(st.lists(st.floats(0, 100) | st.just(np.nan), max_size=30), st.integers(1, 4))
-def test_extremes_shows_no_pair_twice_and_ranks_them(values, n):
-    series = pd.Series(values, index=[f"pair {i}" for i in range(len(values))], dtype="float64")
-    groups = pictures.extremes(series, n)
-    shown = [label for labels in groups.values() for label in labels]
-    assert len(shown) == len(set(shown))
-    ranked = [series[label] for label in groups["best"] + groups["median"] + groups["worst"][::-1]]
-    assert ranked == sorted(ranked, reverse=True)
-    known = series.dropna()
-    assert [len(labels) for labels in groups.values()] == [n] * 3 or len(known) < 3 * n
-    assert bool(shown) == bool(len(known))
-    if shown:
-        assert series[groups["best"][0]] == known.max()
-    if len(known) >= 3 * n:
-        assert series[groups["worst"][0]] == known.min()
-        assert series[groups["median"]].max() >= known.quantile(0.5, "lower")
-        assert series[groups["median"]].min() <= known.quantile(0.5, "higher")
-
-
-def test_tied_pairs_are_not_the_first_of_the_list():
-    """The first would all be of one category."""
+def test_extremes_shows_no_pair_twice_and_of_tied_ones_not_the_first_of_the_list():
+    values = pd.Series([50.0, np.nan, 10, 90, 70, 30, 60, 20, 80, 40])
+    assert pictures.extremes(values, 1) == {"best": [3], "median": [0], "worst": [2]}
     groups = pictures.extremes(pd.Series(100.0, index=range(90)))
     shown = [label for labels in groups.values() for label in labels]
     assert len(set(shown)) == 9
-    assert max(shown) - min(shown) > 45
-    assert groups == pictures.extremes(pd.Series(100.0, index=range(90)))
-
-
-def assert_readable(figure, axes, rows, size=650_000):
-    """Every tick has its label inside the picture, none touches the next, and the file is small.
-
-    A report of Caltech-101 has three pictures of its 101 categories, and nine of pairs.
-    """
-    assert len(drawing.render(figure, "png", DPI)) < size
-    canvas = FigureCanvasAgg(figure)
-    for labels, first, last in ((axes.get_yticklabels(), "y0", "y1"), (axes.get_xticklabels(), "x0", "x1")):
-        boxes = [label.get_window_extent(canvas.get_renderer()) for label in labels]
-        assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 for box in boxes)
-        assert all(figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1 for box in boxes)
-        boxes.sort(key=lambda box: getattr(box, first))
-        assert all(getattr(one, last) < getattr(other, first) for one, other in pairwise(boxes))
-    assert len(axes.get_yticklabels()) == rows
+    assert max(shown) - min(shown) > 45  # the first would all be of one category
 
 
 @pytest.mark.parametrize(("categories", "layers"), [(1, 15), (101, 34)])
 def test_layer_selection_shows_every_rate_under_readable_labels(categories, layers):
+    """None touches the next, and the file is small: a report of Caltech-101 has three such pictures."""
     rates = np.random.default_rng(0).random((categories, layers))
     names = [f"{i} {'Motorbike ' * 3}"[:30] for i in range(categories)]
     figure = pictures.layer_selection(dict(zip(names, rates.tolist(), strict=True)))
-    axes, bar = figure.axes
+    axes, _ = figure.axes
     assert np.array_equal(axes.images[0].get_array(), rates)
-    assert axes.images[0].get_clim() == (0, 1)
     assert [label.get_text() for label in axes.get_yticklabels()] == names
     assert [label.get_text() for label in axes.get_xticklabels()] == list(map(str, range(layers)))
-    assert_readable(figure, axes, categories)
-    assert bar.get_xlabel()
-    assert not bar.get_tightbbox().overlaps(axes.get_window_extent())
-
-
-def test_endless_category_names_are_cut():
-    figure = pictures.layer_selection({"x" * 500: [0.5] * 15})
-    assert figure.axes[0].get_yticklabels()[0].get_text().endswith("x…")
-    assert_readable(figure, figure.axes[0], 1)
-
-
-def test_layer_selection_is_monotone_in_lightness_and_tells_unknown_from_none():
-    figure = pictures.layer_selection({"a": np.linspace(0, 1, 17), "b": [np.nan] * 17})
-    image = figure.axes[0].images[0]
-    lightness = image.to_rgba(image.get_array())[..., :3] @ [0.2126, 0.7152, 0.0722]
-    assert (np.diff(lightness[0]) < 0).all()
-    assert not np.isclose(lightness[1, 0], lightness[0, 0], atol=0.1)
-
-
-def test_curves_differ_in_dashes_and_markers():
-    curves = {f"curve {i}": {0.05: i, 0.1: np.nan} for i in range(4)}
-    figure = pictures.pck_curve(curves)
-    drawn = figure.axes[0].lines
-    assert [line.get_ydata()[0] for line in drawn] == [0, 1, 2, 3]
-    assert len({line.get_linestyle() for line in drawn}) == len({line.get_marker() for line in drawn}) == 4
-    assert legend(figure) == list(curves)
+    assert len(drawing.render(figure, "png", DPI)) < 650_000
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    for labels, first, last in ((axes.get_yticklabels(), "y0", "y1"), (axes.get_xticklabels(), "x0", "x1")):
+        boxes = sorted(
+            (label.get_window_extent(renderer) for label in labels), key=lambda b: getattr(b, first)
+        )
+        assert all(getattr(one, last) < getattr(other, first) for one, other in pairwise(boxes))
 
 
 def history(epochs, pck, selection):
@@ -264,14 +179,6 @@ def test_training_curves_mark_the_first_best_epoch_and_show_each_layers_rate():
     assert star.get_xydata().tolist() == [[2, 30]]
     assert np.array_equal(rates.images[0].get_array(), selection.T)
     assert rates.images[0].get_extent()[:2] == [0.5, 4.5]  # an epoch's column is under its figures
-
-
-@pytest.mark.parametrize(("epochs", "pck"), [(1, 40.0), (3, np.nan)])
-def test_training_curves_of_one_epoch_or_without_validation(epochs, pck):
-    figure = pictures.training_curves(history(epochs, pck, np.full((epochs, 2), 0.5)))
-    ticks = figure.axes[2].get_xticks()
-    assert np.array_equal(ticks, ticks.round())
-    figure.draw_without_rendering()
 
 
 def test_text_from_data_is_never_read_as_formulas():
@@ -295,10 +202,3 @@ def test_what_is_drawn_alike_is_the_same_file(form, begins):
     first, second = (drawing.render(drawing.matches(**PAIR), form, 50) for _ in range(2))
     assert first == second
     assert first.startswith(begins)
-
-
-def test_drawing_leaves_no_state_behind():
-    before = dict(mpl.rcParams)
-    drawing.matches(**PAIR)
-    assert dict(mpl.rcParams) == before
-    assert not sys.modules.get("matplotlib.pyplot") or not sys.modules["matplotlib.pyplot"].get_fignums()

@@ -15,7 +15,6 @@ from PIL import Image
 
 from dhpf.common import run as run_files
 from dhpf.common.run import Run, progress
-from dhpf.evaluation.results import average_table
 from dhpf.training.examples import CORRECT, INCORRECT, example
 from tests.helpers import tiny
 from tests.helpers.commands import TINY, run, succeed
@@ -119,21 +118,6 @@ def test_a_threshold_of_zero_is_no_figure(tmp_path: Path) -> None:
     assert [figure["n_pairs"] for figure in figures["totals"] if figure["average"] == "pairs"] == [7, 7]
     (line,) = [line for line in out.splitlines() if line.startswith("threshold: ")]
     assert line.startswith("threshold: zero in 1 pairs, which are in no PCK: JPEGImages/cat/")
-
-
-def test_averages_are_a_table_of_thresholds() -> None:
-    averages = ("pairs", "key-points", "categories")
-    totals = [
-        {"alpha": alpha, "average": average, "frame": frame, "n_pairs": 4, "paper": None, "value": value}
-        for alpha in (0.05, 0.1)
-        for frame in ("240x240 frame", "original pixels")
-        for value, average in zip((None, 51 + alpha, 52 + 10 * alpha), averages, strict=True)
-    ]
-    head, *rows = (line.split() for line in average_table({"totals": totals}))
-    assert head == ["PCK", "in", "%,", "mean", "over", *averages]
-    assert rows[0] == ["α", "=", "0.05", "-", "51.05", "52.50"]
-    assert rows[-1][2:] == ["0.1,", "original", "pixels", "-", "51.10", "53.00"]
-    assert average_table({"totals": [{"average": "pairs", "value": 0.5}]}) == []
 
 
 def test_runs_of_one_second_have_names_of_their_own(tmp_path: Path) -> None:
