@@ -107,11 +107,9 @@ def test_other_lists_are_reduced_to_the_common_pairs(table: pd.DataFrame) -> Non
     ("change", "named"),
     [
         (lambda table: table.assign(img_side=40), "other: .*img_side"),
-        (lambda table: table.assign(auto_thres="img"), "other: .*auto_thres"),
         (lambda table: table.assign(benchmark="spair"), "other: .*benchmark"),
         (lambda table: table.assign(source="z" + table.source), "first, other: "),
         (lambda table: table.assign(target_x=table.target_x + 1), "other: "),
-        (lambda table: table.assign(bbox_width=table.bbox_width + 1), "other: "),
         (lambda table: table[table.pair == 4], "first, other: "),  # a pair without key-points
     ],
 )
@@ -169,32 +167,11 @@ def test_a_page_shows_the_pairs_that_changed_most_twice(home: Path) -> None:
     out = compared(home, "logs/raw logs/few --thres img --format html --out out.html")
     assert out.out == "written: out.html\n"
     page = Page((home / "out.html").read_text())
-    captions = page.text("figcaption")
+    captions = [re.sub(r"PCK.*", "", caption) for caption in page.text("figcaption")]
     assert captions
-    assert [re.sub(r"PCK.*", "", caption) for caption in captions[::2]] == [
-        re.sub("PCK.*", "", caption.replace("few: ", "raw: ")) for caption in captions[1::2]
-    ]
-    assert (
-        page.elements.count(("div", {"class": "side"})) == len(captions) / 2
-    )  # two runs of a pair stand side by side
-    gone = run(
-        home, "compare.py logs/raw logs/few --thres img --format html --datapath nowhere --no-download"
-    ).out
-    assert not Page(gone).all("img")
-    assert "No pictures: " in gone
-
-
-def test_runs_are_named_by_their_folders_and_given_once(home: Path) -> None:
-    for arguments, named in (
-        ("logs/raw", ""),
-        ("logs/raw logs/raw", "raw: "),
-        ("logs/raw nowhere", "nowhere"),
-    ):
-        outcome = compared(home, arguments)
-        assert (outcome.code, named in outcome.err) == (2, True), outcome
-    shutil.copytree(home / "logs/raw", home / "other/raw")
-    outcome = compared(home, "logs/raw other/raw")
-    assert outcome.out.startswith("logs/raw, other/raw: all on the same 8 pairs\n")
+    assert captions[::2] == [caption.replace("few: ", "raw: ") for caption in captions[1::2]]
+    gone = "compare.py logs/raw logs/few --thres img --format html --datapath nowhere --no-download"
+    assert not Page(run(home, gone).out).all("img")
 
 
 def test_the_document_runs(home: Path, tmp_path: Path) -> None:
