@@ -84,7 +84,8 @@ class Run:
             break
         else:
             raise UserError(
-                f"{folder}: the run folder exists already, choose another --logpath or go on with --resume {folder}"
+                f"{folder}: the run folder exists already: choose another --logpath, replace it with --overwrite, or "
+                f"continue it with --resume {folder}"
             )
         folder = folder.with_name(name)
         run = cls(folder, quiet)

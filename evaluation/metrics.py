@@ -24,6 +24,8 @@ Figure = dict[str, Any]  # a definition, perhaps with a value
 Measure = tuple[Figure, pd.Series]  # a definition; its values by pair or by key-point, indexed by pair
 Metric = Callable[[pd.DataFrame, type[Benchmark], Sequence[float], str], list[Measure]]
 
+AVERAGES = {"pairs": 'pairs ("per image")', "key-points": 'key-points ("per point")'}  # as papers call them
+
 
 def to_float64(x: torch.Tensor) -> torch.Tensor:
     """A tensor in float64, on the CPU if its device has no such numbers (Apple's MPS)."""

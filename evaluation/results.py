@@ -14,6 +14,7 @@ from dhpf.common.files import replace_file, sha256
 from dhpf.common.run import PREDICTIONS, RESULTS, versions
 from dhpf.evaluation.figures import main_figures, score
 from dhpf.evaluation.intervals import KINDS, format_interval
+from dhpf.evaluation.metrics import AVERAGES
 from dhpf.evaluation.predictions import read_predictions, write_predictions
 
 
@@ -55,8 +56,9 @@ def rescore(path: Path, alphas: Sequence[float], thres: str = "auto") -> dict[st
 
 
 def describe(figures: Mapping[str, Any]) -> str:
-    """The main figure with its intervals and its definition, and the averages as a table, as lines."""
-    totals, lines = figures["totals"], list(figures["about"])
+    """The main figure with its intervals and its definition, the averages as a table, and notes, as lines."""
+    totals, (pairs, *notes) = figures["totals"], figures["about"]
+    lines = [pairs]
     for figure in [totals[i] for i in main_figures(totals)] if "alpha" in totals[0] else totals:
         intervals = (format_interval(figure[kind], figure["unit"]) for kind in KINDS)
         by_pairs, by_images = intervals
@@ -65,8 +67,9 @@ def describe(figures: Mapping[str, Any]) -> str:
         )
         paper = " (the paper's definition)" if figure["paper"] else ""
         basis = figure["basis"].partition(" = ")[0]
-        lines.append(f"    mean over {figure['n_pairs']} pairs, {basis}, {figure['frame']}{paper}")
-    return "\n".join([*lines, *average_table(figures)])
+        average = AVERAGES.get(figure["average"], figure["average"])
+        lines.append(f"    mean over {average}, {basis}, {figure['frame']}{paper}")
+    return "\n".join([*lines, *average_table(figures), *notes])
 
 
 def average_table(figures: Mapping[str, Any]) -> list[str]:

@@ -261,12 +261,8 @@ class Matcher:
         layers, K = ablation.fixed_layers or (), len(self.model.backbone.channels)
         used = f"all {K} layers" if len(layers) == K else f"layers {layer_ranges(layers)}"
         votes = {"hough": "Hough matching", "none": "no Hough matching"}.get(voting, f"voting {voting}")
-        return (
-            f"{self.name}, raw features: nothing here was learned for matching; no transformation, no gates, "
-            f"{used} for every pair, {votes}"
-            + f", decoder {self.model.decoder}"
-            * (self.model.decoder != "cells")
-        )
+        decoder = f", decoder {self.model.decoder}" * (self.model.decoder != "cells")
+        return f"{self.name}, raw features of {used}, nothing learned for matching; {votes}{decoder}"
 
     @torch.no_grad()
     def encode(self, image: Picture | Encoded) -> Encoded:

@@ -85,7 +85,7 @@ def match_images(options: Namespace) -> None:
             continue
         found = matcher.match(source, target_image, points).at_least(options.min_confidence)
         files = options.source, target
-        save(options, matcher, free_path(options.output, files), found, files)
+        save(options, matcher, free_path(options.output, files, found), found, files)
         if options.table_out:
             add_to_table(options.table_out, files, found)
     if len(unread) == len(targets):
@@ -202,14 +202,16 @@ def standard_input() -> str:
 # What is written
 
 
-def free_path(folder: Path, files: tuple[Path, Path]) -> Path:
-    """Where the results of a pair of files are written, without suffix: never where those of other files are.
+def free_path(folder: Path, files: tuple[Path, Path], found: Found) -> Path:
+    """Where the results of a pair of files are written, without suffix: never where those of other files or points are.
 
     The names of the pair, shortened where a file system would not take them, and counted where they are taken.
     """
     first = "-".join(shortened(file.stem) for file in files)
     names = (first if number == 1 else f"{first}-{number}" for number in count(1))
-    return next(folder / name for name in names if is_free(folder / name, files))
+    return next(
+        folder / name for name in names if is_free(folder / name, files, found.source.round(4).tolist())
+    )
 
 
 def result_files(path: Path) -> dict[str, Path]:
@@ -217,13 +219,15 @@ def result_files(path: Path) -> dict[str, Path]:
     return {suffix: path.with_name(path.name + suffix) for suffix in SUFFIXES}
 
 
-def is_free(path: Path, files: tuple[Path, Path]) -> bool:
-    """Whether nothing is written there, or the results of the same pair of files."""
+def is_free(path: Path, files: tuple[Path, Path], points: list[list[float]]) -> bool:
+    """Whether nothing is written there, or the results of the same points of the same pair of files."""
     if not any(file.exists() for file in result_files(path).values()):
         return True
     try:
         content = json.loads(result_files(path)[".json"].read_text())
-        return [content[end]["path"] for end in ("source", "target")] == [str(f.resolve()) for f in files]
+        paths = [content[end]["path"] for end in ("source", "target")]
+        same_points = [match["source"] for match in content["matches"]] == points
+        return same_points and paths == [str(file.resolve()) for file in files]
     except (OSError, ValueError, LookupError, TypeError):
         return False
 

@@ -3,14 +3,16 @@
 from argparse import Namespace
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from dhpf import data
 from dhpf.common.errors import UserError
+from dhpf.common.run import Run, replace_run, versions
 from dhpf.data.benchmark import Benchmark
 from dhpf.model import BACKBONES
 from dhpf.model.ablation import Ablation
 from dhpf.model.dhpf import DHPF
-from dhpf.programs.options import Layers, own_data_options
+from dhpf.programs.options import Layers, dated_folder, own_data_options, run_folder, to_save
 from dhpf.weights import DEFAULT_BACKBONE, DEFAULT_DECODER, DEFAULT_VOTING
 from dhpf.weights.checkpoint import build_model, load_model
 from dhpf.weights.config import KEYS, ModelConfig
@@ -31,6 +33,15 @@ def open_benchmark(options: Namespace, split: str | None = None, pair_list: Path
         only=options.categories,
         evaluation=split is None,
     )
+
+
+def create_run(options: Namespace, *name: str, **metadata: Any) -> Run:
+    """The run folder of --logpath, or one named after `name` and the time. Raises: UserError: it exists already."""
+    folder = run_folder(options)
+    if folder and options.overwrite:
+        replace_run(folder)
+    saved = to_save(options) | metadata | {"versions": versions()}
+    return Run.create(folder or dated_folder(*name), saved, numbered=not folder, quiet=options.quiet)
 
 
 @dataclass(frozen=True)

@@ -40,11 +40,12 @@ FREE = {
     "backbone_weights",
     "images",
     "quiet",
+    "overwrite",
 }
 FREE |= {"no_report", "explore_pairs"}
 FREE_IN = {
     "train": FREE | {"on_bad_pair", "save_every", "niter"},
-    "test": FREE | {"on_bad_pair", "bsz", "alpha", "overwrite"},
+    "test": FREE | {"on_bad_pair", "bsz", "alpha"},
     "search": FREE | {"bsz", "cache_gb", "max_layers"},
 }
 EXAMPLES = {
@@ -97,6 +98,8 @@ def parse(program: str, arguments: Sequence[str] | None = None) -> Namespace:
     if getattr(options, "resume", None):
         options = resumed(parser, arguments, options.resume, FREE_IN[program])
     options.program = program
+    if getattr(options, "overwrite", False) and not options.logpath:
+        raise UserError("--overwrite: name the run folder with --logpath")
     if check := CHECKS.get(program):
         check(options)
     return options
@@ -187,10 +190,12 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
         )
         self.add_argument("--version", action="version", version=f"DHPF {__version__}")
-        for title, options in groups.items():
+        named = {flags[0]: (flags, argument) for options in groups.values() for flags, argument in options}
+        first = MOST_USED.get(program, "").split()
+        for title, options in {"most used": [named[flag] for flag in first], **groups}.items():
             group = self.add_argument_group(title)
             exclusive = group.add_mutually_exclusive_group()
-            for flags, argument in options:
+            for flags, argument in (x for x in options if title == "most used" or x[0][0] not in first):
                 (exclusive if flags[0] in EXCLUSIVE else group).add_argument(*flags, **argument)
 
     def error(self, message: str) -> NoReturn:
@@ -221,7 +226,7 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, max_help_position=30)
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        silent = action.default in (None, False, "", (), argparse.SUPPRESS)
+        silent = action.default is False or action.default in (None, "", (), argparse.SUPPRESS)
         if silent or not action.option_strings or "default" in (action.help or ""):
             return action.help
         shown = " ".join(map(str, action.default)) if isinstance(action.default, tuple) else action.default
@@ -379,32 +384,34 @@ SUPERVISION = option(
 LOAD = option(
     "trained model: a file, a run folder, or a released one such as dhpf:spair-strong-resnet101",
     "--load", type=checkpoint, metavar="CKPT")
-ALPHAS = option("PCK's alpha, one or several", "--alpha", type=ALPHA, nargs="+", default=(0.1,), metavar="A")
-ONE_ALPHA = option("PCK's alpha", "--alpha", type=ALPHA, default=0.1, metavar="A")
+ALPHAS = option("alpha of PCK, one or several", "--alpha", type=ALPHA, nargs="+", default=(0.1,), metavar="A")
+ONE_ALPHA = option("alpha of PCK", "--alpha", type=ALPHA, default=0.1, metavar="A")
 PREDICTIONS_FRAME = option(
-    "other methods' x and y: pixels of the stored image, of an N×N square (stretched, or padded), or shares of it",
+    "frame of other methods' predictions: pixels of the stored image, of an N×N square (stretched, or padded), or shares of it",
     "--predictions-frame", type=prediction_frame, metavar="{image,N,padN,0..1,-1..1}", default="image")
 WIDTH = option(
-    f"channels of every layer after the transformation, at most; {EIGHTH}: of its own, the paper's and the default "
-    "of the ResNets (64 elsewhere)", "--width", type=reduced_channels, metavar="N")
+    f"most channels that a layer has after the transformation; {EIGHTH}: an eighth of the layer's own, as in the paper "
+    f"(default: {EIGHTH} for ResNets, else 64)", "--width", type=reduced_channels, metavar="N")
 LAYERS_OPTION = option(
-    "all pairs use these hyperpixel layers, counted from 0, or those of a search, @layers.json; no gates",
+    "use these hyperpixel layers for all pairs instead of gates: numbers from 0, or @layers.json of a search",
     "--layers", type=layer_numbers, metavar="L,L,...")
 REPLACED_PARTS = (
-    option("without --load: drawn gates and transformation, not raw features", "--untrained", action="store_true"),
+    option("without --load: random gates and transformation instead of raw features",
+           "--untrained", action="store_true"),
     LAYERS_OPTION,
-    option("the backbone's own features, not transformed", "--raw", action="store_true"),
-    option("weigh layers by their probability instead of 0 or 1", "--soft-gates", action="store_true"),
-    option("on a CUDA GPU: compile CUDA graphs first, which takes minutes; was never run on a GPU",
+    option("match the backbone's own features, without transformation", "--raw", action="store_true"),
+    option("weight layers by their selection probability instead of 0 or 1", "--soft-gates", action="store_true"),
+    option("on a CUDA GPU: compile CUDA graphs first, which takes minutes (not yet tried on a GPU)",
            "--compile", action="store_true"),
 )
 OUTPUT = (
-    option("run folder, logs/NAME; named after the run and the time if not given",
+    option("run folder, logs/NAME (default: named after the run and the time)",
            "--logpath", default="", metavar="NAME"),
+    option("replace the run folder that --logpath names", "--overwrite", action="store_true"),
     option("print only errors, no progress and no log", "--quiet", action="store_true"),
 )
 LOADING = (
-    option("processes that load images; 0: the program itself",
+    option("processes that load images; 0: load in the main process",
            "--workers", type=number(int, 0, 64), default=2, metavar="N"),
     option("what to do with a pair that cannot be read", "--on-bad-pair", choices=("stop", "skip"), default="stop"),
 )
@@ -412,21 +419,21 @@ LOADING = (
 
 def benchmark_options(*, required: bool = True, pairs: bool = True) -> tuple[Option, ...]:
     """Which pairs of which benchmark. `pairs`: whether --pairs is free for the pairs drawn of a COCO category."""
-    name = ("synthetic needs no files", "synthetic") if required else ("match a pair of it, with --pair", None)
+    name = ("synthetic needs no files", "synthetic") if required else ("match a pair of it, named by --pair", None)
     return (
         option(name[0], "--benchmark", default=name[1], **choice(BENCHMARKS)),
-        option("folder of the benchmarks' folders; for coco and table the file, or three as TRN,VAL,TEST",
+        option("folder that holds the benchmarks; of coco and table the file, or three files TRN,VAL,TEST",
                "--datapath", type=Path, default=Path("../Datasets_DHPF"), metavar="DIR"),
-        option("what PCK is relative to; auto: the benchmark's own (docs/measures.md)",
+        option("threshold of PCK; auto: the benchmark's own (docs/measures.md)",
                "--thres", choices=("auto", "img", "bbox", "bbox-kp"), default="auto"),
         option("only these categories", "--categories", type=names, default=(), metavar="NAME,NAME"),
         option("pair list to read instead of the benchmark's; train.py takes two, for training and validation",
                "--list", type=Path, nargs="+", default=(), metavar="FILE"),
         option("do not download a missing benchmark", "--no-download", action="store_true"),
-        option("coco: folder of the images, if not the file's", "--images", type=Path, metavar="DIR"),
-        option("coco: number of pairs to draw for each category, or all; 100 if not given",
+        option("coco: folder of the images (default: the folder of the file)", "--images", type=Path, metavar="DIR"),
+        option("coco: pairs to sample for each category, a number or all (default: 100)",
                "--pairs" if pairs else "--pairs-per-category", type=pair_count, metavar="N"),
-        option("coco, table: share of one file's images that are for validation; 0.1 if not given",
+        option("coco, table: share of the images to use for validation (default: 0.1)",
                "--val-share", type=number(float, 0, 1, above=True), metavar="SHARE"),
     )
 
@@ -434,25 +441,26 @@ def benchmark_options(*, required: bool = True, pairs: bool = True) -> tuple[Opt
 def model_options(*, train: bool = False) -> tuple[Option, ...]:
     defaults = DEFAULT_BACKBONE, DEFAULT_VOTING, DEFAULT_DECODER
     backbone, voting, decoder = defaults if train else (None, None, None)
-    saved = "; read from the checkpoint, else {}"
+    saved = " (default: that of the checkpoint, else {})"
     return (
         option("frozen feature extractor" + saved.format(DEFAULT_BACKBONE) * (not train),
                "--backbone", default=backbone, **choice(BACKBONES)),
-        option(f"weights of the backbone instead of those that are fetched; {RANDOM}: drawn, to try a network out",
+        option(f"weights of the backbone instead of the pretrained ones; {RANDOM}: random weights, to try it out",
                "--backbone-weights", type=weights_file, metavar="FILE"),
-        option("blocks of the backbone that are hyperpixel layers, counted from 0; all if not given",
+        option("blocks of the backbone that are hyperpixel layers, numbers from 0 (default: all)",
                "--backbone-layers", type=layer_numbers, metavar="L,L,..."),
-        option("size of the images that the backbone is given, if not --img-side",
+        option("size of the backbone's input (default: that of --img-side)",
                "--backbone-side", type=number(int, 64, 4096), metavar="PIXELS"),
-        option("what re-weights appearance" + saved.format(DEFAULT_VOTING) * (not train),
+        option("how appearance similarity is re-weighted" + saved.format(DEFAULT_VOTING) * (not train),
                "--voting", default=voting, **choice(VOTINGS)),
         option("the same as --voting none",
                "--no-hough", dest="voting", action="store_const", const="none", default=argparse.SUPPRESS),
-        option("what makes points of scores (docs/measures.md)" + saved.format(DEFAULT_DECODER) * (not train),
+        option("how points are computed from match scores (docs/measures.md)" + saved.format(DEFAULT_DECODER) * (not train),
                "--decoder", default=decoder, **choice(DECODERS, "PARAMETERS")),
         option("size that images are resized to", "--img-side", type=frame_side, default=240, metavar="PIXELS"),
-        option("auto, cpu, cuda, cuda:N or mps", "--device", type=device, default="auto"),
-        option("of the backbone and the transformation", "--precision", choices=("fp32", "bf16"), default="fp32"),
+        option("device to compute on: auto, cpu, cuda, cuda:N or mps", "--device", type=device, default="auto"),
+        option("number format of the backbone and the transformation",
+               "--precision", choices=("fp32", "bf16"), default="fp32"),
     )
 
 
@@ -465,129 +473,138 @@ PROGRAMS: dict[str, tuple[str, dict[str, tuple[Option, ...]]]] = {
     "train": ("Train DHPF. An epoch is one pass over the training pairs and one over the validation pairs.", {
         "training": (
             SUPERVISION,
-            option("learning rate; the paper's if not given: 0.03, with weak supervision 0.1",
+            option("learning rate (default: the paper's, 0.03; with weak supervision 0.1)",
                    "--lr", "--learning-rate", type=number(float, 0), metavar="RATE"),
-            option("pairs in a batch, over all processes; the paper's if not given: 8, with weak supervision 4",
+            option("pairs in a batch over all processes (default: the paper's, 8; with weak supervision 4)",
                    "--bsz", "--batch-size", type=number(int, 2), metavar="N"),
-            option("epochs", "--niter", "--epochs", type=number(int, 1), default=5, metavar="N"),
-            option("mu, the share of pairs that should select a layer",
+            option("number of epochs", "--niter", "--epochs", type=number(int, 1), default=5, metavar="N"),
+            option("target selection rate of a layer, mu in the paper",
                    "--selection", type=number(float, 0, 1), default=0.5, metavar="MU"),
-            option("PCK's alpha, also of the strong loss", "--alpha", type=ALPHA, default=0.1, metavar="A"),
-            option("seed of everything that is drawn", "--seed", type=SEED, default=0, metavar="N"),
-            option("save the state within an epoch, too",
+            option("alpha of PCK, and of the strong loss", "--alpha", type=ALPHA, default=0.1, metavar="A"),
+            option("random seed", "--seed", type=SEED, default=0, metavar="N"),
+            option("also save the state every so many steps; 0: only after each epoch",
                    "--save-every", type=number(int, 0), default=0, metavar="STEPS"),
             resume_option("run"),
+            *OUTPUT,
         ),
-        "data": benchmark_options(),
-        "loading": LOADING,
+        "data": benchmark_options() + LOADING,
         "model": (*model_options(train=True), WIDTH, LAYERS_OPTION),
-        "output": OUTPUT,
     }),
-    "test": ("Measure DHPF on a benchmark, by default on its test pairs. Without --load raw features are measured.", {
+    "test": ("Measure DHPF on a benchmark. Without --load it measures raw features: nothing is trained.", {
         "testing": (
             LOAD,
             ALPHAS,
-            option("pairs to measure on: trn, val, ...; test if not given, all of own data",
+            option("split to measure on: trn, val, ... (default: test; of own data all pairs)",
                    "--split", metavar="SPLIT"),
-            option("no model: score predictions of an earlier test, or of another method (CSV, JSON lines)",
+            option("evaluate the predictions of an earlier test or of another method (CSV, JSON lines); no model",
                    "--from-predictions", type=predictions_file, metavar="FILE"),
             PREDICTIONS_FRAME,
             resume_option("test"),
-            option("replace the run folder that --logpath names", "--overwrite", action="store_true"),
+            option("pairs compared at once on a GPU",
+                   "--bsz", "--batch-size", type=number(int, 1), default=8, metavar="N"),
+            option("memory for features of images that occur in several pairs",
+                   "--cache-gb", type=number(float, 0), default=0.5, metavar="GB"),
+            option("random seed of the model of --untrained", "--seed", type=SEED, default=0, metavar="N"),
+        ),
+        "data": benchmark_options() + LOADING,
+        "model": (*model_options(), WIDTH, *REPLACED_PARTS),
+        "output": (
+            *OUTPUT,
             option("write no report.html and no pictures", "--no-report", action="store_true"),
             option("pairs of the report that get a page to explore them",
                    "--explore-pairs", type=number(int, 0), default=12, metavar="N"),
-            option("pairs compared at once on a GPU",
-                   "--bsz", "--batch-size", type=number(int, 1), default=8, metavar="N"),
-            option("memory for the features of images that several pairs show",
-                   "--cache-gb", type=number(float, 0), default=0.5, metavar="GB"),
-            option("draws the model of --untrained", "--seed", type=SEED, default=0, metavar="N"),
         ),
-        "data": benchmark_options(),
-        "loading": LOADING,
-        "model": (*model_options(), WIDTH, *REPLACED_PARTS),
-        "output": OUTPUT,
     }),
-    "match": ("Match points of your own image with other images. Without --load it matches the raw features: "
-              "nothing learned for matching, all layers, Hough matching.", {
+    "match": ("Match points of your own image with other images. Without --load it matches raw features of all layers: "
+              "nothing is trained.", {
         "images": (
             option("image that has the points", "source", type=Path, nargs="?", metavar="SRC"),
             option("images, or folders of images, to match it with",
                    "targets", type=Path, nargs="*", default=(), metavar="TRG"),
-            option("points in pixels of SRC, or a file as --points-file, or - for standard input",
+            option("points in pixels of SRC; or a file as for --points-file; or - for standard input",
                    "--points", metavar="X,Y ..."),
-            option("a line x,y for each point, or JSON of labelme, COCO or VGG Image Annotator",
+            option("file with a line x,y for each point, or JSON of labelme, COCO or VGG Image Annotator",
                    "--points-file", type=Path, metavar="FILE"),
-            option("N×N points spread over SRC; 6×6 if no points are given",
+            option("N×N points spread over SRC (default without points: 6)",
                    "--grid", type=number(int, 1, 100), metavar="N"),
             LOAD,
-            option("leave out points that are less sure",
+            option("leave out points of lower confidence",
                    "--min-confidence", type=number(float, 0, 1), default=0.0, metavar="C"),
-            option("folder of what is written", "--output", type=Path, default=Path("matches"), metavar="DIR"),
+            option("folder for the results", "--output", type=Path, default=Path("matches"), metavar="DIR"),
             option("write no warped picture", "--no-warp", action="store_true"),
-            option("print what was found as JSON, a line for each target", "--json", action="store_true"),
-            option("write a page that predicts for any point of either image",
+            option("print the matches as JSON, a line for each target", "--json", action="store_true"),
+            option("write a page that shows the prediction for any point of either image",
                    "--explore", type=Path, metavar="FILE.html"),
             option("add the matches to this table of pairs, for --benchmark table",
                    "--table-out", type=Path, metavar="FILE.csv"),
-            option("decode no image that has more",
+            option("refuse images with more pixels",
                    "--max-pixels", type=number(int, 1), default=MAX_PIXELS, metavar="N"),
             option("pair of --benchmark, counted from 0", "--pair", type=number(int, 0), metavar="N"),
-            option("pairs that --pair is of: trn, val, ...; as for test.py", "--split", metavar="SPLIT"),
+            option("split of --pair: trn, val, ... (default: as for test.py)", "--split", metavar="SPLIT"),
         ),
         "data": benchmark_options(required=False),
         "model": (*model_options(), *REPLACED_PARTS),
     }),
-    "search": ("Search for the hyperpixel layers that match best where all pairs use the same: beam search, one layer "
-               "added at a time. Without --load on the backbone's raw features, with it on the learned ones. The "
-               "result, layers.json, is for --layers @layers.json of test.py, match.py and train.py.", {
+    "search": ("Search for the fixed set of hyperpixel layers that matches best, by beam search: one layer is added "
+               "at a time. It searches raw features, or with --load the learned ones. The result, layers.json, is for "
+               "--layers @layers.json of test.py, match.py and train.py.", {
         "searching": (
             LOAD,
-            option("subsets of each size that get another layer",
+            option("best subsets of each size to which a layer is added",
                    "--beam", type=number(int, 1), default=4, metavar="N"),
-            option("layers of the largest subsets", "--max-layers", type=number(int, 1), default=8, metavar="N"),
-            option("pairs to measure on: trn, val, ...", "--split", default="val", metavar="SPLIT"),
-            option("pairs to measure on, drawn from --seed", "--pairs", type=number(int, 1), default=200, metavar="N"),
+            option("size of the largest subsets", "--max-layers", type=number(int, 1), default=8, metavar="N"),
+            option("split to measure on: trn, val, ...", "--split", default="val", metavar="SPLIT"),
+            option("number of pairs to measure on, a random sample",
+                   "--pairs", type=number(int, 1), default=200, metavar="N"),
             ONE_ALPHA,
-            option("pairs compared at once on a GPU", "--bsz", type=number(int, 1), default=4, metavar="N"),
+            option("pairs compared at once on a GPU",
+                   "--bsz", "--batch-size", type=number(int, 1), default=4, metavar="N"),
             option("memory for the features of images", "--cache-gb", type=number(float, 0), default=4.0, metavar="GB"),
-            option("draws the pairs", "--seed", type=SEED, default=0, metavar="N"),
+            option("random seed of the sample of pairs", "--seed", type=SEED, default=0, metavar="N"),
             resume_option("search"),
+            *OUTPUT,
         ),
-        "data": benchmark_options(pairs=False),
-        "loading": LOADING,
+        "data": benchmark_options(pairs=False) + LOADING,
         "model": model_options(),
-        "output": OUTPUT,
     }),
     "compare": ("Compare runs, or predictions of other methods, on the pairs that all of them have. The data options "
-                "are for predictions of other methods, and --datapath for pictures.", {
+                "are needed for predictions of other methods, and --datapath for pictures.", {
         "runs": (
             option("run folders or files of predictions, at least two; the others are compared with the first",
                    "runs", type=predictions_file, nargs="+", metavar="RUN"),
             ALPHAS,
-            option("of the tables; html has pictures, too", "--format", choices=TABLE_FORMATS, default="text"),
-            option("write there instead of printing", "--out", type=Path, metavar="FILE"),
-            option("of other methods' predictions: trn, val, ...", "--split", metavar="SPLIT"),
-            option("of other methods' predictions: size of the frame that they are measured in",
+            option("format of the tables; html also has pictures", "--format", choices=TABLE_FORMATS, default="text"),
+            option("write to this file instead of printing", "--out", type=Path, metavar="FILE"),
+            option("split of other methods' predictions: trn, val, ...", "--split", metavar="SPLIT"),
+            option("size of the frame that other methods' predictions are measured in",
                    "--img-side", type=frame_side, default=240, metavar="N"),
             PREDICTIONS_FRAME,
         ),
-        "data": benchmark_options(),
-        "loading": LOADING,
+        "data": benchmark_options() + LOADING,
     }),
-    "reproduce": ("Measure what a table of the paper shows, beside the published values. Options of test.py, such as "
-                  "--datapath, --workers or --device, are handed on to it.", {
+    "reproduce": ("Measure a table of the paper, and print it beside the published values. All options of test.py "
+                  "can be given, too, such as --datapath, --workers or --device.", {
         "tables": (
-            option("number in the paper; mu: selection rates", "--table", choices=("1", "2", "3", "mu"), required=True),
-            option("checkpoints, named as docs/tables.md says", "--weights", type=Path, required=True, metavar="DIR"),
-            option("finished evaluations and tables", "--out", type=Path, default=Path("logs/tables"), metavar="DIR"),
-            option("of what is printed; all are written", "--format", choices=TABLE_FORMATS, default="markdown"),
-            option("columns of the table", "--backbones", type=name_in(BACKBONES), nargs="+",
+            option("table of the paper; mu: selection rates",
+                   "--table", choices=("1", "2", "3", "mu"), required=True),
+            option("folder of the checkpoints, named as in docs/tables.md",
+                   "--weights", type=Path, required=True, metavar="DIR"),
+            option("folder for the evaluations and tables",
+                   "--out", type=Path, default=Path("logs/tables"), metavar="DIR"),
+            option("format to print; all formats are written", "--format", choices=TABLE_FORMATS, default="markdown"),
+            option("backbones to measure", "--backbones", type=name_in(BACKBONES), nargs="+",
                    default=("resnet101", "resnet50"), metavar="NAME"),
         ),
     }),
 }
 # fmt: on
+# Options that --help shows first, by program.
+MOST_USED = {
+    "train": "--benchmark --datapath --supervision --backbone --lr --bsz --niter --logpath --resume",
+    "test": "--benchmark --datapath --load --alpha --split --from-predictions --logpath --overwrite",
+    "match": "source targets --points --points-file --grid --load --explore --output --benchmark --pair",
+    "search": "--benchmark --datapath --backbone --load --beam --max-layers --pairs --split --logpath",
+}
 # Of these one may be given.
 EXCLUSIVE = ("--points", "--points-file", "--grid")
 
@@ -612,8 +629,6 @@ def check_test(options: Namespace) -> None:
         raise UserError("--load: predictions need no model, give --from-predictions alone")
     if options.load and options.width is not None:
         raise UserError("--width: the checkpoint's own shapes decide it")
-    if options.overwrite and not options.logpath:
-        raise UserError("--overwrite: name the run folder with --logpath")
 
 
 def check_match(options: Namespace) -> None:

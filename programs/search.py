@@ -22,8 +22,7 @@ from dhpf.matching.predict import LoadingConfig, encode_batches
 from dhpf.model.ablation import Ablation
 from dhpf.model.dhpf import DHPF
 from dhpf.programs import run_program
-from dhpf.programs.opening import open_benchmark, open_model
-from dhpf.programs.options import dated_folder, run_folder, to_save
+from dhpf.programs.opening import create_run, open_benchmark, open_model
 from dhpf.weights.config import ModelConfig, as_text
 
 SAVE_INTERVAL_S = 10.0
@@ -114,10 +113,7 @@ def run(options: Namespace) -> None:
     if options.resume:
         run = Run(options.resume, options.quiet)
     else:
-        folder = run_folder(options)
-        dated = dated_folder("search", options.benchmark, model.backbone.name)
-        saved = to_save(options) | {"versions": versions()}
-        run = Run.create(folder or dated, saved, numbered=not folder, quiet=options.quiet)
+        run = create_run(options, "search", options.benchmark, model.backbone.name)
     with run:
         if options.resume:  # without a state it was killed before it began
             run.rewind(scores.restore(run.folder) if (run.folder / SEARCH_STATE).exists() else {})

@@ -16,7 +16,7 @@ import torch
 from dhpf.common.errors import UserError
 from dhpf.common.processes import gather, start_processes
 from dhpf.common.program import echo
-from dhpf.common.run import RESULTS, Run, progress, replace_run, versions
+from dhpf.common.run import RESULTS, Run, progress
 from dhpf.data.benchmark import Benchmark
 from dhpf.data.own_data import OwnData
 from dhpf.evaluation.external_predictions import external_rows, is_table, read_external
@@ -33,12 +33,13 @@ from dhpf.programs import run_program
 from dhpf.programs.opening import (
     OpenedModel,
     ablate,
+    create_run,
     layer_count,
     open_benchmark,
     open_model,
     requested_ablation,
 )
-from dhpf.programs.options import dated_folder, flag, own_data_options, run_folder, to_save
+from dhpf.programs.options import flag, own_data_options, to_save
 from dhpf.report.test_report import TestRun, report_test, resources
 from dhpf.weights.config import ModelConfig
 
@@ -139,10 +140,10 @@ def eval_config(options: Namespace, opened: OpenedModel) -> dict[str, Any]:
 
 def title_of(options: Namespace, opened: OpenedModel) -> str:
     """What is tested, in words."""
-    model = opened.model
-    trained = options.load or f"untrained, drawn from seed {options.seed}"
-    trained = "none, raw features" if model.ablation.unlearned else trained
-    return "; ".join(filter(None, [f"{model.backbone.name}, model: {trained}", model.differences]))
+    model, name = opened.model, opened.model.backbone.name
+    if not model.ablation.unlearned:
+        name += f", model: {options.load or f'random gates and transformation of seed {options.seed}'}"
+    return str(Matcher(model, name, options.img_side))
 
 
 def measure_predictions(options: Namespace) -> None:
@@ -198,11 +199,7 @@ def start_run(options: Namespace, name: str, notes: list[str]) -> Run:
         if (options.resume / RESULTS).exists():
             raise UserError(f"--resume {options.resume}: this test is finished, its results are there")
         return Run(options.resume, options.quiet)
-    folder = run_folder(options)
-    if options.overwrite and folder:
-        replace_run(folder)
-    saved = to_save(options) | {"versions": versions()}
-    run = Run.create(folder or dated_folder("test", name), saved, numbered=not folder, quiet=options.quiet)
+    run = create_run(options, "test", name)
     run.log("\n".join(filter(None, notes)))
     return run
 
@@ -230,7 +227,8 @@ def finish_run(
         run.log(f"not readable: {message}")
     if skipped:
         run.log(f"{len(skipped)} of {len(benchmark)} pairs skipped: {', '.join(skipped)}")
-    run.log(describe(results["figures"]))
+    lines = describe(results["figures"]).splitlines()
+    run.log("\n".join(line for line in lines if line not in benchmark.notes))  # which begin the log
     used = predicted.resources
     spent = ", ".join(filter(None, [used["time"].partition(",")[0], used.get("loading")]))
     run.log(f"{len(benchmark)} pairs in {spent}; results: {run.folder}")

@@ -18,7 +18,7 @@ from dhpf.common.run import progress
 from dhpf.data.benchmark import Benchmark
 from dhpf.evaluation.figures import averages, main_figures, measure
 from dhpf.evaluation.intervals import format_interval
-from dhpf.evaluation.metrics import Figure, Measure
+from dhpf.evaluation.metrics import AVERAGES, Figure, Measure
 from dhpf.evaluation.predictions import pair_columns
 from dhpf.matching import drawing
 from dhpf.matching.matcher import Matcher
@@ -192,7 +192,8 @@ def summary(title: str, figures: Mapping[str, Any], png: Mapping[str, bytes]) ->
     totals, main, tiles = figures["totals"], main_figures(figures["totals"]), []
     for figure in [group[i] for group in (totals, without_leaked(figures)) if group for i in main]:
         note = (
-            f"mean over {figure['average']}, {figure['basis']}" + ", the paper's definition" * figure["paper"]
+            f"mean over {AVERAGES.get(figure['average'], figure['average'])}, {figure['basis']}"
+            + ", the paper's definition" * figure["paper"]
         )
         if figure["interval"]:
             note += f"; 95 % interval {format_interval(figure['interval'], figure['unit'])}"
@@ -205,7 +206,7 @@ def summary(title: str, figures: Mapping[str, Any], png: Mapping[str, bytes]) ->
             name = figure["name"] if in_frame else f"{figure['name']}, {figure['frame']}"
             rows.setdefault(name, {})[figure["average"]] = value_text(figure)
     averages = list(dict.fromkeys(figure["average"] for figure in totals))
-    header = ["Figure", *(f"mean over {average}" for average in averages)]
+    header = ["Metric", *(f"mean over {average}" for average in averages)]
     cells = [[name, *(values.get(average, "") for average in averages)] for name, values in rows.items()]
     selection = figures.get("layer_selection", {"total": [], "definition": ""})
     charts = {
@@ -261,7 +262,9 @@ def details(figures: Mapping[str, Any]) -> list[Section]:
         rows = table_rows(table.reset_index(), 1)
         sections.append(Section("Kinds of predictions", ["Category", *table], rows, True, text=text))
         table = pd.DataFrame({name: errors[name] for name in ("pixels", "thresholds")})
-        rows = [[f"{100 * float(share):g} %", *values] for share, *values in table_rows(table.reset_index())]
+        rows = [
+            [f"{100 * float(share):g} %", *values] for share, *values in table_rows(table.reset_index(), 2)
+        ]
         text = f"{errors['definition']}; {errors['n_points']} predictions."
         sections.append(Section("How far off", ["Share", "Pixels", "Thresholds"], rows, True, text=text))
     rows = []
@@ -280,7 +283,7 @@ def details(figures: Mapping[str, Any]) -> list[Section]:
                 definition,
             ]
         )
-    header = ["Figure", "Value", "95 % by pairs", "95 % by images", *counts, "Definition"]
+    header = ["Metric", "Value", "95 % by pairs", "95 % by images", *counts, "Definition"]
     sections.append(Section("Intervals and definitions", header, rows, True, text=figures["intervals"]))
     return sections
 

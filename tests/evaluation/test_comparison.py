@@ -144,7 +144,7 @@ def compared(home: Path, arguments: str) -> Outcome:
 def test_runs_and_predictions_of_others_are_compared(home: Path) -> None:
     out = compared(home, "logs/raw theirs.csv --benchmark spair --img-side 64").out
     first, *lines = out.splitlines()
-    assert first == "raw, theirs.csv: all on the same 8 pairs"
+    assert first == "Comparison of raw, theirs.csv: all on the same 8 pairs"
     rows = [line for line in lines if line.startswith("theirs.csv") and " key-points " in line]
     assert re.search(r" \+0\.00 +\[0\.00, 0\.00\] +\[0\.00, 0\.00\] +0 +0 +1$", rows[1])
     assert "PCK@0.1 by viewpoint" in out

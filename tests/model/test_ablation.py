@@ -126,7 +126,7 @@ def test_a_study_runs_through_the_test_program(tmp_path: Path) -> None:
         results = json.loads((tmp_path / "logs" / name / "results.json").read_text())
         found[name] = results["options"]["ablation"], results["figures"]["totals"][0]["value"]
         log = (tmp_path / "logs" / name / "log.txt").read_text()
-        assert f"model: none, raw features; {found[name][0]}" in log
+        assert "raw features of " + {"hough": "all 15 layers", "appearance": "layers 3, 9"}[name] in log
     assert found["appearance"][1] > 80
     assert (
         found["appearance"][0] == "raw features without transformation, fixed layers 3,9, no Hough matching"

@@ -157,6 +157,9 @@ def test_results_of_another_pair_are_never_overwritten(home: Path, undrawn: None
     succeed(home, f"match.py a.png cat/001.jpg {shape}")
     succeed(home, f"match.py a.png dog cat/001.jpg {shape}")
     succeed(home, f"match.py a.png {home / 'cat'} {shape}")
+    succeed(home, f"match.py a.png cat/001.jpg {shape.replace('2', '3', 1)}")  # other points
+    assert len((home / "out" / "a-001-4.csv").read_text().splitlines()) == 10
+    (home / "out" / "a-001-4.json").unlink()
     targets = {}
     for path in (home / "out").glob("*.json"):
         targets[path.stem] = json.loads(path.read_text())["target"]["path"].removeprefix(f"{home.resolve()}/")

@@ -74,7 +74,7 @@ def test_a_weakly_supervised_model_of_another_benchmark_is_tested(data: Path, tm
 @pytest.mark.parametrize("program", ["train.py", "test.py"])
 def test_a_run_folder_is_never_overwritten(data: Path, home: Path, program: str) -> None:
     before = contents(home / "logs" / "trained")
-    refused(home, f"{program} {on(data)} --logpath trained", "logs/trained", "--resume")
+    refused(home, f"{program} {on(data)} --logpath trained", "logs/trained", "--resume", "--overwrite")
     assert contents(home / "logs" / "trained") == before
 
 
@@ -92,6 +92,12 @@ def test_a_run_folder_is_overwritten_where_that_is_asked(data: Path, home: Path,
     succeed(tmp_path, command)
     assert contents(folder, *RESULTS) == contents(home / "logs" / "tested", *RESULTS)
     assert not (folder / "mine.txt").exists()
+    log = (folder / "log.txt").read_text().splitlines()
+    assert len(log) == len(set(log))
+    assert max(map(len, log[-8:])) <= 100
+    refused(tmp_path, f"train.py {on(data)} --overwrite", "--logpath")
+    succeed(tmp_path, f"train.py {on(data)} --niter 1 --logpath run --overwrite")
+    assert not (folder / "results.json").exists()
 
 
 def test_one_process_at_a_time_has_a_run_folder(home: Path, tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_details_have_every_figure_with_intervals_counts_and_definition() -> Non
     assert row[1:] == [*(round(point[name], 1) for name in ("PCK@0.05", "PCK@0.1")), 2]
     kinds = {row[0]: row[1:] for row in sections["Kinds of predictions"].rows}
     assert kinds["all"] == [round(share, 1) for share in figures["kinds"]["total"].values()]
-    assert sections["How far off"].rows[2][:2] == ["50 %", round(figures["errors"]["pixels"]["0.5"], 4)]
+    assert sections["How far off"].rows[2][:2] == ["50 %", round(figures["errors"]["pixels"]["0.5"], 2)]
 
 
 # Reports of tests
