@@ -455,7 +455,7 @@ def model_options(*, train: bool = False) -> tuple[Option, ...]:
                "--voting", default=voting, **choice(VOTINGS)),
         option("the same as --voting none",
                "--no-hough", dest="voting", action="store_const", const="none", default=argparse.SUPPRESS),
-        option("how points are computed from match scores (docs/measures.md)" + saved.format(DEFAULT_DECODER) * (not train),
+        option("how points follow from scores (docs/measures.md)" + saved.format(DEFAULT_DECODER) * (not train),
                "--decoder", default=decoder, **choice(DECODERS, "PARAMETERS")),
         option("size that images are resized to", "--img-side", type=frame_side, default=240, metavar="PIXELS"),
         option("device to compute on: auto, cpu, cuda, cuda:N or mps", "--device", type=device, default="auto"),
