@@ -387,7 +387,7 @@ LOAD = option(
 ALPHAS = option("alpha of PCK, one or several", "--alpha", type=ALPHA, nargs="+", default=(0.1,), metavar="A")
 ONE_ALPHA = option("alpha of PCK", "--alpha", type=ALPHA, default=0.1, metavar="A")
 PREDICTIONS_FRAME = option(
-    "frame of other methods' predictions: pixels of the stored image, of an N×N square (stretched, or padded), or shares of it",
+    "frame of other methods' predictions: pixels of the stored image or of an N×N square, or shares of it",
     "--predictions-frame", type=prediction_frame, metavar="{image,N,padN,0..1,-1..1}", default="image")
 WIDTH = option(
     f"most channels that a layer has after the transformation; {EIGHTH}: an eighth of the layer's own, as in the paper "
