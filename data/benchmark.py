@@ -150,6 +150,9 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
         self._names_on_disk = layout.names_on_disk(self.root, sorted(keys))
         self._describe_source(fitting[1:])
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.name} {self.split}, {len(self)} pairs>"
+
     @classmethod
     def find_folder(cls, datapath: Path) -> Path | None:
         """The benchmark's folder, if it is there."""

@@ -1,6 +1,9 @@
 """The study around the method: parts of it replaced."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from dhpf.common.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -29,3 +32,34 @@ class Ablation:
             "soft gates": self.soft,
         }
         return ", ".join(part for part, holds in parts.items() if holds)
+
+
+def requested_ablation(
+    layer_count: int,
+    learned: bool,
+    layers: Sequence[int] | None = None,
+    raw: bool = False,
+    soft_gates: bool = False,
+) -> Ablation:
+    """What is replaced in a model of so many layers.
+
+    Args:
+        learned: whether its gates are a checkpoint's; else raw features are matched by all layers.
+        layers, raw, soft_gates: as the options of these names.
+    Raises: UserError: they contradict each other, or there is no such layer.
+    """
+    if layers is None and raw and not learned:
+        layers = range(layer_count)  # no gate has learned to choose
+    if layers is not None and soft_gates:
+        raise UserError("--soft-gates: gates are not used with --layers, nor without --load or --untrained")
+    fixed = None if layers is None else tuple(sorted(set(layers)))
+    check_layer_numbers(fixed, layer_count)
+    return Ablation(fixed, raw, soft_gates)
+
+
+def check_layer_numbers(layers: tuple[int, ...] | None, layer_count: int) -> None:
+    """Raises: UserError: there is no such layer."""
+    if layers is not None and not (layers and layers[0] >= 0 and layers[-1] < layer_count):
+        raise UserError(
+            f"--layers {','.join(map(str, layers))}: the backbone's hyperpixel layers are 0 to {layer_count - 1}"
+        )

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from dhpf.common.errors import UserError
 from dhpf.common.registry import UnknownNameError
+from dhpf.model import BACKBONES
 from dhpf.model.backbone import Channels, ClassProperty, FrozenBackbone, State
 from dhpf.model.grid import STRIDE
 
@@ -95,6 +96,9 @@ class TimmBackbone(FrozenBackbone):
         self.register_buffer("scale", scale.view(3, 1, 1), persistent=False)
         self.register_buffer("shift", shift.view(3, 1, 1), persistent=False)
         self.normalises_alike = bool((own == usual).all())
+
+    def __reduce__(self) -> Any:
+        return unbuilt, (self.name,), self.__dict__  # no module has the class of timm:NAME
 
     def network(self) -> nn.Module:
         return create_network(self.arch)
@@ -312,6 +316,12 @@ def blocks_of(net: nn.Module) -> list[str]:
     if not found:
         return [info["module"] for info in getattr(net, "feature_info", [])]
     return [names[block] for block in found]
+
+
+def unbuilt(name: str) -> FrozenBackbone:
+    """A backbone without its network, which unpickling fills in."""
+    cls = BACKBONES[name]
+    return cls.__new__(cls)
 
 
 def named(name: str) -> type[TimmBackbone]:

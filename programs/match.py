@@ -29,7 +29,7 @@ from dhpf.data.images import HEIF, formats
 from dhpf.data.lists import read_table
 from dhpf.data.pair_table import COLUMNS
 from dhpf.evaluation.metrics import keypoint_errors
-from dhpf.matching.matcher import Found, Matcher, Reals, as_rgb, checked_points, grid_points
+from dhpf.matching.matcher import DEFAULT_GRID, Found, Matcher, Reals, as_rgb, checked_points, grid_points
 from dhpf.model.compiled import CompiledDHPF
 from dhpf.model.dhpf import DHPF
 from dhpf.programs import run_program
@@ -40,7 +40,6 @@ from dhpf.report.explorer import explorer
 MAX_POINTS_FILE_BYTES = 2**24
 SUFFIXES = (".json", ".csv", "-matches.png", "-warped.png")  # of the files of a pair
 MAX_NAME_BYTES = 90  # of an image's name in that of a result; file systems take 143 or 255 in all
-DEFAULT_GRID = 6  # points a side, where none are given
 MAX_PRINTED = 50  # points that are printed
 MAX_WAIT_S = 60  # for another program that adds to the same table
 PAIR_ALPHA = 0.1  # a key-point within this share of the threshold is drawn as correct

@@ -9,7 +9,7 @@ from dhpf import data
 from dhpf.common.errors import UserError
 from dhpf.common.run import Run, replace_run, versions
 from dhpf.data.benchmark import Benchmark
-from dhpf.model import BACKBONES
+from dhpf.model import BACKBONES, ablation
 from dhpf.model.ablation import Ablation
 from dhpf.model.dhpf import DHPF
 from dhpf.programs.options import Layers, dated_folder, own_data_options, run_folder, to_save
@@ -28,10 +28,10 @@ def open_benchmark(options: Namespace, split: str | None = None, pair_list: Path
         options.thres,
         options.img_side,
         not options.no_download,
-        own=own_data_options(options),
         pair_list=pair_list or next(iter(options.list), None),
-        only=options.categories,
+        categories=options.categories,
         evaluation=split is None,
+        **own_data_options(options),
     )
 
 
@@ -86,9 +86,8 @@ def requested_config(options: Namespace) -> ModelConfig:
 
 def ablate(options: Namespace, model: DHPF) -> None:
     """Replace the parts of a model that the options replace. Raises: UserError: as `requested_ablation`."""
-    ablation = requested_ablation(options, len(model.backbone.channels), model.ablation.fixed_layers)
-    check_searched_layers(ablation.fixed_layers, ModelConfig.of_model(model))
-    model.ablate(ablation)
+    check_searched_layers(options.layers, ModelConfig.of_model(model))
+    model.ablate(requested_ablation(options, len(model.backbone.channels), model.ablation.fixed_layers))
 
 
 def layer_count(options: Namespace) -> int:
@@ -109,17 +108,7 @@ def requested_ablation(
     """
     raw = options.raw or not (options.load or options.untrained)
     layers = trained_layers if options.layers is None else options.layers
-    if layers is None and raw and not options.load:
-        layers = tuple(range(layer_count))  # no gate has learned to choose
-    if layers is not None and options.soft_gates:
-        raise UserError("--soft-gates: gates are not used with --layers, nor without --load or --untrained")
-    check_layer_numbers(layers, layer_count)
-    return Ablation(layers, raw, options.soft_gates)
-
-
-def check_layer_numbers(layers: tuple[int, ...] | None, layer_count: int) -> None:
-    if layers and layers[-1] >= layer_count:
-        raise UserError(f"--layers {layers[-1]}: the backbone's hyperpixel layers are 0 to {layer_count - 1}")
+    return ablation.requested_ablation(layer_count, bool(options.load), layers, raw, options.soft_gates)
 
 
 def check_searched_layers(layers: tuple[int, ...] | None, config: ModelConfig) -> None:

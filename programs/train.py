@@ -9,14 +9,9 @@ import torch
 
 from dhpf.common.processes import start_processes
 from dhpf.common.run import Run
+from dhpf.model.ablation import check_layer_numbers
 from dhpf.programs import run_program
-from dhpf.programs.opening import (
-    check_layer_numbers,
-    check_searched_layers,
-    create_run,
-    layer_count,
-    open_benchmark,
-)
+from dhpf.programs.opening import check_searched_layers, create_run, layer_count, open_benchmark
 from dhpf.programs.options import Parser
 from dhpf.report.training_report import report_training
 from dhpf.training.trainer import Trainer

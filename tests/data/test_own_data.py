@@ -360,7 +360,7 @@ def test_a_test_after_a_training_says_which_images_were_trained_on(
     train.main(
         f"{options} --supervision {supervision} --bsz 4 --niter 1 --logpath {tmp_path / 'run'}".split()
     )
-    whole, trained = opened(path, own=own), images(opened(path, "trn", own={"val_share": 0.5, **own}))
+    whole, trained = opened(path, **own), images(opened(path, "trn", val_share=0.5, **own))
     number = sum(pair.src_key in trained or pair.trg_key in trained for pair in whole.pairs)
 
     def results(folder: str) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def lines(own: pd.DataFrame) -> pd.DataFrame:
 @pytest.fixture
 def read(data: Path, tmp_path: Path) -> Callable[..., pd.DataFrame]:
     """The table that is made of a file's content."""
-    benchmark = open_benchmark("pfpascal", data, "test", img_side=64, evaluation=True)
+    benchmark = open_benchmark("pfpascal", data, "test", img_side=64)
 
     def read(content: bytes, frame: str = "image") -> pd.DataFrame:
         (tmp_path / "theirs").write_bytes(content)
@@ -292,7 +292,7 @@ def test_the_published_programs_predictions_give_its_own_figures(tmp_path: Path)
 @pytest.mark.parametrize("name", ["pfwillow", "synthetic"])
 def test_a_matcher_gets_images_as_shown_and_points_in_their_pixels(name: str, tmp_path: Path) -> None:
     tiny.make_pfwillow(tmp_path)
-    benchmark = open_benchmark(name, tmp_path, "test", img_side=64, evaluation=True)
+    benchmark = open_benchmark(name, tmp_path, "test", img_side=64)
     del benchmark.pairs[6:]
     answers = iter(map(benchmark.complete, benchmark.pairs))
 
@@ -365,7 +365,7 @@ def test_a_matcher_of_ours_gives_the_figures_of_ours(data: Path, own: pd.DataFra
     from dhpf import Matcher
 
     matcher = Matcher.load("efficientnet_lite0", img_side=64, device="cpu")
-    benchmark = open_benchmark("pfpascal", data, "test", img_side=64, evaluation=True)
+    benchmark = open_benchmark("pfpascal", data, "test", img_side=64)
     found = evaluate(lambda *pair: matcher.match(*pair).points, benchmark, encode=matcher.encode)
     size = own[["target_width", "target_height"]].to_numpy()
     clipped = own[["predicted_x", "predicted_y"]].clip(0, 64 * (size - 1) / size)  # as `match` does

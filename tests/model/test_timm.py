@@ -118,7 +118,9 @@ def test_a_layer_of_a_network_is_the_same_among_fewer() -> None:
 
 def test_larger_pictures_leave_the_grid_as_it_is() -> None:
     image = np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)
-    matcher = Matcher.load("timm:resnet18", backbone_weights="random", side=128, img_side=64, device="cpu")
+    matcher = Matcher.load(
+        "timm:resnet18", backbone_weights="random", backbone_side=128, img_side=64, device="cpu"
+    )
     found = matcher.match(image, image, [(30, 40)])
     assert found.matches.side == 16
     assert np.abs(found.points - [[30, 40]]).max() < 2 * 120 / 16
@@ -138,7 +140,9 @@ def test_images_are_read_at_the_backbones_side(tmp_path: Path) -> None:
     stripes[:, ::2] = 255  # gone in a frame of 64 pixels
     Image.fromarray(stripes).save(tmp_path / "stripes.png")
     seen: list[float] = []
-    matcher = Matcher.load("timm:resnet18", backbone_weights="random", side=256, img_side=64, device="cpu")
+    matcher = Matcher.load(
+        "timm:resnet18", backbone_weights="random", backbone_side=256, img_side=64, device="cpu"
+    )
     matcher.model.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].std().item()))
     matcher.encode(tmp_path / "stripes.png")
     assert seen[0] > 1

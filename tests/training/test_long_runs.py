@@ -382,7 +382,7 @@ def expected_of_two(data: Path) -> dict[str, torch.Tensor]:
     Each process takes every other pair of a batch, with batch statistics of its own; gradients and running
     statistics are averaged with the shares of the batch as weights.
     """
-    pairs = open_benchmark("pfpascal", data, "trn", img_side=64)
+    pairs = open_benchmark("pfpascal", data, "trn", img_side=64, evaluation=False)
     torch.manual_seed(0)
     model = build("efficientnet_lite0", None).train()
     optimizer = torch.optim.SGD(model.learner.parameters(), lr=0.03, momentum=0.5)
