@@ -22,9 +22,10 @@ def dhpf(load: str | Path | None = None, *, backbone: str | None = None, **optio
     """A matcher of images of any size.
 
     Args:
-        load: file of a checkpoint or the name of a released one; without it the backbone's raw features are matched.
+        load: file of a checkpoint, a run folder, or the name of a released one; without it the backbone's raw
+            features are matched.
         backbone: of the checkpoint, if it does not say; or the one whose features are matched.
-        options: what `dhpf.Matcher.load` takes: backbone_weights, voting, img_side, device.
+        options: what else `dhpf.Matcher.load` takes, such as raw, layers, img_side, device.
     Raises:
         UserError: unusable checkpoint or weights, no such device.
     """

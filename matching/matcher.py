@@ -337,7 +337,8 @@ class Matcher:
         trg = self.encode(target)
         points = grid_points(DEFAULT_GRID, src.image.size) if points is None else points
         xy = checked_points(points, src.image.size)
-        matches = self.model.compare(*(encoded.features.to(self.model.device) for encoded in (src, trg)))
+        device = self.model.device
+        matches = self.model.compare(src.features.to(device), trg.features.to(device))
         frame = torch.from_numpy((xy / src.scale).T).to(matches.scores.column_max)[None]
         moved, confidence = matches.transfer_with_confidence(frame)
         # A prediction may leave the image by a cell: the nearest point of the image is never worse.

@@ -59,7 +59,7 @@ def requested_ablation(
 
 def check_layer_numbers(layers: tuple[int, ...] | None, layer_count: int) -> None:
     """Raises: UserError: there is no such layer."""
-    if layers is not None and not (layers and layers[0] >= 0 and layers[-1] < layer_count):
-        raise UserError(
-            f"--layers {','.join(map(str, layers))}: the backbone's hyperpixel layers are 0 to {layer_count - 1}"
-        )
+    wrong = [layer for layer in layers or () if not 0 <= layer < layer_count]
+    if wrong or layers == ():
+        text = ",".join(map(str, wrong)) or "none"
+        raise UserError(f"--layers {text}: the backbone's hyperpixel layers are 0 to {layer_count - 1}")

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from dhpf.common.errors import UserError
+from dhpf.data import open_benchmark
 from dhpf.data.benchmark import Benchmark
 from tests.helpers import tiny
 from tests.helpers.places import SHARED
@@ -143,6 +144,16 @@ def test_only_training_pairs_are_mirrored(datapath):
     rewrite(datapath / "PF-PASCAL/val_pairs.csv", lambda rows: [rows[0], *([*r[:3], 1] for r in rows[1:])])
     dataset = BENCHMARKS["pfpascal"](datapath, "val")
     assert not any(dataset.annotation(i)["flip"] for i in range(len(dataset)))
+
+
+def test_python_opens_what_the_command_line_does(datapath):
+    assert len(open_benchmark("synthetic")) == 48
+    for categories in ("cat", ["cat"]):
+        data = open_benchmark("pfpascal", str(datapath), "trn", categories=categories)
+        assert {(data.categories[pair.category_id], pair.flip) for pair in data.pairs} == {("cat", 0)}
+        assert "pfpascal trn" in repr(data)
+    with pytest.raises(UserError, match="--val-share"):
+        open_benchmark("pfpascal", datapath, val_share=0.5)
 
 
 def test_key_points_count_where_both_images_have_them(datapath):

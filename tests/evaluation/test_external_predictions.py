@@ -373,3 +373,15 @@ def test_a_matcher_of_ours_gives_the_figures_of_ours(data: Path, own: pd.DataFra
         clipped.to_numpy(), abs=1e-3
     )
     assert set(score(found.table, (0.1,))) == set(found.figures)
+
+    found = evaluate(matcher, benchmark)
+    pd.testing.assert_frame_equal(found.table.assign(layer_sel=""), own)
+    assert found.pck == found.pck_at(0.1) == score(own, (0.1,))["totals"][0]["value"]
+    assert found.pck_at(0.05) < found.pck < found.pck_at(0.3)
+    assert f"{found.pck:.2f} %" in found.summary()
+    assert f"{found.pck:.2f} %" in repr(found)
+    assert len(repr(found)) < 200
+    with pytest.raises(UserError, match="img_side"):
+        evaluate(matcher, open_benchmark("pfpascal", data))
+    with pytest.raises(UserError, match="evaluation=True"):
+        evaluate(matcher, open_benchmark("pfpascal", data, "trn", img_side=64, evaluation=False))

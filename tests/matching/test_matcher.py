@@ -1,6 +1,7 @@
 """Matching of one's own images: points land where they should, in pixels of the images as their files show them."""
 
 import io
+import pickle
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from dhpf.data.synthetic import PHOTOGRAPHS
 from dhpf.matching.matcher import Matcher, grid_points
 from dhpf.model.ablation import Ablation
 from dhpf.model.transfer import confident_targets
+from tests.helpers.models import draw_learner
 
 ROTATED_RIGHT, MIRRORED_AND_ROTATED = 6, 7  # EXIF orientations
 
@@ -76,6 +78,7 @@ def test_backbone_weights_are_a_path_or_its_name(tmp_path: Path) -> None:
         np.zeros((5, 5, 4), np.uint8),
         np.zeros(5, np.uint8),
         np.zeros((0, 5, 3), np.uint8),
+        torch.full((3, 5, 5), 2.0),
     ],
 )
 def test_an_array_that_is_no_image_is_refused(matcher: Matcher, array: NDArray[np.uint8]) -> None:
@@ -87,6 +90,50 @@ def test_an_array_that_is_no_image_is_refused(matcher: Matcher, array: NDArray[n
 def test_points_that_are_none_are_refused(matcher: Matcher, photo: Image.Image, points: object) -> None:
     with pytest.raises(UserError):
         matcher.match(photo, photo, points)  # type: ignore[arg-type]
+
+
+# What is loaded
+
+
+def test_a_name_that_is_none_is_answered_with_the_closest(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="efficientnet_lite0"):
+        load(model="efficientnet_lite")
+    with pytest.raises(UserError, match=r"none/best_model\.pt"):
+        load(model=tmp_path / "none" / "best_model.pt")
+
+
+def test_a_run_folder_and_the_command_lines_names_are_taken(tmp_path: Path) -> None:
+    torch.save(draw_learner("efficientnet_lite0"), tmp_path / "best_model.pt")
+    assert not load(model=tmp_path).model.differences
+    assert load(model=str(tmp_path), raw=True, layers=[9, 3]).model.ablation == Ablation((3, 9), raw=True)
+    assert load(model=tmp_path, soft_gates=True).model.ablation == Ablation(soft=True)
+    backbone = load(backbone_layers=[14, 0], backbone_side=128).model.backbone
+    assert (backbone.blocks, backbone.input_size) == ((0, 14), 128)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"backbone": "resnet50"}, "resnet50"),
+        ({"soft_gates": True}, "--soft-gates"),
+        ({"layers": [15]}, "--layers 15"),
+        ({"layers": [-1]}, "--layers -1"),
+        ({"backbone_layers": [-1]}, "block -1"),
+    ],
+)
+def test_arguments_that_contradict_each_other_are_refused(options: dict[str, object], named: str) -> None:
+    with pytest.raises(UserError, match=named):
+        load(**options)
+
+
+def test_a_matcher_moves_and_is_pickled(matcher: Matcher, photo: Image.Image) -> None:
+    assert matcher.to("cpu") is matcher
+    with pytest.raises(UserError, match="nowhere"):
+        matcher.to("nowhere")
+    for one in (matcher, load(model="timm:resnet18", backbone_weights="random")):
+        found = one.match(photo, photo, [(10, 20)])
+        again, encoded = pickle.loads(pickle.dumps((one, found.images[0])))
+        np.testing.assert_array_equal(again.match(encoded, photo, [(10, 20)]).points, found.points)
 
 
 # Exact warps
@@ -205,7 +252,8 @@ def test_paths_pil_images_arrays_and_encoded_images_are_the_same(
     encoded = matcher.encode(other)
     with Image.open(path) as image:
         image.load()
-    same = [path, str(path), image, np.asarray(image)]
+    tensor = torch.tensor(np.asarray(image)).permute(2, 0, 1)
+    same = [path, str(path), image, np.asarray(image), tensor, tensor / 255]
     found = [matcher.match(each, encoded, points).points for each in same]
     grey = image.convert("L")
     found_grey = [matcher.match(each, encoded, points).points for each in (grey, np.asarray(grey))]
@@ -214,6 +262,14 @@ def test_paths_pil_images_arrays_and_encoded_images_are_the_same(
     for each in [*found, matcher.match(source, encoded, points).points]:
         np.testing.assert_array_equal(each, found[0])
     np.testing.assert_array_equal(*found_grey)
+
+
+def test_several_targets_are_matched_and_a_grid_is_asked_for_where_no_points_are_given(
+    files: tuple[Path, Path], matcher: Matcher
+) -> None:
+    one, other = matcher.match(files[0], [files[1], files[0]])
+    np.testing.assert_array_equal(one.points, matcher.match(*files, grid_points(6, (300, 200))).points)
+    assert other.images[1].image.size == (300, 200)
 
 
 # What was found
