@@ -48,17 +48,6 @@ def test_the_package_shows_what_it_has() -> None:
     assert dhpf.__version__ == __version__
 
 
-def test_tools_find_a_package_where_it_lies() -> None:
-    jedi = pytest.importorskip("jedi")
-    project = jedi.Project(ROOT)
-    for source, path in {
-        "from dhpf.model import dhpf": "model/dhpf.py",
-        "from dhpf import Matcher": "matching/matcher.py",
-    }.items():
-        (found,) = jedi.Script(source, project=project).goto(1, len(source), follow_imports=True)
-        assert found.module_path.resolve() == ROOT / path
-
-
 def python(
     folder: Path, *arguments: str | Path, path: Path | None = None
 ) -> "subprocess.CompletedProcess[str]":
@@ -162,10 +151,7 @@ def test_every_command_says_its_version(program: str, tmp_path: Path) -> None:
     ("arguments", "code"),
     [
         *((f"{program}.py --help", 0) for program in PROGRAMS),
-        *((f"{program}.py --nonsense 1", 2) for program in PROGRAMS),
-        ("train.py --device tpu", 2),
-        ("train.py --niter 0", 2),
-        ("test.py --load dhpf:spair-strong-resnet50", 2),
+        ("train.py --nonsense 1", 2),
         ("test.py --load nowhere.pt", 2),
         ("match.py nowhere.jpg nowhere.png", 2),
     ],

@@ -64,22 +64,3 @@ def test_figures_of_both_and_quotients_of_neighbours(other: Path, capsys: pytest
     assert [run[0] for run in runs[:6]] == ["other", "this", "this", "other", "other", "this"]
     assert all({"--backbone=resnet50", "--repeats=2", "--no-memory", "--json"} < set(run) for run in runs[:6])
     assert [run[-2:] for run in runs[-2:]] == [["--only", WEAK]] * 2
-
-
-def test_modes_are_chosen(other: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    compare.main([str(other), "--rounds", "1", "--modes", WEAK])
-    rows = [line[:26].rstrip() for line in capsys.readouterr().out.splitlines()[3:]]
-    assert rows == ["bare backbone", WEAK]
-    assert [run[-1] for run in started(other)] == ["--help", WEAK, WEAK]
-
-
-@pytest.mark.parametrize("code", [None, "raise MemoryError('used up')", "print('fast')"])
-def test_a_checkout_that_cannot_be_measured_is_named(
-    other: Path, code: str | None, capsys: pytest.CaptureFixture[str]
-) -> None:
-    script = other / "benchmarks" / "speed.py"
-    script.unlink() if code is None else script.write_text(code)
-    with pytest.raises(SystemExit) as end:
-        compare.main([str(other)])
-    assert end.value.code == 2
-    assert str(script) in capsys.readouterr().err

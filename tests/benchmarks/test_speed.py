@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 
-from dhpf.common.errors import UserError
 from dhpf.common.processes import choose_device
 from dhpf.model.compiled import CompiledDHPF
 from dhpf.model.dhpf import DHPF
@@ -47,13 +46,6 @@ def test_a_compiled_model_finds_the_same_and_has_no_break(name: str) -> None:
         torch.testing.assert_close(a, e, rtol=0, atol=1e-5 * float(e.abs().max()) if e.numel() else 0)
     assert torch.equal(torch.cat(found), expected)
     assert said
-
-
-def test_what_cannot_be_compiled_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = build("timm:resnet18").eval()
-    monkeypatch.setattr(DHPF, "encode", lambda *_: torch._dynamo.graph_break())
-    with pytest.raises(UserError, match="timm:resnet18"):
-        CompiledDHPF(model, 64, backend="eager")
 
 
 # A GPU

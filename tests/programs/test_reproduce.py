@@ -153,14 +153,9 @@ def test_cells_of_other_options_or_checkpoints_are_not_mixed_in(home: Path, tmp_
 
 def test_mistakes_are_named(home: Path, tmp_path: Path) -> None:
     refused(
-        home,
-        command("2", weights=tmp_path / "nowhere", out=tmp_path / "out"),
-        "nowhere",
-        "spair-strong-",
-        "docs/tables.md",
+        home, command("2", weights=tmp_path / "nowhere", out=tmp_path / "out"), "nowhere", "spair-strong-"
     )
     refused(home, command("2", "--thres=img"), "--thres")
-    refused(home, command("2", "--wrokers 2"), "--wrokers")
     with FileLock(tmp_path / ".lock"):
         refused(home, command("2", out=tmp_path), str(tmp_path))
 

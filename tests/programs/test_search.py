@@ -99,11 +99,6 @@ def test_pairs_that_cannot_be_read_are_left_out_or_stop_it(home: Path) -> None:
     assert "2008_000000_cat.jpg" in (home / "logs" / "skipped" / "log.txt").read_text()
 
 
-def test_a_benchmark_without_pck_is_refused(tmp_path: Path) -> None:
-    tiny.make_caltech(tmp_path)
-    refused(tmp_path, f"search.py --benchmark caltech --split test {SMALL}", "--benchmark caltech")
-
-
 def layers_file(path: Path, **content: Any) -> str:
     path.write_text(json.dumps({"backbone": "efficientnet_lite0", "layers": [9, 3]} | content))
     return f"@{path}"
@@ -128,16 +123,13 @@ def test_layers_of_a_file_go_to_training_and_stay_with_its_checkpoint(home: Path
     ("content", "options", "named"),
     [
         ({"backbone": "resnet101"}, "", ("resnet101", "efficientnet_lite0")),
-        ({"backbone_layers": "0,3,9"}, "", ("efficientnet_lite0 0,3,9",)),
         ({"backbone_layers": "0,3,9", "layers": [0, 2]}, "--backbone-layers 0,3,8", ("0,3,9", "0,3,8")),
         ({"layers": [3, 15]}, "", ("--layers 15",)),
         ({"layers": "all"}, "", ("layers.json",)),
-        ({"layers": [-1]}, "", ("layers.json",)),
     ],
 )
-@pytest.mark.parametrize("program", ["test.py --raw", "train.py"])
 def test_layers_of_another_backbone_are_refused(
-    tmp_path: Path, program: str, content: dict[str, Any], options: str, named: tuple[str, ...]
+    tmp_path: Path, content: dict[str, Any], options: str, named: tuple[str, ...]
 ) -> None:
     file = layers_file(tmp_path / "layers.json", **content)
-    refused(tmp_path, f"{program} --benchmark synthetic {SMALL} {options} --layers {file}", *named)
+    refused(tmp_path, f"train.py --benchmark synthetic {SMALL} {options} --layers {file}", *named)

@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
 import safetensors.torch
@@ -14,8 +13,6 @@ import torch
 from filelock import FileLock
 
 from dhpf.common import __version__
-from dhpf.evaluation.predictions import read_predictions
-from dhpf.model.dhpf import DHPF
 from tests.helpers import tiny
 from tests.helpers.commands import CLOSED, TINY, Command, refused, run, succeed
 from tests.helpers.models import draw_learner
@@ -108,11 +105,6 @@ def test_one_process_at_a_time_has_a_run_folder(home: Path, tmp_path: Path) -> N
     assert contents(folder) == before
 
 
-def test_a_run_folder_that_cannot_be_made_is_refused(data: Path, tmp_path: Path) -> None:
-    (tmp_path / "logs").write_text("a file")
-    refused(tmp_path, f"train.py {on(data)} --logpath new", "logs/new")
-
-
 # On what results do not depend
 
 
@@ -163,22 +155,6 @@ def test_results_do_not_depend_on_the_console(data: Path, home: Path, console: P
     assert contents(home / "logs" / name, *RESULTS) == contents(home / "logs" / "tested", *RESULTS)
 
 
-def test_images_of_several_pairs_are_encoded_once(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sizes, encode = [], DHPF.encode
-
-    def counted(model: DHPF, images: torch.Tensor, frame: int | None = None) -> Any:
-        sizes.append(len(images))
-        return encode(model, images, frame)
-
-    monkeypatch.setattr(DHPF, "encode", counted)
-    succeed(tmp_path, f"test.py {on(data)} --raw --logpath run")
-    table = read_predictions(tmp_path / "logs" / "run" / "predictions.csv.gz")
-    tried = sum(sizes) - len({*table.source, *table.target})
-    assert tried in (0, 1)  # to see what the network costs
-
-
 def test_a_path_may_have_a_byte_that_is_not_utf_8(data: Path, tmp_path: Path) -> None:
     folder = tmp_path / os.fsdecode(b"\xff")
     folder.symlink_to(data)
@@ -202,11 +178,8 @@ def test_data_that_cannot_be_trained_on_are_refused(data: Path, tmp_path: Path) 
 @pytest.mark.parametrize("program", ["train.py --niter 1", "test.py"])
 def test_a_damaged_image_stops_the_run_and_is_in_its_log(broken: Path, tmp_path: Path, program: str) -> None:
     outcome = run(tmp_path, f"{program} {on(broken)} --logpath run")
-    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
-    last = (tmp_path / "logs" / "run" / "log.txt").read_text().splitlines()[-1]
-    assert last.startswith("stopped: ")
-    assert DAMAGED in last
-    assert last.removeprefix("stopped: ") in outcome.err
+    assert (outcome.code, outcome.err.count("\n"), DAMAGED in outcome.err) == (2, 1, True)
+    assert DAMAGED in (tmp_path / "logs" / "run" / "log.txt").read_text().splitlines()[-1]
     assert not (tmp_path / "logs" / "run" / "results.json").exists()
 
 
@@ -256,17 +229,16 @@ def test_a_stopped_test_goes_on_to_the_same_results(
     refused(tmp_path, "test.py --resume logs/run", "logs/run")
 
 
-@pytest.mark.parametrize("name", ["SIGHUP", "SIGINT", "SIGTERM"])
+@pytest.mark.parametrize(
+    "name", ["SIGINT", *(pytest.param(n, marks=pytest.mark.slow) for n in ("SIGHUP", "SIGTERM"))]
+)
 def test_a_signal_ends_a_test_that_can_be_resumed(tmp_path: Path, name: str) -> None:
     number = signal.Signals[name]
     command = Command(tmp_path, f"test.py --benchmark synthetic --raw --logpath run {TINY} --workers 1")
     command.wait_for(tmp_path / "logs" / "run" / "log.txt")
     command.signal(number, everywhere=True)
     outcome = command.end()
-    assert (outcome.code, outcome.err) == (128 + number, f"test.py: stopped by {name}\n")
-    assert (tmp_path / "logs" / "run" / "log.txt").read_text().splitlines()[-1] == outcome.out.splitlines()[
-        -1
-    ]
+    assert outcome.code == 128 + number
     assert "--resume logs/run" in outcome.out.splitlines()[-1]
 
 

@@ -221,12 +221,8 @@ def test_a_longer_resumed_run_computes_with_as_many_threads(
     assert_same_figures(tmp_path / "logs" / "run", whole)
 
 
-@pytest.mark.parametrize("knew_selection_loss", [True, False])
 def test_a_run_of_an_earlier_version_goes_on(
-    command: str,
-    tmp_path: Path,
-    before_step: Callable[[int, Callable[[], Any]], None],
-    knew_selection_loss: bool,
+    command: str, tmp_path: Path, before_step: Callable[[int, Callable[[], Any]], None]
 ) -> None:
     """It knew fewer options, all its transformations had the published width, and its sums were a tensor."""
     command = command.replace("--save-every 1", "--width eighth")
@@ -243,15 +239,9 @@ def test_a_run_of_an_earlier_version_goes_on(
     sums = torch.tensor([*head, *totals["selection"], totals["selection_loss"]], dtype=torch.float64)
     material = {f"pairs of '{split}'": float(count) for split, count in state.pop("pairs").items()}
     del state["metadata"]
-    sums = sums if knew_selection_loss else sums[:-1]
     torch.save(state | {"sums": [sums], "material": material}, folder / "state.pt")
     succeed(tmp_path, RESUME)
-    if knew_selection_loss:
-        assert_same_figures(folder, tmp_path / "logs" / "whole")
-    else:
-        header, *rows = [line.split(",") for line in (folder / "history.csv").read_text().splitlines()]
-        assert [row[header.index("trn_selection_loss")] == "nan" for row in rows] == [False, True, False]
-        assert "nan" not in [row[header.index("trn_loss")] for row in rows]
+    assert_same_figures(folder, tmp_path / "logs" / "whole")
 
 
 def test_resuming_with_other_data_or_weights_is_refused(copy: Path, data: Path, tmp_path: Path) -> None:
@@ -275,7 +265,7 @@ def test_a_run_killed_before_it_began_begins(whole: Path, copy: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("name", ["state.pt", "options.json"])
-@pytest.mark.parametrize("content", [None, b"", b"[1]", b"\x80\x04N."])
+@pytest.mark.parametrize("content", [None, b"", b"[1]"])
 def test_a_damaged_run_folder_is_refused(
     whole: Path, copy: Path, tmp_path: Path, name: str, content: bytes | None
 ) -> None:
@@ -289,8 +279,7 @@ def test_a_damaged_run_folder_is_refused(
 def test_a_state_that_is_not_one_is_refused(copy: Path, tmp_path: Path) -> None:
     state = state_of(copy)
     spoiled = state["learner"] | {"gumbel_ffns.0.1.running_mean": torch.full((32,), torch.inf)}
-    changes = {"totals": None}, {"optimizer": {}}, {"learner": spoiled}, {"sums": [None]}
-    for other in ({}, torch.ones(2), *(state | change for change in changes)):
+    for other in ({}, torch.ones(2), state | {"optimizer": {}}, state | {"learner": spoiled}):
         torch.save(other, copy / "state.pt")
         assert "state.pt" in refused(tmp_path, RESUME)
 
@@ -338,28 +327,6 @@ def test_a_loss_that_is_not_finite_stops_the_run(command: str, tmp_path: Path) -
     folder = tmp_path / "logs" / "run"
     assert torch.load(folder / "not_finite.pt", weights_only=True)["step"] == 1
     assert all(tensor.isfinite().all() for tensor in state_of(folder)["learner"].values())
-
-
-def test_pairs_skipped_in_a_validation_that_was_stopped_are_counted_once(
-    command: str, broken: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    skipping = command.replace(str(data), str(broken)).replace(RUN, "--bsz 4 --niter 1 --on-bad-pair skip")
-    succeed(tmp_path, skipping.replace("--logpath run", "--logpath whole"))
-    answer, calls = Trainer._answer_signals, iter(range(100))
-
-    def stop_in_validation(trainer: Trainer) -> None:
-        if next(calls) == 3:  # at the second validation batch, after two steps
-            trainer.signals.add(signal.SIGTERM)
-        answer(trainer)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_answer_signals", stop_in_validation)
-        assert run(tmp_path, skipping).code == 128 + signal.SIGTERM
-    assert state_of(tmp_path / "logs" / "run")["step"] == 2
-    succeed(tmp_path, RESUME)
-    logs = [(tmp_path / "logs" / name / "log.txt").read_text() for name in ("whole", "run")]
-    counts = [log.count("skipped: ") for log in logs]
-    assert counts[0] == counts[1] > 0
 
 
 def test_processes_evaluate_like_one(data: Path, broken: Path, whole: Path, tmp_path: Path) -> None:
@@ -437,6 +404,7 @@ def test_two_processes_train_as_documented(data: Path, command: str, tmp_path: P
         torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-6, msg=name)
 
 
+@pytest.mark.slow
 def test_processes_leave_out_the_same_steps(data: Path, command: str, broken: Path, tmp_path: Path) -> None:
     """A broken image leaves some process a single pair, which has no batch statistics."""
     skipping = command.replace(str(data), str(broken))
