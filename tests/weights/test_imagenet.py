@@ -1,6 +1,7 @@
 """The ImageNet weights of the ResNets: from torch's cache by new and old names, or fetched with limits of time."""
 
 import hashlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
