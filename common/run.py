@@ -266,7 +266,7 @@ def versions() -> dict[str, str | None]:
     """Versions of Python, torch and this program, and its git commit (None outside a clone)."""
     import torch
 
-    root = Path(__file__).parents[1]
+    root = Path(__file__).resolve().parents[1]
     git = ["git", "--no-optional-locks", "--git-dir=.git", "describe", "--always", "--dirty", "--exclude=*"]
     try:
         done = subprocess.run([*git, "--abbrev=40"], cwd=root, capture_output=True, text=True, check=True)

@@ -11,6 +11,7 @@ import pytest
 
 import dhpf
 from dhpf.common import __version__
+from dhpf.common.run import versions
 from tests.helpers.commands import run
 from tests.helpers.places import ROOT
 
@@ -46,6 +47,7 @@ def test_the_package_shows_what_it_has() -> None:
     assert names <= set(dir(dhpf))
     assert all(getattr(dhpf, name) for name in names)
     assert dhpf.__version__ == __version__
+    assert versions()["commit"] or not (ROOT / ".git").exists()
 
 
 def python(
@@ -108,24 +110,43 @@ def test_torch_hub_gives_a_matcher_beside_another_package_of_the_name_of_a_packa
     assert done.stdout == f"<class 'dhpf.matching.matcher.Matcher'> {folder}/model/__init__.py\n", done.stderr
 
 
-@pytest.mark.slow
-def test_the_wheel_has_all_packages_files_and_commands(tmp_path: Path) -> None:
-    source = tmp_path / "source"  # builds leave files behind
+PIP = "-m", "pip", "--quiet", "--disable-pip-version-check"
+
+
+def copied_clone(folder: Path) -> Path:
+    """The files that git knows, and links: builds leave files behind."""
     files = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True)
     if files.returncode:
-        pytest.skip("no clone: the wheel is built from the files that git knows")
+        pytest.skip("no clone: what is installed is built from the files that git knows")
     for name in files.stdout.decode().split("\n"):
-        if (ROOT / name).is_file():
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, source / name)
-    pip = "-m", "pip", "--quiet", "--disable-pip-version-check"
-    wheel = python(tmp_path, *pip, "wheel", "--no-deps", "-w", tmp_path, source)
+        if (ROOT / name).is_symlink() or (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name, follow_symlinks=False)
+    return folder
+
+
+@pytest.mark.slow
+def test_a_script_beside_a_clone_called_dhpf_uses_what_is_installed_of_it(tmp_path: Path) -> None:
+    clone, installed = copied_clone(tmp_path / "dhpf"), tmp_path / "installed"
+    options = "--no-deps", "--no-build-isolation", "--target", installed
+    done = python(tmp_path, *PIP, "install", *options, "-e", clone)
+    assert done.returncode == 0, done.stderr
+    script = f"import site; site.addsitedir({str(installed)!r}); from dhpf import Matcher, model; print(model.__file__)"
+    (tmp_path / "mine.py").write_text(script)
+    done = python(tmp_path, "mine.py")
+    assert Path(done.stdout.strip()).resolve() == clone / "model" / "__init__.py", done.stderr
+
+
+@pytest.mark.slow
+def test_the_wheel_has_all_packages_files_and_commands(tmp_path: Path) -> None:
+    source = copied_clone(tmp_path / "source")
+    wheel = python(tmp_path, *PIP, "wheel", "--no-deps", "-w", tmp_path, source)
     if wheel.returncode and "setuptools" in wheel.stderr and "requires" not in wheel.stderr:
         pytest.skip("setuptools cannot be had here, which building the wheel needs")
     assert wheel.returncode == 0, wheel.stderr
     (built,) = tmp_path.glob("dhpf-*.whl")
     installed = tmp_path / "installed"
-    assert python(tmp_path, *pip, "install", "--no-deps", "--target", installed, built).returncode == 0
+    assert python(tmp_path, *PIP, "install", "--no-deps", "--target", installed, built).returncode == 0
 
     files = ["report/page.html", "report/explorer.html", "report/explorer.js", "programs/published.json"]
     files += [f"{package}/__init__.py" for package in PACKAGES]
