@@ -287,6 +287,7 @@ def evaluate(
     thres: str = "auto",
     folder: str | Path | None = None,
     frame: str = IMAGE,
+    measures: Sequence[str] = (),
 ) -> Evaluation:
     """Measures any matcher on a benchmark exactly as ours.
 
@@ -298,6 +299,7 @@ def evaluate(
         alpha, thres: of PCK.
         frame: what the matcher's points of the target are in: `image`, pixels of the target as it is stored, or another
             (see `prediction_frames`).
+        measures: of `evaluation.MEASURES`, beside PCK.
         folder: for `results.json` and `predictions.csv.gz`, which `test.py --from-predictions` and `compare.py` read.
     Raises:
         UserError: a pair cannot be read; the matcher's answer is not n×2; there is no such frame. What the matcher
@@ -315,9 +317,10 @@ def evaluate(
             rows = called_rows(matcher, benchmark, encode, frame, advance)
     table = table_of(rows, list(benchmark.labels))
     if folder is None:
-        return Evaluation(table, score(table, alpha, thres), thres)
+        return Evaluation(table, score(table, alpha, thres, measures), thres)
     options = {"benchmark": benchmark.name, "img_side": benchmark.img_side}
-    return Evaluation(table, save_results(Path(folder), table, alpha, thres, options)["figures"], thres)
+    figures = save_results(Path(folder), table, alpha, thres, options, others=measures)["figures"]
+    return Evaluation(table, figures, thres)
 
 
 def called_rows(

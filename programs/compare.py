@@ -39,7 +39,8 @@ def run(options: Namespace) -> None:
             for name, path in names.items()
             if name not in ours
         }
-    found = compare({name: tables[name] for name in names}, options.alpha, threshold_of(options, names))
+    tables = {name: tables[name] for name in names}
+    found = compare(tables, options.alpha, threshold_of(options, names), options.measures)
     parts = sections(found)
     if options.format == "html":
         try:

@@ -18,6 +18,7 @@ from dhpf.common.files import MIB, read_json
 from dhpf.common.registry import Registry
 from dhpf.common.run import BEST_MODEL, OPTIONS, PREDICTIONS, STATES
 from dhpf.data import BENCHMARKS, MAX_PIXELS
+from dhpf.evaluation import MEASURES, METRICS
 from dhpf.evaluation.prediction_frames import checked_frame
 from dhpf.model import BACKBONES, DECODERS, EIGHTH, VOTINGS
 from dhpf.training import SUPERVISIONS
@@ -286,6 +287,11 @@ def predictions_file(text: str) -> Path:
     return existing_file(str(Path(text) / PREDICTIONS)) if Path(text).is_dir() else existing_file(text)
 
 
+def measure_names(text: str) -> tuple[str, ...]:
+    """Names of measures, 'pck-dagger,kap', or 'all'."""
+    return tuple(MEASURES) if text == "all" else tuple(name_in(METRICS)(name) for name in names(text))
+
+
 def prediction_frame(text: str) -> str:
     """A frame that predictions are in."""
     try:
@@ -385,6 +391,9 @@ LOAD = option(
     "trained model: a file, a run folder, or a released one such as dhpf:spair-strong-resnet101",
     "--load", type=checkpoint, metavar="CKPT")
 ALPHAS = option("alpha of PCK, one or several", "--alpha", type=ALPHA, nargs="+", default=(0.1,), metavar="A")
+MEASURE = option(
+    "also report these measures, or all (docs/measures.md)",
+    "--measures", type=measure_names, default=(), metavar=f"{{{','.join(MEASURES)},all}}")
 ONE_ALPHA = option("alpha of PCK", "--alpha", type=ALPHA, default=0.1, metavar="A")
 PREDICTIONS_FRAME = option(
     "frame of other methods' predictions: pixels of the stored image or of an N×N square, or shares of it",
@@ -494,6 +503,7 @@ PROGRAMS: dict[str, tuple[str, dict[str, tuple[Option, ...]]]] = {
         "testing": (
             LOAD,
             ALPHAS,
+            MEASURE,
             option("split to measure on: trn, val, ... (default: test; of own data all pairs)",
                    "--split", metavar="SPLIT"),
             option("evaluate the predictions of an earlier test or of another method (CSV, JSON lines); no model",
@@ -573,6 +583,7 @@ PROGRAMS: dict[str, tuple[str, dict[str, tuple[Option, ...]]]] = {
             option("run folders or files of predictions, at least two; the others are compared with the first",
                    "runs", type=predictions_file, nargs="+", metavar="RUN"),
             ALPHAS,
+            MEASURE,
             option("format of the tables; html also has pictures", "--format", choices=TABLE_FORMATS, default="text"),
             option("write to this file instead of printing", "--out", type=Path, metavar="FILE"),
             option("split of other methods' predictions: trn, val, ...", "--split", metavar="SPLIT"),

@@ -112,7 +112,8 @@ def evaluate(options: Namespace) -> dict[str, Any]:
         begin = time.monotonic()
         with progress("testing", len(share), run is not None and not options.quiet) as advance:
             loading = LoadingConfig(options.workers, options.bsz, options.cache_gb * 1e9, options.on_bad_pair)
-            rows, unread, waited = predict(tested, benchmark, share, loading, advance, partial.append)
+            kap = options.alpha if "kap" in options.measures else ()
+            rows, unread, waited = predict(tested, benchmark, share, loading, advance, partial.append, kap)
         seconds = time.monotonic() - begin
         parts, unread = gather([partial.rows | rows]), gather(unread)
         if not run:
@@ -152,7 +153,7 @@ def measure_predictions(options: Namespace) -> None:
     path = options.from_predictions
     own = is_table(path)
     if own and not options.logpath:
-        echo(describe(rescore(path, options.alpha, options.thres)))
+        echo(describe(rescore(path, options.alpha, options.thres, options.measures)))
         return
     unread: list[str] = []
     benchmark, begin = open_benchmark(options), time.monotonic()
@@ -222,6 +223,7 @@ def finish_run(
         predicted.checkpoint,
         predicted.predictions,
         benchmark.list_path,
+        options.measures,
     )
     for message in dict.fromkeys(predicted.unread):  # an image may have been tried more than once
         run.log(f"not readable: {message}")

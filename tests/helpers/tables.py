@@ -53,7 +53,8 @@ def make_pair(
     sample = {
         "index": index, "src_key": f"{index}a.jpg", "trg_key": f"{index}b.jpg", "category": "cat",
         "n_pts": len(source), "n_trg_pts": len(target), "src_kps": padded(source), "trg_kps": padded(target),
-        "points": "", "trg_size": torch.tensor([SIDE, SIDE]), "bbox_extent": torch.tensor([20.0, 10.0]),
+        "points": "", "trg_visible": "", "azimuth_difference": -1,
+        "trg_size": torch.tensor([SIDE, SIDE]), "bbox_extent": torch.tensor([20.0, 10.0]),
     } | dict.fromkeys(Toy.labels, -1) | changes  # fmt: skip
     nan = (float("nan"), float("nan"))
     return sample, padded([nan if xy is None else xy for xy in predicted])[:, : len(source)]
