@@ -37,10 +37,6 @@ def test_lines_are_read_as_they_come(text: str) -> None:
     assert read_points(text, IMAGE) == [(10.5, 20), (-3, 40)]
 
 
-def test_a_line_may_hold_several_points() -> None:
-    assert read_points("1,2 3,4 5,6\n7,8", IMAGE) == [(1, 2), (3, 4), (5, 6), (7, 8)]
-
-
 LABELME = {
     "imagePath": "cat.jpg",
     "shapes": [
@@ -80,19 +76,6 @@ VIA: dict[str, Any] = {
 )
 def test_what_annotation_programs_write_is_read(content: Any) -> None:
     assert read_points(json.dumps(content, indent=1), IMAGE) == [(10.5, 20), (-3, 40)]
-
-
-def test_the_table_of_via_is_read() -> None:
-    lines = [
-        "filename,file_size,file_attributes,region_count,region_id,region_shape_attributes,region_attributes"
-    ]
-    for name, number, region in [
-        ("dog.jpg", 0, REGIONS[0]),
-        *(("cat.jpg", k, r) for k, r in enumerate(REGIONS)),
-    ]:
-        shape = json.dumps(region["shape_attributes"]).replace('"', '""')
-        lines.append(f'{name},123,"{{}}",3,{number},"{shape}","{{}}"')
-    assert read_points("\n".join(lines), IMAGE) == [(10.5, 20), (-3, 40)]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 import gzip
 import lzma
 import tarfile
-from pathlib import Path
 
 import pytest
 
@@ -85,12 +84,3 @@ def test_archives_of_all_kinds_are_known_by_their_content_and_unpacked_without_l
     assert not any(path.name.startswith((".", "__")) for path in tmp_path.rglob("*"))
     inner = "outer/inner.tar.gz" if "in a" in kind else f"{FOLDER}/test_pairs.csv"
     assert inner in {name.removeprefix("./") for name in archive.member_names(path)}
-
-
-def test_only_what_is_wanted_is_unpacked(tmp_path):
-    path = tmp_path / "a.zip"
-    path.write_bytes(ZIP)
-    archive.unpack(path, tmp_path / "unpacked", r"\.csv$")
-    assert [path.name for path in Path(tmp_path / "unpacked").rglob("*") if path.is_file()] == [
-        "test_pairs.csv"
-    ]

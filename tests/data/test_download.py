@@ -99,33 +99,6 @@ def refused(datapath: Path, **options: Any) -> str:
 # ---- a benchmark -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [{"download": False}, {}])
-def test_without_network_the_message_says_what_to_save_where(monkeypatch, datapath, options):
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{unused.getsockname()[1]}/{FOLDER}.tar.gz"
-    use_sources(monkeypatch, url)
-    message = refused(datapath, **options)
-    assert url in message
-    assert str(datapath) in message
-    assert "\n" not in message
-    if options:
-        assert "--no-download" in message
-    assert listing(datapath) <= {f".{FOLDER}.lock"}
-
-
-def test_archive_saved_by_hand_is_unpacked_without_network_and_kept(monkeypatch, datapath):
-    use_sources(monkeypatch, "http://127.0.0.1:9/never")
-    datapath.mkdir(parents=True)
-    by_hand = datapath / f"{FOLDER}.tar.gz"
-    by_hand.write_bytes(ARCHIVE[:-1000])
-    assert str(by_hand) in refused(datapath, download=False)
-    assert by_hand.exists()
-    by_hand.write_bytes(ARCHIVE)
-    assert is_whole(download.ensure(Shapes, datapath, download=False))
-    assert by_hand.read_bytes() == ARCHIVE
-
-
 def test_full_disk_is_reported_and_the_download_kept(server, monkeypatch, datapath):
     serve(server, monkeypatch, Page(ARCHIVE))
 
@@ -247,15 +220,6 @@ def test_proxies_are_those_of_the_environment(server, tmp_path, monkeypatch):
     assert (tmp_path / "model.pt").read_bytes() == ARCHIVE
 
 
-def test_bytes_that_a_killed_fetch_has_left_are_not_trusted(server, tmp_path):
-    left = tmp_path / ".model.pt.download" / "model.ptabcdefgh.part"
-    left.parent.mkdir()
-    left.write_bytes(random.randbytes(9))
-    server.pages["/model.pt"] = Page(ARCHIVE)
-    assert common.fetch(f"{server.url}/model.pt", tmp_path / "model.pt").read_bytes() == ARCHIVE
-    assert listing(tmp_path) == {"model.pt"}
-
-
 # ---- Google Drive ----------------------------------------------------------------------------------------
 
 QUOTA = "Too many users have viewed or downloaded this file recently."
@@ -334,24 +298,6 @@ def test_killed_at_any_step_the_data_set_is_whole_or_absent(server, monkeypatch,
         assert run(limit) in (0, -signal.SIGKILL)
     assert is_whole(download.ensure(Shapes, datapath, limits=PATIENT))
     assert [path.name for path in datapath.iterdir()] == [FOLDER]
-
-
-def test_killed_while_bytes_arrive_it_goes_on_from_them(server, monkeypatch, datapath):
-    serve(server, monkeypatch, Page(LARGE, pause=0.01))
-    held = 0
-    for piece in (1, 2):
-        running = child(lambda: download.ensure(Shapes, datapath, limits=PATIENT))
-        while held < piece << 19:
-            assert running.is_alive()
-            time.sleep(0.001)
-            held = sum(part.stat().st_size for part in datapath.glob("*/*.part"))
-        running.kill()
-        running.join(SECONDS)
-        assert not assert_whole_or_absent(datapath)
-    [part] = datapath.glob("*/*.part")
-    held = part.stat().st_size
-    assert is_whole(download.ensure(Shapes, datapath, limits=PATIENT))
-    assert server.requests[-1].range == f"bytes={held}-"
 
 
 def test_processes_started_together_download_once(server, monkeypatch, datapath):

@@ -35,23 +35,6 @@ def test_no_program_is_started_for_an_eps(tmp_path: Path, monkeypatch: pytest.Mo
         image.load()
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "words"),
-    [
-        ("empty.png", b"", "empty"),
-        ("page.jpg", b"%PDF-1.7", ""),
-        ("photo.heic", b"\0\0\0\x18ftypheic", "pillow-heif"),
-    ],
-)
-def test_a_file_that_is_no_image_is_named(
-    tmp_path: Path, name: str, content: bytes, words: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("dhpf.data.images.formats", lambda: ("PNG", "JPEG"))
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=rf"{name}: .*{words}"):
-        as_rgb(tmp_path / name)
-
-
 def test_an_image_of_too_many_pixels_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     PICTURE.save(tmp_path / "large.png")
     assert as_rgb(tmp_path / "large.png", 24 * 16).size == (24, 16)
@@ -98,15 +81,6 @@ def test_numeric_pixels_look_alike_at_every_depth(tmp_path: Path, maximum: float
     Image.fromarray(ramp(maximum, dtype)).save(tmp_path / "numbers.tif")
     found = np.asarray(as_rgb(tmp_path / "numbers.tif")).astype(int)
     assert np.abs(found - np.linspace(0, 255, 64)[None, :, None]).max() <= 1.5
-
-
-@pytest.mark.parametrize(
-    "values", [ramp(-5, np.float32), ramp(70000, np.int32), np.full((9, 9), np.nan, np.float32)]
-)
-def test_numbers_that_are_no_grey_levels_are_refused(tmp_path: Path, values: NDArray[Any]) -> None:
-    Image.fromarray(values).save(tmp_path / "numbers.tif")
-    with pytest.raises(UserError, match=r"numbers\.tif"):
-        as_rgb(tmp_path / "numbers.tif")
 
 
 def test_what_transparent_pixels_hide_does_not_matter(tmp_path: Path) -> None:

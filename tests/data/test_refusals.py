@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.io import loadmat, savemat
 
 from dhpf.common.errors import UserError
-from dhpf.data.names import common_suffix_length, folded, path_parts
+from dhpf.data.names import path_parts
 from dhpf.data.verify import verify
 from tests.helpers.tiny import BENCHMARKS
 
@@ -64,14 +64,6 @@ def test_bad_lists(datapath, path, pattern, replacement, line):
     assert_named(datapath, path, max(line - 1 - header, 0), f"{path}, line {line}: ")
 
 
-def test_a_bad_training_list_is_named_in_testing_too(datapath):
-    """It says which test pairs are training pairs."""
-    path = datapath / TRAINING
-    path.write_text(re.sub("2008_[^,]*", "..", path.read_text(), count=1))
-    with pytest.raises(UserError, match=f"{TRAINING}, line 2: "):
-        BENCHMARKS["pfpascal"](datapath, "test")
-
-
 @pytest.mark.parametrize(
     "changes",
     [
@@ -104,13 +96,6 @@ def test_bad_annotations_of_pfpascal(datapath, changes):
         content = {key: value for key, value in loadmat(path).items() if not key.startswith("_")}
         savemat(path, content | changes, do_compression=True)
     assert_named(datapath, MATS, 0, rf"{PASCAL}, line 2: .*_cat\.mat")
-
-
-def test_annotations_of_a_pair_that_differ_in_length(datapath):
-    key = BENCHMARKS["pfpascal"](datapath, "test").annotation(0)["src_key"]
-    name = Path(key).with_suffix(".mat").name
-    savemat(datapath / "PF-PASCAL/Annotations/cat" / name, {"kps": np.ones((9, 2)), "bbox": np.ones((1, 4))})
-    assert_named(datapath, MATS, 0, f"{PASCAL}, line 2: {key}")
 
 
 def half(content: bytes) -> bytes:
@@ -152,17 +137,3 @@ def test_no_path_of_a_list_leaves_the_folder(name, least):
         return
     root = Path("/data/folder")
     assert root in (root / "/".join(parts[-least:])).resolve().parents
-
-
-@pytest.mark.parametrize(
-    ("given", "known", "length"),
-    [
-        ("a/b/c.jpg", "x/b/c.jpg", 2),
-        (r"C:\B\C.JPG", "a/b/c.jpg", 2),
-        ("../b/c", "a/b/c.jpg", 2),
-        ("/c.png", "c.jpg", 0),
-        ("e\u0301.jpg", "\u00e9.jpg", 1),
-    ],
-)
-def test_names_of_images_are_compared_by_their_last_parts(given: str, known: str, length: int) -> None:
-    assert common_suffix_length(path_parts(folded(given)), path_parts(folded(known))) == length

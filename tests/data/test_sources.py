@@ -340,13 +340,6 @@ def test_a_folder_is_never_taken_for_another_benchmarks(tmp_path, own):
     assert BENCHMARKS[own].find_folder(renamed) == renamed
 
 
-def test_beside_another_benchmark_the_missing_one_is_fetched(server, archives, tmp_path):
-    tiny.make_pfpascal(tmp_path)
-    serve(server, archives)
-    opens("spair", tmp_path, download=True)
-    assert [request.path for request in server.requests] == ["/SPair-71k.tar.gz"]
-
-
 def test_spair_and_spairu_are_told_by_their_names(tmp_path):
     tiny_own.make_spairu(tmp_path)
     assert BENCHMARKS["spair"].find_folder(tmp_path) == tmp_path / "SPair-71k"

@@ -12,9 +12,6 @@ from torch.utils.data import DataLoader
 from dhpf.data import synthetic
 from dhpf.data.synthetic import (
     BACKGROUNDS,
-    LENGTHS,
-    MAX_PTS,
-    MIN_PTS,
     OBJECTS,
     Scene,
     Synthetic,
@@ -62,29 +59,6 @@ def test_pairs_are_what_they_were() -> None:
     assert float(sample["src_img"].mean()) == pytest.approx(0.674335, rel=1e-4)
 
 
-@pytest.mark.parametrize("split", LENGTHS)
-def test_samples_are_complete_and_consistent(split: str) -> None:
-    benchmark = Synthetic("anywhere", split)
-    assert len(benchmark) == LENGTHS[split]
-    for i in range(0, len(benchmark), len(benchmark) // 4):
-        pair = benchmark[i]
-        n = pair["n_pts"]
-        assert MIN_PTS <= n <= MAX_PTS
-        assert f"{pair['category']}." in " ".join(OBJECTS[split])
-        for end in ("src", "trg"):
-            kps, (x1, y1, x2, y2) = pair[f"{end}_kps"], pair[f"{end}_bbox"]
-            assert (kps[:, n:] == -1).all()
-            points, low, high = kps[:, :n].T, torch.stack((x1, y1)), torch.stack((x2, y2))
-            assert torch.equal(pair[f"{end}_bbox"].clamp(0, SIDE - 1), pair[f"{end}_bbox"])
-            assert (low < high).all()
-            assert ((points >= low - 1) & (points <= high + 1)).all()
-            assert pair[f"{end}_img"].shape == (3, SIDE, SIDE)
-            assert pair[f"{end}_size"].tolist() == [SIDE, SIDE]
-            assert torch.equal(pair[f"{end}_img"], benchmark.image(pair[f"{end}_key"]))
-        x1, y1, x2, y2 = pair["trg_bbox"]
-        assert pair["pckthres"] == max(x2 - x1, y2 - y1)
-
-
 def test_pairs_are_the_same_in_any_worker_and_any_order() -> None:
     benchmark = Synthetic("anywhere", "val")
     chosen = [0, 3, 5, 8]
@@ -104,10 +78,3 @@ def test_splits_share_no_photograph_and_seeds_and_indices_no_pair() -> None:
     for first, second in combinations(scenes, 2):
         assert not np.array_equal(first.images[0], second.images[0])
         assert not np.array_equal(first.kps[1], second.kps[1])
-
-
-def test_the_frame_may_have_another_side() -> None:
-    pair = Synthetic("anywhere", "test", "img", 120)[0]
-    assert pair["trg_img"].shape == (3, 120, 120)
-    assert pair["pckthres"] == 120
-    assert 60 < pair["trg_kps"].max() < 120

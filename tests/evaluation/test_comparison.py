@@ -66,21 +66,6 @@ def test_differences_have_the_intervals_of_differences(table: pd.DataFrame) -> N
     assert np.isnan(rows["b", "PCK@0.1", "pairs"]["p"])
 
 
-def test_groups_are_those_of_a_run(table: pd.DataFrame) -> None:
-    other = moved(table)
-    found = compare({"a": table, "b": other}, (0.1,), "auto").groups.set_index(["by", "group", "run"])
-    both = [score(own, (0.1,)) for own in (table, other)]
-    for name in ("cat", "dog"):
-        a, b = (scored["categories"][name][0]["value"] for scored in both)
-        group = found.loc["category", name]
-        assert group.value.tolist() == pytest.approx([a, b])
-        assert group.difference["b"] == pytest.approx(b - a)
-    for grade, figures in both[0]["difficulty"]["occlusion"].items():
-        group = found.loc["occlusion", grade]
-        assert group.value["a"] == pytest.approx(figures[0]["value"])
-        assert group.n_pairs["a"] == figures[0]["n_pairs"]
-
-
 def test_a_run_compared_with_itself_has_no_difference(table: pd.DataFrame) -> None:
     found = compare({"a": table, "b": table.copy(), "c": moved(table)}, (0.1,), "auto")
     rows = found.figures[found.figures.run == "b"]

@@ -157,15 +157,6 @@ def test_missing_predictions_count_as_wrong_and_are_counted_apart(
     assert found["totals"][0]["value"] == pytest.approx(np.mean(by_pair))
 
 
-def test_the_program_measures_a_file(data: Path, tmp_path: Path, ours: Path, lines: pd.DataFrame) -> None:
-    (tmp_path / "theirs").write_bytes(csv(lines))
-    succeed(tmp_path, f"{ON} --datapath {data} --from-predictions theirs --logpath theirs")
-    theirs, own = (results_of(folder) for folder in (tmp_path / "logs/theirs", ours))
-    assert theirs["predictions"]["file"] == "theirs"
-    del own["figures"]["layer_selection"]
-    assert theirs["figures"] == own["figures"]
-
-
 def test_our_own_predictions_get_a_report_where_a_folder_is_named(
     data: Path, tmp_path: Path, ours: Path
 ) -> None:
@@ -314,25 +305,6 @@ def test_a_matcher_gets_images_as_shown_and_points_in_their_pixels(name: str, tm
     assert "count as wrong" in str(found)
     pd.testing.assert_frame_equal(read_predictions(tmp_path / "run/predictions.csv.gz"), found.table)
     assert results_of(tmp_path / "run")["figures"] == found.figures
-
-
-def test_an_encoder_sees_every_image_once(tmp_path: Path) -> None:
-    tiny.make_pfwillow(tmp_path)
-    benchmark = PFWillow(tmp_path, "test", evaluation=True)
-    seen: list[str] = []
-
-    def encode(image: Image.Image) -> str:
-        seen.append(image.tobytes().hex())
-        return seen[-1]
-
-    def matcher(source: str, target: str, points: np.ndarray) -> list[list[float]]:
-        assert source in seen
-        assert target in seen
-        return [[0, 0]] * len(points)
-
-    evaluate(matcher, benchmark, encode=encode)
-    keys = {key for pair in benchmark.pairs for key in (pair.src_key, pair.trg_key)}
-    assert len(seen) == len(set(seen)) == len(keys)
 
 
 @pytest.mark.parametrize("answer", [[[1, 1]], [[np.inf, 1]] * 10, np.zeros((2, 10))])

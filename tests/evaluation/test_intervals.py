@@ -75,15 +75,6 @@ def test_the_interval_by_images_is_the_dyadic_robust_one(table: pd.DataFrame) ->
         assert totals[k]["interval_by_image"] == pytest.approx(expected, abs=1e-9)
 
 
-def test_groups_have_intervals_of_their_own(table: pd.DataFrame) -> None:
-    found = score(table, (0.1,))
-    for name, (figure, *_) in found["categories"].items():
-        low, high = figure["interval"]
-        assert low < figure["value"] < high, name
-    one = score(table[table.pair == table.pair[0]], (0.1,))["totals"][0]
-    assert (one["interval"], one["interval_by_image"]) == (None, None)
-
-
 def test_blocks_change_nothing(table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
     before = score(table, (0.1,))
     monkeypatch.setattr(intervals, "MAX_WEIGHTS", 500)

@@ -182,16 +182,3 @@ def test_what_is_no_table_is_refused(tmp_path: Path, table: pd.DataFrame) -> Non
     for missing in (tmp_path, tmp_path / "none.csv"):
         with pytest.raises(UserError, match=re.escape(str(missing))):
             read_predictions(missing)
-
-
-def test_notes_say_what_the_figures_are_of(table: pd.DataFrame) -> None:
-    what, published, overlap = score(table, (0.1,))["about"]
-    assert what == "toy test, categories cat: 10 pairs, of which 2 without key-points are in no figure"
-    assert "12234" in published
-    assert "unknown" in overlap
-    assert "3 of 10 pairs" in score(table.assign(leaked=(table.pair < 3).astype(int)), (0.1,))["about"][2]
-    assert "training split" in score(table.assign(split="trn"), (0.1,))["about"][-1]
-    one = score(table[table.pair == 0].assign(bbox_width=0.0, bbox_height=0.0, predicted_x=np.nan), (0.1,))
-    assert one["about"][0].endswith("1 pair")
-    assert f"{one['totals'][0]['n_points'] or len(table[table.pair == 0])} of" in " ".join(one["about"])
-    assert any("0a.jpg - 0b.jpg" in note for note in one["about"])

@@ -81,16 +81,6 @@ def test_ablations_equal_the_dense_oracle(model: DHPF, changed: Ablation, voting
         )
 
 
-def test_ablating_nothing_is_the_method_again(model: DHPF) -> None:
-    points = torch.rand(1, 2, 30, dtype=torch.float64) * 4 * SIDES[0]
-    with torch.no_grad():
-        before = model(images(0), images(1), frame=FRAME).transfer(points)
-        model.ablate(SCENES["raw, one coarse layer"])
-        assert not torch.equal(model(images(0), images(1), frame=FRAME).transfer(points), before)
-        model.ablate(Ablation())
-        assert torch.equal(model(images(0), images(1), frame=FRAME).transfer(points), before)
-
-
 @pytest.mark.parametrize(("text", "layers"), [("2", (2,)), ("17, 2,21", (2, 17, 21)), ("3,3", (3,))])
 def test_layer_sets(text: str, layers: tuple[int, ...]) -> None:
     assert layer_numbers(text) == layers

@@ -10,12 +10,6 @@ from tests.helpers.places import ROOT
 
 METHOD = (ROOT / "docs" / "method.md").read_text()
 SECTIONS = dict(re.findall(r"^## (\d)\. .*\n((?:(?!## ).*\n)*)", METHOD, re.M))
-FILES = [
-    path
-    for pattern in ("*.py", "*.md")
-    for folder in (".", "[!.]*")
-    for path in ROOT.glob(f"{folder}/{pattern}")
-]
 
 
 def defined(body: list[ast.stmt], prefix: str = "") -> Iterator[str]:
@@ -38,11 +32,3 @@ def test_a_section_names_what_computes_it(number: str) -> None:
         assert (ROOT / path).is_file(), path
         missing = set(names.split(", ")) - set(defined(ast.parse((ROOT / path).read_text()).body)) - {""}
         assert not missing, path
-
-
-def test_comments_refer_to_sections_that_exist() -> None:
-    pattern = r"\bmethod(?:\.md)?,\s+sections?\s+(\d+)(?:\s+(?:and|to)\s+(\d+))?"
-    numbers = set()
-    for path in FILES:
-        numbers.update(*re.findall(pattern, path.read_text(), re.I))
-    assert numbers - {""} == set(SECTIONS)

@@ -17,9 +17,7 @@ from dhpf.model.dhpf import DHPF
 from dhpf.model.features import ImageFeatures
 from dhpf.model.gating import DynamicGating
 from dhpf.model.grid import covering_cells, nearest_cells
-from dhpf.model.hough import geometric_scores
 from dhpf.model.losses import entropies
-from dhpf.model.voting import rows_by_offset
 from dhpf.training import SUPERVISIONS
 from tests.helpers.models import Bank
 
@@ -314,24 +312,6 @@ def test_gradient_of_fused_entropies_is_that_of_their_values() -> None:
     assert torch.autograd.gradcheck(entropy, inputs)
 
 
-def test_equal_maxima_pass_the_gradient_to_the_first() -> None:
-    """As `max` does: all source cells are alike, so that every column is a tie of all rows."""
-    gradients = []
-    for path in ("fused", "plain"):
-        src, trg = (torch.ones(1, 144, 1, dtype=torch.float64).requires_grad_() for _ in range(2))
-        target = (trg * torch.linspace(1, 2, 144, dtype=torch.float64)[:, None],)
-        lengths = torch.ones(2, 1, 144, dtype=torch.float64)
-        scores = voting.no_voting(
-            correlation.Correlation((correlation.CorrelationFactors((src,), target, (), *lengths),))
-        )
-        if path == "plain":
-            scores = voting.Scores(voting.DenseRows(scores.rows(torch.arange(144)[None])), scores.column_max)
-        gradients.append(torch.autograd.grad(entropies(scores).sum(), (src, trg)))
-    assert gradients[1][0].unique().numel() > 1
-    for fused, plain in zip(*gradients, strict=True):
-        close(fused, plain)
-
-
 # Gating
 
 
@@ -383,19 +363,6 @@ def test_gradients_reach_gates_of_skipped_layers_through_the_selection_loss() ->
 
 
 # Pieces
-
-
-@given(st.sampled_from([12, 17, 20, 29]), st.integers(0, 99))
-@settings(deadline=None, max_examples=15)
-@example(48, 0)  # as at the published 60, several displacements share a bin
-def test_geometric_scores(S: int, seed: int) -> None:
-    random = np.random.default_rng(seed)
-    appearance = torch.from_numpy(random.random((S * S, S * S)) ** 4)
-    y, x = np.divmod(np.arange(S * S), S)
-    displacement = (y - y[:, None] + S - 1) * (2 * S - 1) + x - x[:, None] + S - 1
-    votes = np.bincount(displacement.ravel(), appearance.numpy().ravel()).reshape(1, 2 * S - 1, 2 * S - 1)
-    geometric = geometric_scores(torch.from_numpy(votes))
-    close(rows_by_offset(geometric, all_cells(1, S))[0], reference.geometric_scores(appearance))
 
 
 # Where boxes begin and end, and where two centres are equally near; the neighbouring floats, and far away.

@@ -89,16 +89,6 @@ def test_a_search_that_was_stopped_goes_on_to_the_same_end(
     refused(home, resume, "logs/stopped", "pairs")
 
 
-def test_pairs_that_cannot_be_read_are_left_out_or_stop_it(home: Path) -> None:
-    (home / "PF-PASCAL" / "JPEGImages" / "2008_000000_cat.jpg").write_bytes(b"no image")
-    outcome = run(home, f"{SEARCH} --max-layers 1 --pairs 4 --logpath stopped")
-    assert (outcome.code, "2008_000000_cat.jpg" in outcome.err) == (2, True)
-    succeed(home, f"{SEARCH} --max-layers 1 --pairs 4 --logpath skipped --on-bad-pair skip")
-    values = read(home / "logs" / "skipped" / "search.json")["pck"]["3"]
-    assert 0 < values.count(None) < len(values) == 4
-    assert "2008_000000_cat.jpg" in (home / "logs" / "skipped" / "log.txt").read_text()
-
-
 def layers_file(path: Path, **content: Any) -> str:
     path.write_text(json.dumps({"backbone": "efficientnet_lite0", "layers": [9, 3]} | content))
     return f"@{path}"

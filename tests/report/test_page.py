@@ -13,7 +13,7 @@ from dhpf.evaluation.figures import score
 from dhpf.matching import drawing
 from dhpf.report import pictures, test_report, training_report
 from dhpf.report.gallery import pair_picture
-from dhpf.report.page import Picture, Section, option_sections, write_report
+from dhpf.report.page import Picture, Section, write_report
 from tests.helpers import chromium
 from tests.helpers.pages import HOSTILE, Page, assert_self_contained
 from tests.helpers.tables import random_table
@@ -64,13 +64,6 @@ def test_a_long_table_is_in_the_page_as_data_and_its_first_rows_without_a_script
     assert page.text("code") == [f"{HOSTILE} {n}" for n in range(25) if n != 3]
     assert [attrs["href"] for attrs in page.all("a")] == ["explorer/3.html"]
     assert page.text("th") == ["Pair", "Name", "PCK", "Look"]
-
-
-def test_options_at_their_defaults_are_folded_away():
-    options = {"seed": 0, "alpha": [0.1], "bsz": 4, "new": 1}
-    shown, folded = option_sections(options, {"seed": 0, "alpha": (0.1,), "bsz": 8})
-    assert (shown.facts, shown.folded) == ({"bsz": 4, "new": 1}, False)
-    assert (folded.facts, folded.folded) == ({"seed": 0, "alpha": [0.1]}, True)
 
 
 def test_a_report_is_replaced_as_a_whole_and_the_same_again(tmp_path):

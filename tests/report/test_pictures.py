@@ -90,16 +90,6 @@ def test_correct_incorrect_and_missing_are_told_without_colour():
     assert legend(figure) == ["correct (2)", "incorrect (1)", "no prediction (1)", "ground truth (4)"]
 
 
-def test_of_ten_thousand_matches_an_even_choice_is_drawn():
-    kps = np.stack([np.arange(10000) % 60, np.arange(10000) // 250]).astype(float)
-    figure = drawing.matches(photograph(60, 40), photograph(60, 40), kps, kps, confidence=np.ones(10000))
-    drawn = lines(figure.axes[0], "match")
-    assert len(drawn) == drawing.MAX_DRAWN_MATCHES
-    assert drawn[:, 0, 1].min() < 0.1
-    assert drawn[:, 0, 1].max() > 0.9
-    assert figure.axes[0].get_title().endswith("200 of 10000 drawn")
-
-
 def test_ground_truth_is_ringed_and_tied_to_its_prediction_only_where_they_correspond():
     (axes,) = drawing.matches(**PAIR).axes
     assert len(marks(axes, "ground truth")) == 4
@@ -115,13 +105,6 @@ def test_a_prediction_far_outside_does_not_blow_up_the_picture(far):
     image = PAIR["src_image"]
     near = pixels(drawing.matches(image, image, SRC, SRC))
     assert pixels(drawing.matches(image, image, SRC, np.full((2, 4), far))).size < 1.5 * near.size
-
-
-def test_photographs_of_any_mode_and_size_are_shown():
-    large = Image.fromarray(photograph(3000, 40)).convert("CMYK")
-    figure = drawing.matches(large, PAIR["trg_image"], SRC, SRC)
-    assert max(figure.axes[0].images[0].get_array().shape) <= 1000  # what is kept of it
-    assert pixels(figure).shape[1] < 500
 
 
 def test_a_contact_sheet_has_a_named_row_for_each_group_and_every_pair_once():
@@ -161,24 +144,6 @@ def test_layer_selection_shows_every_rate_under_readable_labels(categories, laye
             (label.get_window_extent(renderer) for label in labels), key=lambda b: getattr(b, first)
         )
         assert all(getattr(one, last) < getattr(other, first) for one, other in pairwise(boxes))
-
-
-def history(epochs, pck, selection):
-    loss = np.linspace(5, 1, epochs)
-    columns = {"epoch": range(1, epochs + 1), "trn_loss": loss, "val_loss": loss + 1, "trn_pck": 50.0}
-    rates = {f"selection/{k:02d}": rate for k, rate in enumerate(selection.T)}
-    return pd.DataFrame(columns | {"val_pck": pck} | rates)
-
-
-def test_training_curves_mark_the_first_best_epoch_and_show_each_layers_rate():
-    selection = np.random.default_rng(0).random((4, 15))
-    figure = pictures.training_curves(history(4, [10.0, 30.0, 30.0, 20.0], selection))
-    loss, pck, rates, _ = figure.axes
-    assert [line.get_label() for line in loss.lines] == ["training", "validation"]
-    (star,) = [line for line in pck.lines if line.get_marker() == "*"]
-    assert star.get_xydata().tolist() == [[2, 30]]
-    assert np.array_equal(rates.images[0].get_array(), selection.T)
-    assert rates.images[0].get_extent()[:2] == [0.5, 4.5]  # an epoch's column is under its figures
 
 
 def test_text_from_data_is_never_read_as_formulas():

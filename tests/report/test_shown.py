@@ -2,9 +2,6 @@
 
 import io
 import json
-import math
-import re
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +12,6 @@ from PIL import Image
 
 from dhpf.common import run as run_files
 from dhpf.common.run import Run, progress
-from dhpf.training.examples import CORRECT, INCORRECT, example
 from tests.helpers import tiny
 from tests.helpers.commands import TINY, run, succeed
 
@@ -66,24 +62,6 @@ def test_the_events_are_what_tensorboard_reads(trained: Path) -> None:
     assert scalars["final/val_pck"] == [(0, pytest.approx(max(history["val_pck"])))]
 
 
-def test_an_example_shows_images_predictions_and_truth() -> None:
-    images = {"src_img": torch.zeros(1, 3, 64, 64), "trg_img": torch.ones(1, 3, 64, 64)}
-    points = torch.tensor([[[10.0, 20, 30], [12, 40, 50]]])
-    batch = {
-        **images,
-        "src_kps": points,
-        "trg_kps": points,
-        "n_pts": torch.tensor([3]),
-        "pckthres": torch.tensor([64.0]),
-    }
-    found = points[0] + torch.tensor([[0, 20, math.nan], [0, 0, 0]])
-    drawn = np.asarray(example(batch, 0, found, 0.1))
-    assert (drawn[0, 0] < drawn[0, 127]).all()
-    lines = {colour: (drawn == colour).all(-1).sum() for colour in (CORRECT, INCORRECT)}
-    assert all(count > 50 for count in lines.values())
-    assert (drawn == 255).all(-1).sum() > 30
-
-
 def test_without_key_points_nothing_is_the_best(tmp_path: Path) -> None:
     """It was called 0.00 % and the best; the last epoch's model is kept."""
     tiny.make_spair(tmp_path)
@@ -99,25 +77,6 @@ def test_without_key_points_nothing_is_the_best(tmp_path: Path) -> None:
     state = torch.load(folder / "state.pt", weights_only=True)["learner"]
     best = torch.load(folder / "best_model.pt", weights_only=True)
     assert all(torch.equal(best[name], state[name]) for name in state)
-
-
-def test_a_threshold_of_zero_is_no_figure(tmp_path: Path) -> None:
-    """One key-point has no extent: it was 0.00 % at every alpha."""
-    tiny.make_spair(tmp_path)
-    for split in ("val", "test"):
-        path = min((tmp_path / "SPair-71k" / "PairAnnotation" / split).iterdir())
-        content = json.loads(path.read_text())
-        content |= {end: content[end][:1] for end in ("src_kps", "trg_kps")}
-        path.write_text(json.dumps(content))
-    options = f"--benchmark spair --datapath {tmp_path} {TINY} --thres bbox-kp --alpha 1"
-    out = succeed(tmp_path, f"train.py {options} --supervision weak --niter 1 --logpath trained").out
-    assert "epoch 1: 1 validation pairs are in no PCK" in out
-    out = succeed(tmp_path, f"test.py {options} --logpath run").out
-    figures = json.loads((tmp_path / "logs" / "run" / "results.json").read_text())["figures"]
-    assert figures["n_pairs"] == 8
-    assert [figure["n_pairs"] for figure in figures["totals"] if figure["average"] == "pairs"] == [7, 7]
-    (line,) = [line for line in out.splitlines() if line.startswith("threshold: ")]
-    assert line.startswith("threshold: zero in 1 pairs, which are in no PCK: JPEGImages/cat/")
 
 
 def test_runs_of_one_second_have_names_of_their_own(tmp_path: Path) -> None:
@@ -142,15 +101,3 @@ def test_without_a_terminal_progress_is_a_line_a_minute(monkeypatch: pytest.Monk
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "testing: 12/100 pairs, loss 0.5, 0.2 pairs/s, 550 s left"
     assert len(lines) == 3
-
-
-def test_on_a_terminal_a_bar_tells_speed_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = io.StringIO()
-    monkeypatch.setattr(terminal, "isatty", lambda: True)
-    monkeypatch.setattr("sys.stderr", terminal)
-    with progress("testing", 100) as advance:
-        time.sleep(0.15)
-        advance(4, loss=0.5)
-        time.sleep(0.15)
-        advance(4)
-    assert re.search(r"8/100 \[\d\d:\d\d<\d\d:\d\d, +\d+\.\d+pair/s\]", terminal.getvalue())
