@@ -119,3 +119,11 @@ def check_searched_layers(layers: tuple[int, ...] | None, config: ModelConfig) -
         if layers.searched_on != own:
             theirs, ours = (" ".join(filter(None, each.values())) for each in (layers.searched_on, own))
             raise UserError(f"--layers: the file's layers were found on {theirs}, the backbone is {ours}")
+
+
+def searched_note(layers: tuple[int, ...] | None, benchmark: Benchmark) -> str:
+    """A sentence where a search chose the layers on pairs of a benchmark's own list, else empty."""
+    own = benchmark.name, benchmark.split, benchmark.list_path.name
+    if not isinstance(layers, Layers) or layers.searched_list != own:
+        return ""
+    return f"the layers were chosen on this list of pairs, {benchmark.name} {benchmark.split}: measure them on others"

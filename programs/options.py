@@ -314,9 +314,10 @@ def frame_side(text: str) -> int:
 
 
 class Layers(tuple[int, ...]):
-    """Ascending numbers of hyperpixel layers, and on which backbone a search found them, if one did."""
+    """Ascending numbers of hyperpixel layers; of a search on which backbone and which list of pairs it found them."""
 
     searched_on: Mapping[str, str] = MappingProxyType({})
+    searched_list: tuple[str, ...] = ()  # benchmark, split and file of its pairs
 
 
 def layer_numbers(text: str) -> Layers:
@@ -326,6 +327,7 @@ def layer_numbers(text: str) -> Layers:
             content = read_json(existing_file(text[1:]), MIB)
             layers = layer_numbers(",".join(str(layer) for layer in content["layers"]))
             layers.searched_on = {k: str(content.get(k, "")) for k in ("backbone", "backbone_layers")}
+            layers.searched_list = tuple(str(content.get(k, "")) for k in ("benchmark", "split", "list"))
             return layers
         except (UserError, ArgumentTypeError) as error:
             raise ArgumentTypeError(f"{text}: not a file of search.py ({error})") from None

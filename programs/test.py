@@ -38,6 +38,7 @@ from dhpf.programs.opening import (
     open_benchmark,
     open_model,
     requested_ablation,
+    searched_note,
 )
 from dhpf.programs.options import flag, own_data_options, to_save
 from dhpf.report.test_report import TestRun, report_test, resources
@@ -89,7 +90,7 @@ def evaluate(options: Namespace) -> dict[str, Any]:
     if opened.checkpoint and isinstance(benchmark, OwnData):
         benchmark.label_overlap(load_training_images(opened.checkpoint.parent))
     config = ModelConfig.of_model(model)
-    title = title_of(options, opened)
+    title = "; ".join(filter(None, [title_of(options, opened), searched_note(options.layers, benchmark)]))
 
     run = None
     if processes.is_main_process:

@@ -50,7 +50,8 @@ def test_figures_are_those_of_the_test_program(home: Path) -> None:
     assert tuple(result[key] for key in ("backbone", "benchmark", "split")) == origin
     assert len(read(home / "logs" / "run" / "search.json")["pck"]) == result["subsets"] == 15 + 14 + 13
     assert [len(of["layers"]) for of in result["best_by_size"]] == [1, 2]
-    assert max(of["pck"] for of in result["best_by_size"]) == result["pck"]
+    assert max(of["pck"] for of in result["best_by_size"]) == result["pck"] == result["searched"]["pck"]
+    (held_out,) = {*range(4)} - {*DRAWN}
     for number, of in enumerate(result["best_by_size"]):
         best_of_all = of["layers"] == result["layers"]
         layers = "@logs/run/layers.json" if best_of_all else ",".join(map(str, of["layers"]))
@@ -59,6 +60,22 @@ def test_figures_are_those_of_the_test_program(home: Path) -> None:
         table = read_predictions(home / "logs" / f"test-{number}" / "predictions.csv.gz")
         by_pair = measure(table, [0.1])[0][1].to_numpy()
         assert of["pck"] == pytest.approx(by_pair[DRAWN].mean(), abs=0)
+        if best_of_all:
+            assert result["held_out"]["pck"] == by_pair[held_out]
+            assert "chosen on this list" in (home / "logs" / f"test-{number}" / "log.txt").read_text()
+    every = ",".join(map(str, range(15)))
+    succeed(home, f"test.py --benchmark pfpascal {SMALL} --split val --raw --layers {every} --logpath all")
+    by_pair = measure(read_predictions(home / "logs" / "all" / "predictions.csv.gz"), [0.1])[0][1].to_numpy()
+    assert result["held_out"]["all_layers"] == by_pair[held_out]
+    assert result["searched"]["all_layers"] == pytest.approx(by_pair[DRAWN].mean(), abs=0)
+    assert "chosen on this list" not in (home / "logs" / "all" / "log.txt").read_text()
+
+
+def test_pairs_that_are_none_or_not_enough_are_said(home: Path) -> None:
+    refused(home, f"search.py --benchmark pfwillow {SMALL}", "--split test", "pfwillow")
+    log = succeed(home, f"{SEARCH} --pairs 4 --max-layers 1 --logpath all").out
+    assert "no pairs are left" in log
+    assert read(home / "logs" / "all" / "layers.json")["held_out"] == {}
 
 
 def test_a_search_that_was_stopped_goes_on_to_the_same_end(
