@@ -12,7 +12,6 @@ import pytest
 import dhpf
 from dhpf.common import __version__
 from dhpf.common.run import versions
-from tests.helpers.commands import run
 from tests.helpers.places import ROOT
 
 # From the ground up: a package imports from those before it, and model not from data.
@@ -95,21 +94,6 @@ def test_a_clone_without_links_is_used(tmp_path: Path) -> None:
     assert_found("dhpf.model", tmp_path, clone / "model" / "__init__.py", clone)
 
 
-HUB = f"""
-import torch
-matcher = torch.hub.load({str(ROOT)!r}, "dhpf", backbone="efficientnet_lite0", device="cpu", source="local")
-import model
-print(type(matcher), model.__file__)
-"""
-
-
-@pytest.mark.slow
-def test_torch_hub_gives_a_matcher_beside_another_package_of_the_name_of_a_package(tmp_path: Path) -> None:
-    folder = with_own_model(tmp_path)
-    done = python(folder, "-c", HUB)
-    assert done.stdout == f"<class 'dhpf.matching.matcher.Matcher'> {folder}/model/__init__.py\n", done.stderr
-
-
 PIP = "-m", "pip", "--quiet", "--disable-pip-version-check"
 
 
@@ -158,14 +142,6 @@ def test_the_wheel_has_all_packages_files_and_commands(tmp_path: Path) -> None:
     for name in PROGRAMS:
         shown = python(tmp_path, installed / "bin" / f"dhpf-{name}", "--help", path=installed)
         assert shown.stdout.startswith(f"usage: dhpf-{name}"), shown.stderr
-
-
-@pytest.mark.parametrize(
-    "program", [*(f"{name}.py" for name in PROGRAMS), "-m dhpf.data.verify", "-m dhpf.data.download"]
-)
-def test_every_command_says_its_version(program: str, tmp_path: Path) -> None:
-    outcome = run(tmp_path, f"{program} --version")
-    assert (outcome.code, outcome.out) == (0, f"DHPF {__version__}\n")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -183,43 +182,11 @@ def test_pairs_that_leak_from_training_are_marked_in_either_order(datapath):
     assert [dataset.annotation(i)["leaked"] for i in range(3)] == [-1, -1, -1]  # not known
 
 
-@pytest.mark.parametrize(
-    ("name", "thres", "expected"),
-    [
-        ("pfpascal", "auto", "img"),
-        ("pfwillow", "auto", "bbox"),
-        ("spair", "auto", "bbox"),
-        ("caltech", "auto", "img"),
-        ("pfpascal", "bbox", "bbox"),
-        ("pfpascal", "bbox-kp", "bbox-kp"),
-        ("pfwillow", "bbox-kp", "bbox-kp"),
-        ("pfwillow", "img", "img"),
-        ("spair", "bbox-kp", "bbox-kp"),
-    ],
-)
-def test_thresholds_by_definition(whole, name, thres, expected):
-    sample = BENCHMARKS[name](whole, "test", thres).annotation(1)
-    kps = sample["trg_kps"][:, : sample["n_pts"]]
-    box = sample["trg_bbox"]
-    values = {
-        "img": torch.tensor(240.0),
-        "bbox": kps.max() + 1 if name == "pfwillow" else (box[2:] - box[:2]).max(),
-        "bbox-kp": (kps.amax(1) - kps.amin(1)).max(),
-    }
-    torch.testing.assert_close(sample["pckthres"], values[expected])
-
-
 def test_thresholds_and_splits_that_a_benchmark_lacks(whole):
     with pytest.raises(UserError, match="--thres bbox"):
         BENCHMARKS["caltech"](whole, "test", "bbox")
     with pytest.raises(UserError, match="trn"):
         BENCHMARKS["pfwillow"](whole, "trn")
-
-
-def test_opening_spair_reads_no_annotation(datapath):
-    shutil.rmtree(datapath / "SPair-71k/PairAnnotation")
-    shutil.rmtree(datapath / "SPair-71k/JPEGImages")
-    assert len(BENCHMARKS["spair"](datapath, "trn")) == 8
 
 
 def test_spair_without_key_points_or_grades(datapath):

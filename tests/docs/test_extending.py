@@ -9,9 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
 
 from dhpf.data import BENCHMARKS
 from dhpf.evaluation import METRICS
@@ -91,15 +89,7 @@ def test_a_metric_from_outside_is_measured_and_reported(home: Path) -> None:
     assert f"{figure['value']:.2f} px" in (home / "logs" / "of-error" / "report.html").read_text()
 
 
-def test_transport_moves_equal_weights_and_lets_gradients_through(document: dict[str, Any]) -> None:
-    appearance = torch.rand(2, 16, 16, dtype=torch.float64, requires_grad=True)
-    moved = document["transport"](appearance, rounds=200)
-    assert moved.sum(1).detach().numpy() == pytest.approx(np.ones((2, 16)))
-    assert moved.sum(2).detach().numpy() == pytest.approx(np.ones((2, 16)), abs=1e-6)
-    moved[0, 0, 0].backward()
-    assert bool((appearance.grad != 0).any())
-
-
+@pytest.mark.slow
 def test_the_program_of_the_document_runs_where_processes_are_spawned(home: Path) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "extending.md").read_text(), re.S | re.M)
     spawned = "    import multiprocessing\n\n    multiprocessing.set_start_method('spawn')\n    main()"

@@ -1,7 +1,5 @@
 """Kinds of predictions and how far off they are, against a loop over each point in the order of the definition."""
 
-import json
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -62,10 +60,3 @@ def test_correct_is_the_share_of_correct_key_points_and_kinds_are_all_there_are(
         assert sum(shares.values()) == pytest.approx(100)
     quantiles = list(found["errors"]["pixels"].values())
     assert quantiles == sorted(quantiles)
-
-
-def test_nothing_predicted_has_no_distances() -> None:
-    found = score(table_of([make_pair(0, [(1, 1)], [(2, 2)], [None])]), (0.1,))
-    assert found["kinds"]["total"]["none"] == 100
-    assert found["errors"]["pixels"] == {}
-    json.dumps(found, allow_nan=False)

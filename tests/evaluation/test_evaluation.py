@@ -11,11 +11,8 @@ from hypothesis import strategies as st
 from torch.utils.data import default_collate
 
 from dhpf.common.errors import UserError
-from dhpf.data.benchmark import Benchmark
 from dhpf.data.caltech import Caltech
-from dhpf.data.pfpascal import PFPascal
-from dhpf.data.pfwillow import PFWillow
-from dhpf.data.spair import DIFFICULTY, SPair
+from dhpf.data.spair import DIFFICULTY
 from dhpf.evaluation import intervals
 from dhpf.evaluation import predictions as table
 from dhpf.evaluation.figures import measure, score
@@ -142,25 +139,6 @@ def test_a_point_exactly_on_the_limit_counts_for_every_decimal_alpha() -> None:
             )
             assert correct.tolist() == [[True, False]]
             assert distance[0, 0] == on
-
-
-@needs_data
-@pytest.mark.parametrize(
-    ("of", "thres"), [(of, thres) for of in (PFPascal, PFWillow, SPair) for thres in of.thresholds]
-)
-def test_thresholds_are_those_of_the_samples(of: type[Benchmark], thres: str) -> None:
-    data = of(SHARED / "data", "test", thres)
-    chosen = range(0, len(data), len(data) // 20)
-    samples = [data.annotation(i) for i in chosen]
-    # Every key-point is predicted just inside, or just outside, its pair's limit to the right.
-    for factor, percent in ((1 - 1e-5, 100), (1 + 1e-5, 0)):
-        batch = default_collate(samples)
-        predicted = batch["trg_kps"].double()
-        predicted[:, 0] += 0.1 * factor * batch["pckthres"].double()[:, None]
-        result = score(
-            table.table_of(table.rows_of(batch, predicted, data), list(data.labels)), (0.1,), thres
-        )
-        assert values(result["totals"])[0.1, "pairs", "240x240 frame"] == percent
 
 
 @needs_data

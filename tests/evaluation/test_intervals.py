@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 from scipy.stats import bootstrap
 
-from benchmarks.coverage import coverage
 from dhpf.evaluation import intervals
 from dhpf.evaluation.figures import measure, score
 from dhpf.evaluation.intervals import mcnemar
@@ -95,12 +94,3 @@ def test_blocks_change_nothing(table: pd.DataFrame, monkeypatch: pytest.MonkeyPa
 )
 def test_mcnemars_test_is_statsmodels(only_first: int, only_second: int, p: float) -> None:
     assert mcnemar(only_first, only_second) == pytest.approx(p, rel=1e-9, abs=1e-300)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "world", ["PF-PASCAL's shape, independent pairs", "PF-WILLOW's shape, images decide"]
-)
-def test_the_interval_by_images_covers_the_truth(world: str) -> None:
-    """A tenth of what benchmarks/coverage.py draws."""
-    assert 0.87 <= coverage(100, world)["interval_by_image"] <= 1  # three deviations of 100 draws around 95 %

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -19,10 +18,9 @@ from hypothesis.extra.numpy import arrays
 from dhpf.common.errors import UserError
 from dhpf.evaluation import results
 from dhpf.evaluation.figures import score
-from dhpf.evaluation.predictions import PairRows, read_predictions, write_predictions
-from dhpf.evaluation.predictions import table_of as join
+from dhpf.evaluation.predictions import read_predictions, write_predictions
 from dhpf.evaluation.results import rescore, save_results
-from tests.helpers.tables import Toy, make_pair, random_pairs, rows_of, table_of
+from tests.helpers.tables import make_pair, random_pairs, table_of
 
 ONE_FOLDER = settings(
     deadline=None,
@@ -103,25 +101,6 @@ def test_points_of_pairs_with_a_threshold_of_zero_are_in_no_figure(tmp_path: Pat
     assert (
         json.loads((tmp_path / results.RESULTS).read_text(), parse_constant=pytest.fail)["figures"] == figures
     )
-
-
-@settings(ONE_FOLDER, max_examples=5)
-@given(st.permutations(range(10)), st.lists(st.integers(0, 9), max_size=3), st.integers(1, 10))
-def test_files_are_the_same_bytes_for_any_batches(
-    tmp_path: Path, order: list[int], again: list[int], size: int
-) -> None:
-    """Also where a sampler repeats pairs to fill its batches."""
-    pairs = random_pairs(6, 10)
-    selection = torch.from_numpy(np.random.default_rng(1).random((10, 3)).astype(np.float32))
-    contents = []
-    order += again
-    for batches in ([range(10)], [order[i : i + size] for i in range(0, len(order), size)]):
-        rows: PairRows = {}
-        for batch in batches:
-            rows |= rows_of([pairs[i] for i in batch], selection=selection[list(batch)])
-        save_results(tmp_path, join(rows, list(Toy.labels)), (0.1,), "auto", {})
-        contents.append([(tmp_path / name).read_bytes() for name in (results.RESULTS, results.PREDICTIONS)])
-    assert contents[0] == contents[1]
 
 
 def test_a_write_that_fails_leaves_the_previous_file(

@@ -1,7 +1,5 @@
 """The method with parts replaced equals the dense oracle with the same parts replaced; options, and test.py."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +13,6 @@ from dhpf.model.ablation import Ablation
 from dhpf.model.dhpf import DHPF
 from dhpf.programs.opening import requested_ablation
 from dhpf.programs.options import layer_numbers, parse
-from tests.helpers import tiny
-from tests.helpers.commands import TINY, succeed
 from tests.helpers.models import Bank
 
 SIDES, CHANNELS, FRAME = [16, 16, 8, 4], [16, 8, 24, 32], 64
@@ -105,19 +101,3 @@ def test_options_name_the_ablation() -> None:
 def test_contradictions_are_the_users_mistake(arguments: str) -> None:
     with pytest.raises(UserError, match=r"--(soft-gates|layers)"):
         requested_ablation(parsed(arguments), 3)
-
-
-def test_a_study_runs_through_the_test_program(tmp_path: Path) -> None:
-    """Raw features find points of crops of one texture; the results say what was measured."""
-    tiny.make_pfwillow(tmp_path)
-    found = {}
-    for name, study in {"hough": "--raw", "appearance": "--raw --no-hough --layers 3,9"}.items():
-        succeed(tmp_path, f"test.py --benchmark pfwillow --datapath . --logpath {name} {TINY} {study}")
-        results = json.loads((tmp_path / "logs" / name / "results.json").read_text())
-        found[name] = results["options"]["ablation"], results["figures"]["totals"][0]["value"]
-        log = (tmp_path / "logs" / name / "log.txt").read_text()
-        assert "raw features of " + {"hough": "all 15 layers", "appearance": "layers 3, 9"}[name] in log
-    assert found["appearance"][1] > 80
-    assert (
-        found["appearance"][0] == "raw features without transformation, fixed layers 3,9, no Hough matching"
-    )

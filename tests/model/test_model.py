@@ -1,22 +1,18 @@
 """The fast program equals the dense oracle, in float64, on random inputs; its pieces equal naive loops."""
 
-import math
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from dhpf.model import correlation, gating, hough, reference, voting, weak_loss
+from dhpf.model import correlation, gating, hough, reference, voting
 from dhpf.model.dhpf import DHPF
 from dhpf.model.features import ImageFeatures
-from dhpf.model.gating import DynamicGating
-from dhpf.model.grid import covering_cells, nearest_cells
 from dhpf.model.losses import entropies
 from dhpf.training import SUPERVISIONS
 from tests.helpers.models import Bank
@@ -176,18 +172,6 @@ def test_validation_loss_equals_the_oracle(problem: Problem) -> None:
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_training_counts_layer_zero_twice_and_gates_once() -> None:
-    torch.manual_seed(0)
-    problem = make_problem([12, 6, 3], [4, 5, 6], [2, 3, 4], 3)
-    for kind in SUPERVISIONS:
-        learner = deepcopy(problem.model.learner)
-        model = DHPF(problem.model.backbone)
-        model.learner = learner
-        SUPERVISIONS[kind](model.double().train(), problem.batch, ALPHA, RATE, problem.noise)
-        assert [int(ffn[1].num_batches_tracked) for ffn in learner.reduction_ffns] == [4, 2, 2]
-        assert [int(gate[1].num_batches_tracked) for gate in learner.gumbel_ffns] == [1, 1, 1]
-
-
 # Features
 
 
@@ -299,19 +283,6 @@ def test_fused_entropies_are_those_of_whole_matrices(sides: tuple[int, ...], vot
         close(fused, plain)
 
 
-def test_gradient_of_fused_entropies_is_that_of_their_values() -> None:
-    factors = factors_of(5, (4, 2), 1, 0.1)
-    table = torch.rand(1, 7, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-
-    def entropy(*tensors: Tensor) -> Tensor:
-        changed = correlation.CorrelationFactors(tensors[:2], tensors[2:4], (), *tensors[4:])
-        matrix = correlation.Correlation((changed,))
-        return weak_loss.entropies_by_offset(matrix, table, *voting.maxima(changed.blocks(), table))
-
-    inputs = (*factors.src, *factors.trg, factors.src_length, factors.trg_length)
-    assert torch.autograd.gradcheck(entropy, inputs)
-
-
 # Gating
 
 
@@ -339,70 +310,7 @@ def test_folded_batch_norms_follow_the_weights(change: str) -> None:
     assert not torch.equal(after[1], before[1])
 
 
-def test_gates_select_with_the_probability_of_their_logits() -> None:
-    """The Gumbel-max trick: P(select) = sigmoid(select logit - skip logit)."""
-    torch.manual_seed(2)
-    learner, pairs = DynamicGating((6, 5), (2, 2)).train(), 4000
-    pooled = tuple(torch.randn(1, c).repeat(pairs, 1) + 1e-3 * torch.randn(pairs, c) for c in (6, 5))
-    selection = learner(torch.cat(pooled, 1))
-    assert set(selection.unique().tolist()) <= {0.0, 1.0}
-    for k, (gate, x) in enumerate(zip(learner.gumbel_ffns, pooled, strict=True)):
-        logits = gate(x[:, :, None, None])[:, :, 0, 0]
-        expected = torch.sigmoid(logits[:, 1] - logits[:, 0]).mean()
-        assert abs(selection[:, k].mean() - expected) < 0.03
-
-
-def test_gradients_reach_gates_of_skipped_layers_through_the_selection_loss() -> None:
-    torch.manual_seed(3)
-    learner = DynamicGating((6, 5), (2, 2)).train()
-    noise = torch.tensor([1 - 1e-6, 1e-6]).expand(2, 3, 2)  # skip, always
-    selection = learner(torch.randn(3, 11), noise)
-    assert not selection.any()
-    selection.sum().backward()
-    assert all(gate[3].weight.grad.abs().sum() > 0 for gate in learner.gumbel_ffns)
-
-
 # Pieces
 
 
 # Where boxes begin and end, and where two centres are equally near; the neighbouring floats, and far away.
-edges = st.integers(-12, 70).map(lambda n: float(n) / 2)
-coordinate = st.one_of(
-    edges,
-    st.tuples(edges, st.sampled_from([-np.inf, np.inf])).map(lambda e: float(np.nextafter(*np.float32(e)))),
-    st.floats(-(2.0**99), 2.0**99, width=32),
-    st.floats(-20, 60, width=32),
-)
-
-
-@given(st.lists(st.tuples(coordinate, coordinate), min_size=1, max_size=5), st.integers(1, 8))
-@settings(deadline=None, max_examples=150)
-@example([(-1.0000001, 0.0)], 3)
-def test_cells_of_points(points: list[tuple[float, float]], S: int) -> None:
-    kps = torch.tensor(points).T[None]
-    cells, covers = covering_cells(kps, S)
-    close_to = nearest_cells(kps, S)
-    for p, point in enumerate(kps[0].T):
-        expected = reference.covering_cells(point.double(), S)
-        assert sorted(cells[0, p][covers[0, p]].tolist()) == expected.tolist()
-        if point.abs().max() < 100:  # far away the oracle's squares round
-            assert close_to[0, p] == reference.nearest_cell(point, S)
-
-
-@pytest.mark.parametrize("side", [12, 60])
-def test_points_outside_every_receptive_field_have_no_prediction(side: int) -> None:
-    torch.manual_seed(4)
-    problem = make_problem([side], [3], [3], 1)
-    problem.model.eval()
-    last = 4 * (side - 1)
-    edge = [-5, last + 5]
-    beyond = [math.nextafter(e, s * math.inf) for e, s in zip(edge, (-1, 1), strict=True)]
-    inside = [(x, y) for x in edge for y in edge]
-    outside = [(b, 8.0) for b in beyond] + [(8.0, b) for b in beyond] + [(-1e9, 1e9)]
-    points = torch.tensor(inside + outside, dtype=torch.float64).T[None]
-    with torch.no_grad():
-        predicted = problem.model(
-            problem.batch["src_img"], problem.batch["trg_img"], frame=4 * side
-        ).transfer(points)
-    assert predicted[..., : len(inside)].isfinite().all()
-    assert predicted[..., len(inside) :].isnan().all()

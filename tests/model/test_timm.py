@@ -116,17 +116,6 @@ def test_a_layer_of_a_network_is_the_same_among_fewer() -> None:
         cls(state, (9,))
 
 
-def test_larger_pictures_leave_the_grid_as_it_is() -> None:
-    image = np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)
-    matcher = Matcher.load(
-        "timm:resnet18", backbone_weights="random", backbone_side=128, img_side=64, device="cpu"
-    )
-    found = matcher.match(image, image, [(30, 40)])
-    assert found.matches.side == 16
-    assert np.abs(found.points - [[30, 40]]).max() < 2 * 120 / 16
-    assert "128×128" in matcher.model.backbone.cost_note(64)
-
-
 def test_wrong_names_get_the_closest() -> None:
     with pytest.raises(UserError, match="did you mean timm:swin_tiny_patch4_window7_224"):
         BACKBONES["timm:swin_tiny"]

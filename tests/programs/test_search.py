@@ -11,7 +11,6 @@ import torch
 
 from dhpf.evaluation.figures import measure
 from dhpf.evaluation.predictions import read_predictions
-from dhpf.programs.search import best, candidates
 from tests.helpers import tiny
 from tests.helpers.commands import refused, run, succeed
 
@@ -20,18 +19,6 @@ SEARCH = f"search.py --benchmark pfpascal {SMALL} --pairs 3 --beam 2"
 DRAWN = sorted(
     torch.randperm(4, generator=torch.Generator().manual_seed(0))[:3].tolist()
 )  # three of four pairs
-
-
-def test_a_beam_adds_every_other_layer_to_the_best_and_nothing_twice() -> None:
-    found = {(0,): 10.0, (1,): 30.0, (2,): 30.0, (3,): 20.0}
-    assert list(candidates({}, 1, 2, 4)) == list(found)
-    assert best(found, found) == [(1,), (2,), (3,), (0,)]  # of equal ones the first
-    children = candidates(found, 2, 2, 4)
-    assert set(children) == {(0, 1), (1, 2), (1, 3), (0, 2), (2, 3)}
-    assert all(subset == tuple(sorted((*parent, layer))) for subset, (parent, layer) in children.items())
-    found |= dict.fromkeys(children, 0.0) | {(2, 3): 30.0}
-    assert set(candidates(found, 3, 1, 4)) == {(0, 2, 3), (1, 2, 3)}
-    assert best(found, found)[:3] == [(1,), (2,), (2, 3)]  # of equal ones the smaller
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ import torch
 from filelock import FileLock
 
 from dhpf.common import __version__
-from tests.helpers import tiny
 from tests.helpers.commands import CLOSED, TINY, Command, refused, run, succeed
 from tests.helpers.models import draw_learner
 
@@ -164,15 +163,6 @@ def test_a_path_may_have_a_byte_that_is_not_utf_8(data: Path, tmp_path: Path) ->
 
 
 # Data that cannot be used
-
-
-def test_data_that_cannot_be_trained_on_are_refused(data: Path, tmp_path: Path) -> None:
-    tiny.make_pfwillow(tmp_path)
-    refused(tmp_path, f"train.py {on(tmp_path, 'pfwillow')}", "trn")
-    shutil.copytree(data / "PF-PASCAL", tmp_path / "PF-PASCAL")
-    pairs = tmp_path / "PF-PASCAL" / "trn_pairs.csv"
-    pairs.write_text("".join(pairs.read_text().splitlines(keepends=True)[:2]))
-    refused(tmp_path, f"train.py {on(tmp_path)}", str(pairs), "one pair")
 
 
 @pytest.mark.parametrize("program", ["train.py --niter 1", "test.py"])

@@ -8,10 +8,9 @@ import pytest
 from PIL import Image
 
 from dhpf.common.errors import UserError
-from dhpf.common.run import RESOURCES, Run
 from dhpf.evaluation.figures import score
 from dhpf.matching import drawing
-from dhpf.report import pictures, test_report, training_report
+from dhpf.report import pictures, test_report
 from dhpf.report.gallery import pair_picture
 from dhpf.report.page import Picture, Section, write_report
 from tests.helpers import chromium
@@ -19,8 +18,6 @@ from tests.helpers.pages import HOSTILE, Page, assert_self_contained
 from tests.helpers.tables import random_table
 
 pytestmark = pytest.mark.filterwarnings("error", "ignore::DeprecationWarning")
-HISTORY = [f"{split}_{name}" for split in ("trn", "val") for name in ("loss", "pck", "selection_loss")]
-HISTORY += ["selection/00", "selection/01"]
 
 
 def photographs(title: str, link: str = "") -> Picture:
@@ -74,37 +71,6 @@ def test_a_report_is_replaced_as_a_whole_and_the_same_again(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="file"):
         write_report(tmp_path / "file" / "report.html", "DHPF", [])
-
-
-@chromium.needs_axe
-def test_pages_are_accessible_on_screen_and_paper_and_hostile_names_stay_in_their_cells(tmp_path):
-    """A report with a long table and a training's, in both schemes, on a phone and on paper, by axe-core."""
-    long = "\u202e" + HOSTILE + "x" * 4000 + "../" * 9
-    rows = [[n, long if n == 1 else "cat", "a.jpg", None if n == 7 else n * 1.5] for n in range(60)]
-    figures = score(random_table("spair", [long, "cat"]), [0.1])
-    drawn, links = photographs(long, "explorer/3.html"), {3: "explorer/3.html"}
-    header, command = ["Pair", "Name", "Image", "PCK"], f"python {long}"
-    sections = [
-        *test_report.summary(long, figures, {}),
-        Section("Pairs: worst", pictures=[drawn, drawn]),
-        Section("All", header, rows, paged=True, command=command, links=links),
-        *test_report.details(figures),
-        Section("Options", facts={long: long}),
-    ]
-    html = written(tmp_path, *sections, title=long)
-    run = Run.create(tmp_path / "run", {"benchmark": long, "supervision": "strong"})
-    for epoch in range(1, 4):
-        run.record(epoch, dict.fromkeys(HISTORY, 1.5 * epoch))
-        run.record(epoch, {"seconds": 60 * epoch, "memory": 2.5}, RESOURCES)
-    run.close()
-    training_report.report_training(tmp_path / "run")
-    training = (tmp_path / "run" / "report.html").read_text()
-    pages = {"phone": (390, "dark", html), "desk": (1280, "light", html), "paper": (700, "print", html)}
-    found = chromium.looked_at(tmp_path, pages | {"training": (390, "light", training)})
-    for name, what in found.items():
-        assert what["violations"] == [], name
-        assert {"color-contrast", "image-alt"} <= set(what["passed"])
-        assert (what["wrong"], what["wide"]) == (None, 0), name
 
 
 @chromium.needs_chromium

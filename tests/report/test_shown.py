@@ -42,12 +42,8 @@ def test_the_events_are_what_tensorboard_reads(trained: Path) -> None:
     both = [scalars[f"step/{name}_loss"][4:] for name in ("matching", "selection")]
     mean = np.mean([a + b for (_, a), (_, b) in zip(*both, strict=True)])
     assert mean == pytest.approx(history["trn_loss"][1], rel=1e-5)
-    assert 0 < scalars["step/layers_selected"][0][1] <= 15
-    by_category = [scalars[f"val_pck/{name}"] for name in ("cat", "dog")]
-    for epoch in range(2):
-        assert np.mean([values[epoch][1] for values in by_category]) == pytest.approx(
-            history["val_pck"][epoch]
-        )
+    by_category = [[value for _, value in scalars[f"val_pck/{name}"]] for name in ("cat", "dog")]
+    assert np.mean(by_category, 0) == pytest.approx(history["val_pck"])
 
     def picture(tag: str, epoch: int) -> Image.Image:
         assert [e.step for e in events.Images(tag)] == [1, 2]
@@ -56,9 +52,6 @@ def test_the_events_are_what_tensorboard_reads(trained: Path) -> None:
     heights = [picture("selection/all", epoch).height for epoch in range(2)]
     assert heights[1] > heights[0]  # a row for each epoch
     assert picture("examples/3", 1).size == (128, 64)
-    plugin = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
-    assert b"pfpascal" in plugin
-    assert b"learning" not in plugin
     assert scalars["final/val_pck"] == [(0, pytest.approx(max(history["val_pck"])))]
 
 

@@ -28,19 +28,6 @@ SMALL = "--img-side 64 --workers 0 --device cpu --no-download"
 # Sections
 
 
-def test_the_summary_is_the_headline_and_one_table() -> None:
-    figures = score(random_table("pfpascal", ["cat", "dog"]), [0.05, 0.1])
-    *text, tiles, totals, _, _ = test_report.summary("a model", figures, {})
-    assert [part.text for part in text] == ["a model", *figures["about"][1:]]
-    main = [figures[name][6] for name in ("totals", "without_leaked")]
-    for (name, value, note), figure in zip(tiles.tiles, main, strict=True):
-        assert (name, value) == ("PCK@0.1", f"{figure['value']:.2f} %")
-        assert f"[{figure['interval'][0]:.2f}, {figure['interval'][1]:.2f}]" in note
-        assert figure["basis"] in note
-    assert [row[0] for row in totals.rows] == ["PCK@0.05", "PCK@0.1", "PCK@0.1, original pixels"]
-    assert totals.rows[1][1:] == [f"{figure['value']:.2f} %" for figure in figures["totals"][6:9]]
-
-
 def test_details_have_every_figure_with_intervals_counts_and_definition() -> None:
     figures = score(random_table("pfpascal", ["cat", "dog"]), [0.05, 0.1])
     sections = {part.heading: part for part in test_report.details(figures)}

