@@ -80,4 +80,4 @@ def check_options(benchmark: "type[Benchmark]", own: Mapping[str, Any]) -> None:
     """Raises: UserError: one of the options, which only some benchmarks understand, is none of this one."""
     for option in own:
         if option not in benchmark.options:
-            raise UserError(f"--{option.replace('_', '-')}: benchmark {benchmark.name} has no use for it")
+            raise UserError(f"--{option.replace('_', '-')}: benchmark {benchmark.name} does not use it")

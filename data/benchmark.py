@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dhpf.common.errors import UserError, error_context
+from dhpf.common.errors import UserError, count_text, error_context
 from dhpf.common.files import is_file, sha256
 from dhpf.data import layout
 from dhpf.data.image_annotation import (
@@ -139,7 +139,7 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
             raise UserError(f"benchmark {self.name} has no split '{split}', only {', '.join(self.splits)}")
         if thres not in ("auto", *self.thresholds):
             choice = ", ".join(("auto", *self.thresholds))
-            raise UserError(f"--thres {thres}: benchmark {self.name} cannot give it, only {choice}")
+            raise UserError(f"--thres {thres}: benchmark {self.name} has {choice}")
         self.split = split
         self.thres = self.auto_thres if thres == "auto" else thres
         self.img_side = self.input_size = img_side
@@ -197,7 +197,7 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
             raise UserError(f"--categories: {self.list_path} has no pair of {', '.join(missing)}")
         if only:
             self.pairs = [pair for pair in self.pairs if pair.category_id in ids]
-            self.notes.append(f"categories {', '.join(only)} alone")
+            self.notes.append(f"only {', '.join(only)}")
         if not mirrored:
             before, self.pairs = len(self.pairs), originals(self.pairs)
             if len(self.pairs) < before:
@@ -205,9 +205,10 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
 
     def _describe_source(self, unread: Sequence[Path]) -> None:
         """Begins `notes` with what was read."""
-        note = f"{self.name} {self.split}: {len(self.pairs)} pairs of {self.list_path}, images in {self.root}"
+        pairs = count_text(len(self.pairs), "pair")
+        note = f"{self.name} {self.split}: {pairs} of {self.list_path}, images in {self.root}"
         if files := [str(path) for path in unread if path.is_file()]:
-            note += f"; not read, though they fit too: {', '.join(files)}"
+            note += f"; other lists there: {', '.join(files)}"
         names = ((self.categories[p.category_id], p.src_key, p.trg_key) for p in originals(self.pairs))
         self.is_published, sentence = compare_with_published(self.published, self.split, names)
         self.notes = [note, *([f"list: {sentence}"] if sentence else []), *self.notes]

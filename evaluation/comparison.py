@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dhpf.common.errors import UserError
+from dhpf.common.errors import UserError, count_text
 from dhpf.evaluation.figures import main_figures, measure, pair_groups, pair_notes
 from dhpf.evaluation.intervals import PairSums, group_intervals, mcnemar
 from dhpf.evaluation.metrics import Measure
@@ -101,7 +101,7 @@ def align(tables: Mapping[str, pd.DataFrame]) -> tuple[dict[str, pd.DataFrame], 
             a, b = tables[first][column].iloc[0], table[column].iloc[0]
             if a != b:
                 raise UserError(
-                    f"{name}: its {column} is {b}, that of {first} is {a}: such figures do not compare"
+                    f"{name}: its {column} is {b}, that of {first} is {a}: such runs cannot be compared"
                 )
         pairs = table.drop_duplicates("pair")[["pair", *KEY]]
         # Own data may have a pair of images more than once.
@@ -122,9 +122,9 @@ def align(tables: Mapping[str, pd.DataFrame]) -> tuple[dict[str, pd.DataFrame], 
             )
     sizes = {name: table.pair.nunique() for name, table in tables.items()}
     if set(sizes.values()) == {len(common)}:
-        return aligned, f"all on the same {len(common)} pairs"
+        return aligned, f"all on the same {count_text(len(common), 'pair')}"
     counts = ", ".join(f"{name} of {size}" for name, size in sizes.items())
-    return aligned, f"reduced to the {len(common)} pairs that all have: {counts}"
+    return aligned, f"on the {count_text(len(common), 'pair')} that all have ({counts})"
 
 
 def long_table(tables: Mapping[str, pd.DataFrame], measures: Mapping[str, list[Measure]]) -> pd.DataFrame:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from dhpf.common.errors import count_text
 from dhpf.data import BENCHMARKS
 from dhpf.data.published_lists import compare_with_published
 from dhpf.evaluation import METRICS, NEEDS
@@ -176,9 +177,9 @@ def pair_notes(table: pd.DataFrame) -> list[str]:
         head += f", categories {', '.join(categories)}"
     elif len(categories) < len(benchmark.categories):
         head += f", {len(categories)} of {len(benchmark.categories)} categories"
-    head += f": {len(pairs)} pair{'s' * (len(pairs) != 1)}"
+    head += f": {count_text(len(pairs), 'pair')}"
     if without := int((pairs.n_pts == 0).sum()):
-        head += f", of which {without} without key-points are in no figure"
+        head += f", of which {without} without key-points are not measured"
     notes = [head]
     if published := published_list(table)[1]:
         notes.append(f"list: {published}")
@@ -188,10 +189,12 @@ def pair_notes(table: pd.DataFrame) -> list[str]:
         notes.append(f"train/test overlap: unknown, {benchmark.overlap_unknown}")
     elif LEAKED in pairs:
         notes.append(
-            f"train/test overlap: {(pairs[LEAKED] > 0).sum()} of {len(pairs)} pairs {benchmark.overlap}"
+            f"train/test overlap: {(pairs[LEAKED] > 0).sum()} of {count_text(len(pairs), 'pair')} {benchmark.overlap}"
         )
     if missing := unpredicted(table):
-        notes.append(f"predictions: {missing} of {pairs.n_pts.sum()} key-points have none and count as wrong")
+        notes.append(
+            f"predictions: {missing} of {pairs.n_pts.sum()} key-points have no prediction and count as wrong"
+        )
     return notes
 
 
@@ -203,7 +206,7 @@ def threshold_notes(pairs: pd.DataFrame, measures: Sequence[Measure]) -> list[st
     left = pairs.loc[undefined.unique()]
     names = ", ".join(f"{pair.source} - {pair.target}" for pair in left.head(MAX_NAMES).itertuples())
     more = ", ..." if len(left) > MAX_NAMES else ""
-    return [f"threshold: zero in {len(left)} pairs, which are in no PCK: {names}{more}"]
+    return [f"threshold: zero in {count_text(len(left), 'pair')}, without PCK: {names}{more}"]
 
 
 def unknown_measures(measures: Sequence[Measure], others: Sequence[str]) -> list[str]:

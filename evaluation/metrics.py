@@ -82,7 +82,7 @@ def threshold_extents(
     possible = [name for name, (_, extent) in extents.items() if not np.isnan(extent).any()]
     if kind not in possible:
         choice = ", ".join(["auto", *possible])
-        raise UserError(f"--thres {thres}: {benchmark.name} does not give it, choose one of {choice}")
+        raise UserError(f"--thres {thres}: {benchmark.name} has {choice}")
     return kind, *extents[kind]
 
 

@@ -99,5 +99,7 @@ def threshold_of(options: Namespace, names: dict[str, Path]) -> str:
             used[name] = "auto"
     if len(set(used.values())) > 1:
         how = ", ".join(f"{name} with {thres}" for name, thres in used.items())
-        raise UserError(f"measured with other thresholds ({how}): say --thres, to measure all anew")
+        raise UserError(
+            f"the runs have different thresholds ({how}): give the --thres to measure all of them with"
+        )
     return next(iter(used.values()))

@@ -102,9 +102,7 @@ def match_pair(options: Namespace) -> None:
     """
     benchmark, number = open_benchmark(options), options.pair
     if number >= len(benchmark):
-        raise UserError(
-            f"--pair {number}: {benchmark.list_path} has {len(benchmark)} pairs, 0 to {len(benchmark) - 1}"
-        )
+        raise UserError(f"--pair {number}: {benchmark.list_path} has the pairs 0 to {len(benchmark) - 1}")
     sample = benchmark.annotation(number)
     keys = sample["src_key"], sample["trg_key"]
     source, target = map(benchmark.pil_image, keys)

@@ -639,7 +639,7 @@ def check_one_list(options: Namespace) -> None:
 def check_test(options: Namespace) -> None:
     check_one_list(options)
     if options.from_predictions and options.load:
-        raise UserError("--load: predictions need no model, give --from-predictions alone")
+        raise UserError("--load: predictions need no model, give it or --from-predictions")
     if options.load and options.width is not None:
         raise UserError("--width: the checkpoint's own shapes decide it")
 
@@ -652,9 +652,7 @@ def check_match(options: Namespace) -> None:
     if options.pair is not None and (options.source or options.table_out):
         raise UserError("--pair: a pair of a benchmark has its images, give no others and no --table-out")
     if options.pair is not None and options.min_confidence and not options.own_points:
-        raise UserError(
-            "--min-confidence: all key-points of a pair are drawn, give it with --points or --grid"
-        )
+        raise UserError("--min-confidence: a pair shows all its key-points, give it with --points or --grid")
     if options.pair is None and not (options.source and options.targets):
         raise UserError("give SRC and TRG, or a pair of a benchmark with --benchmark and --pair")
     for path in filter(None, (options.source, *options.targets, options.points_file)):

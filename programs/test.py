@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from dhpf.common.errors import UserError
+from dhpf.common.errors import UserError, count_text
 from dhpf.common.processes import gather, start_processes
 from dhpf.common.program import echo
 from dhpf.common.run import RESULTS, Run, progress
@@ -104,7 +104,7 @@ def evaluate(options: Namespace) -> dict[str, Any]:
         )
         pairs = gather([[i for i in order_by_images(benchmark) if i not in partial.rows]])[0]
         if run and partial.rows:
-            run.log(f"resumed with {len(partial.rows)} of {len(benchmark)} pairs")
+            run.log(f"resumed with {len(partial.rows)} of {count_text(len(benchmark), 'pair')}")
         tested: DHPF | CompiledDHPF = model
         if options.compile:
             tested = CompiledDHPF(model, options.img_side, run.log if run else str)
@@ -189,7 +189,7 @@ def check_same_pairs(path: Path, table: pd.DataFrame, benchmark: Benchmark) -> N
         i < len(keys) and (source, target) == keys[i] for i, source, target in numbered
     ):
         raise UserError(
-            f"{path}: it is of other pairs than {benchmark.name} {benchmark.split} at side {benchmark.img_side}: give "
+            f"{path}: its pairs are not those of {benchmark.name} {benchmark.split} at size {benchmark.img_side}: give "
             f"the --benchmark {first.benchmark}, --split {first.split}, --img-side {first.img_side} and list that it "
             "was made with, or leave --logpath out"
         )
@@ -229,12 +229,12 @@ def finish_run(
     for message in dict.fromkeys(predicted.unread):  # an image may have been tried more than once
         run.log(f"not readable: {message}")
     if skipped:
-        run.log(f"{len(skipped)} of {len(benchmark)} pairs skipped: {', '.join(skipped)}")
+        run.log(f"{len(skipped)} of {count_text(len(benchmark), 'pair')} skipped: {', '.join(skipped)}")
     lines = describe(results["figures"]).splitlines()
     run.log("\n".join(line for line in lines if line not in benchmark.notes))  # which begin the log
     used = predicted.resources
     spent = ", ".join(filter(None, [used["time"].partition(",")[0], used.get("loading")]))
-    run.log(f"{len(benchmark)} pairs in {spent}; results: {run.folder}")
+    run.log(f"{count_text(len(benchmark), 'pair')} in {spent}; results: {run.folder}")
     if not options.no_report:
         typed = shlex.join([*options_of.typed_command(options.program), *sys.argv[1:]])
         defaults = vars(options_of.Parser("test").parse_args([]))

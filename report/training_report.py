@@ -69,7 +69,7 @@ def best_epoch(history: pd.DataFrame, layers: int) -> list[tuple[str, str, str]]
     last, tiles = history.iloc[-1], []
     if history.val_pck.notna().any():
         best = history.loc[history.val_pck.idxmax()]
-        note = f"mean over validation pairs, epoch {best.epoch:g} of {len(history)}: the model that is kept"
+        note = f"mean over validation pairs, epoch {best.epoch:g} of {len(history)}: the saved model"
         tiles.append(("Best validation PCK", f"{best.val_pck:.2f} %", note))
     selected = f"{last.layers:.1f} of {layers}"
     tiles.append(("Layers selected", selected, f"mean over training pairs, epoch {last.epoch:g}"))

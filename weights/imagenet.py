@@ -38,7 +38,7 @@ def timm_pretrained(arch: str) -> State:
     except Exception as error:
         reason = reason or str(error).partition("\n")[0][:200]
         raise UserError(
-            f"the weights of timm:{arch} cannot be had ({reason}): get a file of timm or of its makers and give it as "
+            f"the weights of timm:{arch} cannot be downloaded ({reason}): get the file elsewhere, and give it as "
             "--backbone-weights FILE"
         ) from error
     finally:
@@ -77,4 +77,4 @@ def pretrained(backbone: str) -> State:
             problems.append(f"{path}: the file {error}")
         except UserError as error:
             problems.append(str(error))
-    raise UserError(f"{'; '.join(problems)}; once it is removed the weights of {backbone} are fetched anew")
+    raise UserError(f"{'; '.join(problems)}; remove the file to download the weights of {backbone} again")

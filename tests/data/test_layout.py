@@ -265,7 +265,7 @@ def test_a_list_is_compared_with_the_published_ones(datapath: Path, monkeypatch:
     assert PFPascal(datapath, "test").is_published
 
 
-NOT_TEST = "the published val list, not the test list: no figure on it is the paper's"
+NOT_TEST = "the published val list, not the test list: not comparable with the paper"
 
 
 @needs_lists

@@ -65,7 +65,7 @@ def test_other_lists_are_reduced_to_the_common_pairs(table: pd.DataFrame) -> Non
     shuffled = moved(table)
     shuffled = shuffled[shuffled.pair > 3].assign(pair=100 - shuffled.pair).sort_values(["pair", "point"])
     aligned, note = align({"a": table[table.pair < 25], "b": shuffled})
-    assert note == "reduced to the 21 pairs that all have: a of 25, b of 26"
+    assert note == "on the 21 pairs that all have (a of 25, b of 26)"
     for name, own in (("a", table), ("b", moved(table))):
         pd.testing.assert_frame_equal(aligned[name], own[own.pair.between(4, 24)].reset_index(drop=True))
 

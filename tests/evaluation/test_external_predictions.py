@@ -152,7 +152,10 @@ def test_missing_predictions_count_as_wrong_and_are_counted_apart(
     found = score(read(csv(right)), (0.1,))
     n = [int((own.pair == pair).sum()) for pair in (0, 1)]
     assert found["n_points_without_prediction"] == n[0] + 2
-    assert f"predictions: {n[0] + 2} of {len(own)} key-points have none and count as wrong" in found["about"]
+    assert (
+        f"predictions: {n[0] + 2} of {len(own)} key-points have no prediction and count as wrong"
+        in found["about"]
+    )
     by_pair = [0, 100 * (n[1] - 2) / n[1], *[100] * 6]
     assert found["totals"][0]["value"] == pytest.approx(np.mean(by_pair))
 
