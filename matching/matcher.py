@@ -222,6 +222,7 @@ class Matcher:
         raw: bool = False,
         soft_gates: bool = False,
         img_side: int = 240,
+        precision: str = "fp32",
         device: str = "auto",
     ) -> "Matcher":
         """A matcher from a checkpoint, or from the name of a backbone; the arguments are the programs' options.
@@ -238,6 +239,7 @@ class Matcher:
             voting: one of `VOTINGS`; that of the checkpoint if not given, else Hough matching.
             decoder: one of `DECODERS`, perhaps with parameters; that of the checkpoint if not given, else the paper's.
             layers, raw, soft_gates: parts of the method that are replaced, see `Ablation`.
+            precision: fp32 or bf16.
         Raises:
             UserError: unusable checkpoint or weights, arguments that contradict each other, no such device.
         """
@@ -258,6 +260,7 @@ class Matcher:
             config = ModelConfig(given, blocks, backbone_side, voting=voting or DEFAULT_VOTING)
             net = build_model(replace(config, decoder=decoder or DEFAULT_DECODER), backbone_weights)
             name = "; ".join(filter(None, [given, net.backbone.weights_note]))
+        net.bf16 = {"fp32": False, "bf16": True}[precision]
         fixed = net.ablation.fixed_layers if layers is None else layers
         net.ablate(
             requested_ablation(len(net.backbone.channels), learned, fixed, raw or not learned, soft_gates)
