@@ -208,24 +208,19 @@ def test_annotations_of_a_turned_image_mean_the_image_as_shown(tmp_path, orienta
     content = tiny_own.coco(tmp_path)
     path = tmp_path / "images" / "cat_0.jpg"
     wide = Image.open(path).convert("RGB").resize((90, 60))
-    wide.save(tmp_path / "plain.png")
+    wide.save(tmp_path / "images" / "plain.png")
     turn, exif = turns[orientation - 1], Image.Exif()
     exif[0x0112] = orientation
     path.unlink()
     (wide if turn is None else wide.transpose(turn)).save(tmp_path / "images" / "cat_0.png", exif=exif)
-    first = content["images"][0]
-    first |= {"file_name": "cat_0.png", "width": 90, "height": 60}
+    content["images"][0] |= {"file_name": "cat_0.png", "width": 90, "height": 60}
     benchmark = opened(tiny_own.make_coco(tmp_path, content))
-    plain = opened(tiny_own.make_coco(tmp_path, content))
-    plain.root = tmp_path
     assert benchmark.size("images/cat_0.png") == (90, 60)
-    assert torch.equal(benchmark.image("images/cat_0.png"), plain.image("plain.png"))
-
-    first |= {"width": 60, "height": 90}
+    assert torch.equal(benchmark.image("images/cat_0.png"), benchmark.image("images/plain.png"))
+    content["images"][0] |= {"width": 60, "height": 90}
     stored = opened(tiny_own.make_coco(tmp_path, content))
     if orientation > 4:
         assert stored.size("images/cat_0.png") == (60, 90)
-        assert not torch.equal(stored.image("images/cat_0.png"), plain.image("plain.png"))
     else:
         with pytest.raises(UserError, match=r"cat_0\.png.*90×60.*60×90"):
             stored[0]

@@ -34,12 +34,6 @@ def lines(axes, *kinds):
     return np.concatenate([np.reshape(segments, (-1, 2, 2)) for segments in drawn])
 
 
-def marks(axes, kind):
-    """The places that are marked."""
-    (line,) = [line for line in axes.lines if line.get_gid() == kind]
-    return line.get_xydata()
-
-
 def legend(figure):
     return [text.get_text() for box in figure.legends for text in box.get_texts()]
 
@@ -90,27 +84,6 @@ def test_correct_incorrect_and_missing_are_told_without_colour():
     assert legend(figure) == ["correct (2)", "incorrect (1)", "no prediction (1)", "ground truth (4)"]
 
 
-def test_ground_truth_is_ringed_and_tied_to_its_prediction_only_where_they_correspond():
-    (axes,) = drawing.matches(**PAIR).axes
-    assert len(marks(axes, "ground truth")) == 4
-    assert len(lines(axes, "error")) == 3  # of those that are predicted
-    outlines = drawing.matches(PAIR["src_image"], PAIR["trg_image"], SRC, PREDICTED, TRG[:, :2])
-    assert len(marks(outlines.axes[0], "ground truth")) == 2
-    assert "error" not in [c.get_gid() for c in outlines.axes[0].collections]
-    assert legend(outlines) == ["match", "no prediction", "ground truth"]
-
-
-def test_a_contact_sheet_has_a_named_row_for_each_group_and_every_pair_once():
-    figure = pictures.contact_sheet(
-        {"best": [PAIR | {"title": "cat 75 %"}, PAIR], "none": [], "worst": [PAIR]}
-    )
-    assert [len(axes.images) for axes in figure.axes] == [2, 2, 0, 0, 2, 0]
-    assert [axes.texts[0].get_text() for axes in figure.axes if axes.texts] == ["best", "none", "worst"]
-    assert figure.axes[0].get_title() == "cat 75 %"
-    assert legend(figure) == ["correct", "incorrect", "no prediction", "ground truth"]
-    assert pixels(figure).shape[1] > 500
-
-
 def test_extremes_shows_no_pair_twice_and_of_tied_ones_not_the_first_of_the_list():
     values = pd.Series([50.0, np.nan, 10, 90, 70, 30, 60, 20, 80, 40])
     assert pictures.extremes(values, 1) == {"best": [3], "median": [0], "worst": [2]}
@@ -153,10 +126,3 @@ def test_text_from_data_is_never_read_as_formulas():
         pictures.layer_selection({name: [0.5]}), pictures.pck_curve({name: {1: 1}}),
     ):  # fmt: skip
         figure.draw_without_rendering()
-
-
-@pytest.mark.parametrize(("form", "begins"), [("png", b"\x89PNG"), ("pdf", b"%PDF"), ("jpg", b"\xff\xd8")])
-def test_what_is_drawn_alike_is_the_same_file(form, begins):
-    first, second = (drawing.render(drawing.matches(**PAIR), form, 50) for _ in range(2))
-    assert first == second
-    assert first.startswith(begins)

@@ -13,38 +13,18 @@ from PIL import Image
 
 from dhpf.common.errors import UserError
 from dhpf.data import open_benchmark
-from dhpf.evaluation.figures import measure, score
+from dhpf.evaluation.figures import measure
 from dhpf.evaluation.predictions import read_predictions
 from dhpf.matching import drawing
 from dhpf.report import test_report
 from tests.helpers import tiny
 from tests.helpers.commands import succeed
 from tests.helpers.pages import assert_self_contained
-from tests.helpers.tables import random_table
 
 SMALL = "--img-side 64 --workers 0 --device cpu --no-download"
 
 
 # Sections
-
-
-def test_details_have_every_figure_with_intervals_counts_and_definition() -> None:
-    figures = score(random_table("pfpascal", ["cat", "dog"]), [0.05, 0.1])
-    sections = {part.heading: part for part in test_report.details(figures)}
-    assert all(part.folded for part in sections.values())
-    totals = figures["totals"] + figures["without_leaked"]
-    rows = sections["Intervals and definitions"].rows
-    for row, figure in zip(rows, totals, strict=True):
-        assert row[:2] == [figure["name"], f"{figure['value']:.2f} %"]
-        assert row[4:6] == [figure["n_pairs"], figure["n_points"]]
-        assert row[6].startswith(f"{figure['definition']}; {figure['basis']}")
-        assert ("the paper's definition" in row[6]) == figure["paper"]
-    point = figures["points"]["values"]["cat 3"]
-    (row,) = [row for row in sections["By point"].rows if row[0] == "cat 3"]
-    assert row[1:] == [*(round(point[name], 1) for name in ("PCK@0.05", "PCK@0.1")), 2]
-    kinds = {row[0]: row[1:] for row in sections["Kinds of predictions"].rows}
-    assert kinds["all"] == [round(share, 1) for share in figures["kinds"]["total"].values()]
-    assert sections["How far off"].rows[2][:2] == ["50 %", round(figures["errors"]["pixels"]["0.5"], 2)]
 
 
 # Reports of tests
