@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from dhpf.weights import DEFAULT_BACKBONE
-
 dependencies = [
     "torch",
     "torchvision",
@@ -31,6 +29,4 @@ def dhpf(load: str | Path | None = None, *, backbone: str | None = None, **optio
     """
     from dhpf.matching.matcher import Matcher
 
-    if load is None:
-        return Matcher.load(backbone or DEFAULT_BACKBONE, **options)
     return Matcher.load(load, backbone=backbone, **options)

@@ -140,7 +140,7 @@ class Installation:
                 reasons.append(f"{url}: {error}")
                 print(reasons[-1], file=sys.stderr)
         if not self.download:
-            reasons.append("downloads are off (--no-download)")
+            reasons.append("downloads are off (--no-download, in Python download=False)")
         urls = " or ".join(source.url for source in part.sources)
         raise UserError(
             f"{self.home}: it has no {part.title} ({'; '.join(reasons)}): download {urls} by hand, save it in "

@@ -38,7 +38,7 @@ from dhpf.model.compiled import CompiledDHPF
 from dhpf.model.dhpf import DHPF, Matches
 from dhpf.model.features import ImageFeatures
 from dhpf.model.grid import check_frame
-from dhpf.weights import DEFAULT_DECODER, DEFAULT_VOTING
+from dhpf.weights import DEFAULT_BACKBONE, DEFAULT_DECODER, DEFAULT_VOTING
 from dhpf.weights.checkpoint import build_model, load_model
 from dhpf.weights.config import ModelConfig
 from dhpf.weights.released import resolve
@@ -210,7 +210,7 @@ class Matcher:
     @classmethod
     def load(
         cls,
-        model: str | Path = "efficientnet_lite0",
+        model: str | Path | None = None,
         *,
         backbone: str | None = None,
         backbone_weights: str | Path | None = None,
@@ -232,7 +232,7 @@ class Matcher:
 
         Args:
             model: file of a checkpoint, a run folder, a released one (`model.released`), or one of `BACKBONES`,
-                `timm:NAME` too.
+                `timm:NAME` too; if not given, `backbone` or the default one.
             backbone: what the checkpoint belongs to, read from it if not given.
             backbone_weights: file of the backbone's weights, or "random"; fetched if not given.
             backbone_layers, backbone_side: blocks that are hyperpixel layers, side of the images given to the backbone.
@@ -243,7 +243,8 @@ class Matcher:
         Raises:
             UserError: unusable checkpoint or weights, arguments that contradict each other, no such device.
         """
-        given, blocks = str(model), tuple(sorted(set(backbone_layers))) if backbone_layers else None
+        given = str(model or backbone or DEFAULT_BACKBONE)
+        blocks = tuple(sorted(set(backbone_layers))) if backbone_layers else None
         if Path(given).name == given and not (Path(given).exists() or Path(given).suffix or ":" in given):
             with error_context(f"{given}: there is no such file"):
                 BACKBONES.checked(given)

@@ -107,6 +107,7 @@ def test_a_run_folder_and_the_command_lines_names_are_taken(tmp_path: Path) -> N
     assert not load(model=tmp_path).model.differences
     assert load(model=str(tmp_path), raw=True, layers=[9, 3]).model.ablation == Ablation((3, 9), raw=True)
     assert load(model=tmp_path, soft_gates=True).model.ablation == Ablation(soft=True)
+    assert load(backbone="timm:resnet18", backbone_weights="random").model.backbone.name == "timm:resnet18"
     backbone = load(backbone_layers=[14, 0], backbone_side=128).model.backbone
     assert (backbone.blocks, backbone.input_size) == ((0, 14), 128)
 
@@ -114,7 +115,7 @@ def test_a_run_folder_and_the_command_lines_names_are_taken(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"backbone": "resnet50"}, "resnet50"),
+        ({"model": "efficientnet_lite0", "backbone": "resnet50"}, "resnet50"),
         ({"soft_gates": True}, "--soft-gates"),
         ({"layers": [15]}, "--layers 15"),
         ({"layers": [-1]}, "--layers -1"),
