@@ -86,15 +86,6 @@ def test_thresholds_are_those_of_the_published_program(golden, name, thres):
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
-@needs_shared
-def test_caltech_classes_are_the_folders_that_the_class_numbers_mean():
-    for pair in open_real("caltech", "test").pairs:
-        folder = pair.src_key.split("/")[1]
-        assert BENCHMARKS["caltech"].categories[pair.category_id] == folder
-    for name, count in {"pfpascal": 20, "pfwillow": 10, "caltech": 101, "spair": 18}.items():
-        assert len(set(BENCHMARKS[name].categories)) == len(BENCHMARKS[name].categories) == count
-
-
 @pytest.mark.parametrize(("name", "split"), SPLITS)
 def test_workers_deliver_batches_in_the_contracted_format(whole, name, split):
     dataset = BENCHMARKS[name](whole, split, img_side=96)

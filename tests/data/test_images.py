@@ -7,23 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import EpsImagePlugin, Image, features
+from PIL import EpsImagePlugin, Image
 
 from dhpf.common.errors import UserError
-from dhpf.data.images import formats, opened_image, to_rgb
+from dhpf.data.images import opened_image, to_rgb
 from dhpf.matching.matcher import as_rgb
 
 PICTURE = Image.effect_noise((24, 16), 50).convert("RGB")
-
-
-@pytest.mark.parametrize("form", ["JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "AVIF"])
-def test_raster_formats_are_read(tmp_path: Path, form: str) -> None:
-    if form == "AVIF" and not features.check("avif"):
-        pytest.skip("this Pillow cannot read AVIF")
-    PICTURE.save(tmp_path / "picture", form)
-    with opened_image(tmp_path / "picture") as image:
-        assert image.convert("RGB").size == PICTURE.size
-    assert form in formats()
 
 
 def test_no_program_is_started_for_an_eps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -283,33 +283,6 @@ def test_real_lists_are_known(datapath: Path, file: str, split: str, words: str)
     assert f"list: {words}" in data.notes
 
 
-@needs_lists
-def test_points_of_real_lists_are_those_of_the_annotations() -> None:
-    listed = PFPascal(SHARED / "data", "test", pair_list=LISTS / "ncnet/test_pairs.csv")
-    annotated = {
-        (p.src_key, p.trg_key): p for p in map(listed.complete, listed.pairs) if p.src_bbox is not None
-    }
-    assert len(annotated) == 64
-    with (LISTS / "ncnet/test_pairs.csv").open() as file:
-        for row in csv.DictReader(file):
-            keys = tuple(
-                "JPEGImages/" + row[f"{end}_image"].rpartition("/")[2] for end in ("source", "target")
-            )
-            if keys in annotated:
-                expected = [[float(v) for v in row[f"{axis}A"].split(";")] for axis in "XY"]
-                np.testing.assert_allclose(annotated[keys].src_kps, expected, atol=0.01)
-
-
-@needs_lists
-def test_the_published_overlap_is_counted() -> None:
-    """95 of 299 test pairs and 99 of 308 validation pairs are training pairs."""
-    trained = PFPascal(SHARED / "data", "trn", pair_list=LISTS / "ncnet/train_pairs.csv", evaluation=True)
-    training = {frozenset((pair.src_key, pair.trg_key)) for pair in trained.pairs}
-    for split, count in {"test": 95, "val": 99}.items():
-        data = PFPascal(SHARED / "data", split, pair_list=LISTS / f"ncnet/{split}_pairs.csv")
-        assert sum(frozenset((pair.src_key, pair.trg_key)) in training for pair in data.pairs) == count
-
-
 def test_figures_of_the_paper_need_the_published_test_pairs(
     datapath: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

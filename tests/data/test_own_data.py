@@ -352,26 +352,6 @@ def test_what_does_not_belong_together_is_refused(tmp_path):
 # AP-10K and SPair-U
 
 
-def test_ap10k(tmp_path):
-    tiny_own.make_ap10k(tmp_path)
-    named = {}
-    for split in ("trn", "test", "val_cross_species", "test_cross_family"):
-        benchmark = open_benchmark("ap10k", tmp_path, split, img_side=64)
-        named[split] = benchmark.categories
-        assert [pair.file for pair in benchmark.pairs] == sorted(pair.file for pair in benchmark.pairs)
-        assert (len(benchmark), benchmark.thres, benchmark.paper) == (6, "bbox", {})
-    species, family = ("dog", "king cheetah"), ("Canidae", "Felidae")
-    assert named == dict(zip(named, (species, species, family, ("all",)), strict=True))
-    sample = open_benchmark("ap10k", tmp_path, "test", img_side=64)[0]
-    assert sample["src_key"] == "JPEGImages/Felidae/king cheetah/000000000000.jpg"
-    source, target = tiny.views("king cheetah")[:2]
-    assert sample["n_pts"] == 8
-    expected = np.delete(source.points, [0, 1], axis=0) * 64 / source.image.size
-    np.testing.assert_allclose(sample["src_kps"][:, :8].T, expected, rtol=1e-5)
-    box = np.array(target.box) * 64 / np.tile(target.image.size, 2)
-    assert sample["pckthres"] == pytest.approx(max(box[2] - box[0], box[3] - box[1]), rel=1e-5)
-
-
 def test_spairu(tmp_path):
     tiny_own.make_spairu(tmp_path)
     benchmark = open_benchmark("spairu", tmp_path, "test", img_side=64)

@@ -316,9 +316,9 @@ def test_spairu_unpacked_beside_spair_works(tmp_path, monkeypatch, links, place)
 # ---- a folder is one benchmark's only by what tells it from the others -------------------------------------
 
 
-@pytest.mark.parametrize("own", [*tiny.MAKERS, "ap10k"])
+@pytest.mark.parametrize("own", tiny.MAKERS)
 def test_a_folder_is_never_taken_for_another_benchmarks(tmp_path, own):
-    {**tiny.MAKERS, "ap10k": tiny_own.make_ap10k}[own](tmp_path)
+    tiny.MAKERS[own](tmp_path)
     [folder] = tmp_path.iterdir()
     for name in {*tiny.MAKERS, "spairu", "ap10k"} - {own}:
         for datapath in (tmp_path, folder):
@@ -358,8 +358,13 @@ def test_ap10k_is_prepared_by_the_fields_rules(server, archives, tmp_path):
     assert set(pairs) == set(AP10K.splits)
     assert {name.partition(":")[2] for name in pairs["test_cross_species"]} == {"Felidae.json"}
     assert not any("000000001000" in name for found in pairs.values() for name in found)
-    annotation = json.loads((home / "ImageAnnotation/Canidae/dog/000000001000.json").read_text())
-    assert (annotation["id"], annotation["name"], annotation["num_keypoints"]) == (1000, "dog", 10)
+    for split, categories in {"test": ("dog", "king cheetah", "lion"), "test_cross_family": ("all",)}.items():
+        assert open_benchmark("ap10k", tmp_path, split).categories == categories
+    data = open_benchmark("ap10k", tmp_path, "test", img_side=64)
+    sample, view = data[-1], tiny.views("lion")[3]
+    assert (len(data), data.thres, data.paper, sample["n_pts"]) == (15, "bbox", {}, 10)
+    assert sample["src_key"] == "JPEGImages/Felidae/lion/000000001023.jpg"
+    np.testing.assert_allclose(sample["src_kps"][:, :10].T, view.points * 64 / view.image.size, rtol=1e-5)
 
 
 def test_ap10k_unpacked_but_not_prepared_is_prepared_and_kept(server, archives, tmp_path):

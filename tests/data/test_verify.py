@@ -35,10 +35,9 @@ def test_a_whole_benchmark_has_no_problem(whole, name, capsys):
 
 
 def test_own_data_are_checked_too(tmp_path, capsys):
-    tiny_own.make_ap10k(tmp_path)
     tiny_own.make_spairu(tmp_path)
     path = tiny_own.make_coco(tmp_path)
-    data = {"ap10k": tmp_path, "spairu": tmp_path, "coco": path, "table": tiny_own.make_table(tmp_path)}
+    data = {"spairu": tmp_path, "coco": path, "table": tiny_own.make_table(tmp_path)}
     for name, place in data.items():
         assert main(["--benchmark", name, "--datapath", str(place)]) == 0, name
     three = f"{path},{path},{tmp_path}/pairs.csv"

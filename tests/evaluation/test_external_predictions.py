@@ -187,23 +187,6 @@ def test_wrong_lines_are_named(read: Callable[..., pd.DataFrame], line: str, for
         read("\n".join(lines).encode())
 
 
-@pytest.mark.parametrize(
-    ("content", "named"),
-    [
-        ("", "theirs"),
-        ("pair,point,x\n0,0,1\n", r"theirs.*\by\b"),
-        ("point,x,y\n0,0,1\n", "theirs.*source and target"),
-        ('{"pair": 0, "x": 1, "y": 1}', "theirs, line 1: .*point"),
-        ('{"pair": 0, "point": 0, "x": 1, "y": 1}\n[1]', "theirs, line 2: "),
-    ],
-)
-def test_what_is_no_file_of_predictions_is_refused(
-    read: Callable[..., pd.DataFrame], content: str, named: str
-) -> None:
-    with pytest.raises(UserError, match=named):
-        read(content.encode())
-
-
 class Listed(SPair):
     """A benchmark whose pairs are given."""
 

@@ -230,23 +230,6 @@ def test_pairs_together_as_on_a_gpu_equal_pairs_one_by_one(problem: Problem) -> 
     close(entropies(actual.scores), entropies(expected.scores))
 
 
-@pytest.mark.parametrize("kind", list(SUPERVISIONS))
-def test_a_side_of_which_no_layer_is_selected_takes_no_part(kind: str) -> None:
-    """With two threads PyTorch's `embedding_bag` refuses rows without entries."""
-    torch.manual_seed(0)
-    problem = make_problem([12, 8, 4], [4, 4, 3], [2, 2, 3], 2, "all layers")
-    problem.model.learner.gumbel_ffns[1][3].weight.data *= -1
-    torch.set_num_threads(2)
-    try:
-        step = SUPERVISIONS[kind](problem.model.train(), problem.batch, ALPHA, RATE, problem.noise)
-        step.loss.backward()
-    finally:
-        torch.set_num_threads(1)
-    assert step.selection.tolist() == [[1, 0, 1]] * len(step.selection)
-    gradients = [ffn[0].weight.grad for ffn in problem.model.learner.reduction_ffns]
-    assert [bool(g is not None and g.any()) for g in gradients] == [True, False, True]
-
-
 # The weak loss
 
 

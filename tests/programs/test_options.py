@@ -4,11 +4,9 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from unittest.mock import Mock
 
 import pytest
 
-from dhpf.common.errors import UserError
 from dhpf.data import BENCHMARKS
 from tests.helpers.commands import TINY, refused, run, succeed
 from tests.helpers.places import ROOT
@@ -79,17 +77,6 @@ def test_a_wrong_option_is_refused_by_name(tmp_path: Path, arguments: str, named
 def test_missing_data_are_named(tmp_path: Path, program: str, benchmark: str) -> None:
     arguments = f"{program} --benchmark {benchmark} --datapath nowhere {TINY}"
     refused(tmp_path, arguments, BENCHMARKS[benchmark].folder, "--no-download")
-
-
-@pytest.mark.parametrize("program", ["train.py", "test.py"])
-def test_offline_a_resnet_says_what_to_fetch_and_where_to_put_it(
-    tmp_path: Path, program: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("dhpf.common.download._download", Mock(side_effect=UserError("no network")))
-    address = "https://download.pytorch.org/models/resnet101-63fe2227.pth"
-    place = str(tmp_path / "hub" / "checkpoints")
-    options = f"--benchmark synthetic --backbone resnet101 {TINY}"
-    refused(tmp_path, f"{program} {options}", address, "--backbone-weights", place)
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,10 @@ import pytest
 import torch
 from filelock import FileLock
 
-from dhpf.weights import released
 from tests.helpers import tiny
 from tests.helpers.commands import Command, Outcome, refused, run
 from tests.helpers.models import draw_learner
-from tests.helpers.places import ROOT, SHARED
+from tests.helpers.places import ROOT
 
 LITE = "efficientnet_lite0"
 PUBLISHED = json.loads((ROOT / "programs" / "published.json").read_text())
@@ -152,23 +151,3 @@ def test_mistakes_are_named(home: Path, tmp_path: Path) -> None:
     refused(home, command("2", "--thres=img"), "--thres")
     with FileLock(tmp_path / ".lock"):
         refused(home, command("2", out=tmp_path), str(tmp_path))
-
-
-def test_published_values_are_those_of_the_published_readme() -> None:
-    readme = SHARED / "seed-readme.md"
-    if not readme.exists():
-        pytest.skip("the published README is not beside the checkout")
-    expected = {}
-    for line in readme.read_text().splitlines():
-        if row := re.match(r"\| +\[(weak|strong) \(res(\d+)\)\]\(\S+\) +\|(.*)\|", line):
-            numbers = [float(text) for text in row[3].split("|")]
-            mus = [f"{mu / 10:g}" for mu in range(3, 11)] if len(numbers) == 8 else ["0.5"]
-            trained = "pfpascal" if len(numbers) == 8 else "spair"
-            for mu, value in zip(mus, numbers, strict=True):
-                expected[f"{trained}-{row[1]}-resnet{row[2]}-mu{mu}"] = value
-    stored = {name: value for group in PUBLISHED for name, value in group["values"].items()}
-    assert len(stored) == 34
-    assert stored == expected
-    assert all(group["source"] for group in PUBLISHED)
-    for drive_id in (*released.FILES.values(), *released.FOLDERS.values()):
-        assert drive_id in readme.read_text()

@@ -3,15 +3,13 @@
 import io
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from dhpf.common import run as run_files
-from dhpf.common.run import Run, progress
+from dhpf.common.run import Run
 from tests.helpers import tiny
 from tests.helpers.commands import TINY, run, succeed
 
@@ -82,15 +80,3 @@ def test_quiet_leaves_the_console_alone(data: Path, tmp_path: Path) -> None:
     assert (outcome := run(tmp_path, f"test.py {options}")).code == 0
     assert (outcome.out, outcome.err) == ("", "")
     assert "PCK@0.1" in (tmp_path / "logs" / "run" / "log.txt").read_text()
-
-
-def test_without_a_terminal_progress_is_a_line_a_minute(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    now = [0.0]
-    monkeypatch.setattr(run_files.time, "monotonic", lambda: now[0])
-    with progress("testing", 100) as advance:
-        for _ in range(10):
-            now[0] += 25
-            advance(4, loss=0.5)
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "testing: 12/100 pairs, loss 0.5, 0.2 pairs/s, 550 s left"
-    assert len(lines) == 3

@@ -76,18 +76,6 @@ def test_a_report_has_figures_pictures_options_and_versions(pfpascal: Any) -> No
     assert len(drawn) == 4
 
 
-def test_pairs_are_the_best_the_median_and_the_worst(pfpascal: Any) -> None:
-    folder, drawn = pfpascal
-    _, by_pair = measure(read_predictions(folder / "predictions.csv.gz"), [0.1])[0]
-    shown = [100 * pair["correct"].mean() for pair in drawn.values()][:3]
-    ranked = sorted(by_pair, reverse=True)
-    assert shown == pytest.approx([ranked[0], ranked[1], ranked[-1]])
-    page = (folder / "report.html").read_text()
-    for heading, value in zip(("Best", "Median", "Worst"), shown, strict=True):
-        section = page.split(f"{heading}</h2>")[1]
-        assert f"PCK@0.1 {value:.1f} %" in section[: section.index("</figcaption>")]
-
-
 def test_photographs_and_points_are_those_of_the_stored_images(pfpascal: Any) -> None:
     folder, drawn = pfpascal
     benchmark = open_benchmark("pfpascal", folder.parent, "test", img_side=64)
