@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 import numpy as np
 import pandas as pd
@@ -42,9 +42,6 @@ from dhpf.weights import DEFAULT_BACKBONE, DEFAULT_DECODER, DEFAULT_VOTING
 from dhpf.weights.checkpoint import build_model, load_model
 from dhpf.weights.config import ModelConfig
 from dhpf.weights.released import resolve
-
-if TYPE_CHECKING:  # drawn alone needs matplotlib
-    from matplotlib.figure import Figure
 
 Picture = str | Path | Image.Image | NDArray[np.uint8] | torch.Tensor
 DEFAULT_GRID = 6  # points a side, where none are given
@@ -74,6 +71,9 @@ class Encoded:
     def blank(self) -> bool:
         """Whether it has one colour everywhere, so that there is nothing to match."""
         return all(low == high for low, high in np.reshape(self.image.getextrema(), (-1, 2)))
+
+
+Matchable = Picture | Encoded
 
 
 @dataclass(frozen=True, repr=False)
@@ -147,19 +147,17 @@ class Found:
         source, target = (encoded.image for encoded in self.images)
         return warp(target, self._corners, source.size)
 
-    def figure(self, **drawn: Any) -> "Figure":
-        """Both images, the points joined in the colour of their confidence. Args: drawn: see `drawing.matches`."""
+    def picture(self, form: str = "png", dpi: int = 300, **drawn: Any) -> bytes:
+        """A file (png, pdf or jpg) of both images, the points joined in the colour of their confidence.
+
+        Args: drawn: more arguments of `drawing.matches`.
+        """
         from dhpf.matching import drawing  # matplotlib: only where something is drawn
 
         source, target = (encoded.image for encoded in self.images)
         look = {"title": str(self)} | ({} if "correct" in drawn else {"confidence": self.confidence})
-        return drawing.matches(source, target, self.source.T, self.points.T, **{**look, **drawn})
-
-    def picture(self, form: str = "png", dpi: int = 300, **drawn: Any) -> bytes:
-        """`figure` as the content of a file: png, pdf or jpg."""
-        from dhpf.matching import drawing
-
-        return drawing.render(self.figure(**drawn), form, dpi)
+        figure = drawing.matches(source, target, self.source.T, self.points.T, **{**look, **drawn})
+        return drawing.render(figure, form, dpi)
 
     def _repr_png_(self) -> bytes:
         return self.picture(dpi=NOTEBOOK_DPI)
@@ -309,21 +307,14 @@ class Matcher:
         return self
 
     @overload
-    def match(
-        self, source: Picture | Encoded, target: Picture | Encoded, points: ArrayLike | None = None
-    ) -> Found: ...
+    def match(self, source: Matchable, target: Matchable, points: ArrayLike | None = None) -> Found: ...
 
     @overload
-    def match(
-        self, source: Picture | Encoded, target: list[Any], points: ArrayLike | None = None
-    ) -> list[Found]: ...
+    def match(self, source: Matchable, target: list[Any], points: ArrayLike | None = None) -> list[Found]: ...
 
     @torch.no_grad()
     def match(
-        self,
-        source: Picture | Encoded,
-        target: Picture | Encoded | list[Any],
-        points: ArrayLike | None = None,
+        self, source: Matchable, target: Matchable | list[Any], points: ArrayLike | None = None
     ) -> Found | list[Found]:
         """Where points of one image are in another.
 

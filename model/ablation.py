@@ -35,26 +35,20 @@ class Ablation:
 
 
 def requested_ablation(
-    layer_count: int,
-    learned: bool,
-    layers: Sequence[int] | None = None,
-    raw: bool = False,
-    soft_gates: bool = False,
+    layer_count: int, learned: bool, layers: Sequence[int] | None, raw: bool, soft_gates: bool
 ) -> Ablation:
-    """What is replaced in a model of so many layers.
+    """What the options of these names replace in a model of so many layers.
 
-    Args:
-        learned: whether its gates are a checkpoint's; else raw features are matched by all layers.
-        layers, raw, soft_gates: as the options of these names.
+    Args: learned: whether gates are a checkpoint's; without, raw features are matched by all layers.
     Raises: UserError: they contradict each other, or there is no such layer.
     """
-    if layers is None and raw and not learned:
-        layers = range(layer_count)  # no gate has learned to choose
-    if layers is not None and soft_gates:
+    if soft_gates and (layers is not None or (raw and not learned)):
         raise UserError("--soft-gates: gates are not used with --layers, nor without --load or --untrained")
-    fixed = None if layers is None else tuple(sorted(set(layers)))
+    if layers is None and (learned or not raw):
+        return Ablation(None, raw, soft_gates)
+    fixed = tuple(sorted(set(range(layer_count) if layers is None else layers)))
     check_layer_numbers(fixed, layer_count)
-    return Ablation(fixed, raw, soft_gates)
+    return Ablation(fixed, raw)
 
 
 def check_layer_numbers(layers: tuple[int, ...] | None, layer_count: int) -> None:

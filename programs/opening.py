@@ -98,13 +98,9 @@ def layer_count(options: Namespace) -> int:
 def requested_ablation(
     options: Namespace, layer_count: int, trained_layers: tuple[int, ...] | None = None
 ) -> Ablation:
-    """What the options replace in a model of so many layers.
-
-    Without --load nothing is learned: the backbone's raw features of all layers are matched, or with --untrained
-    those of drawn gates and transformation.
+    """`ablation.requested_ablation` of the options; without --load and --untrained raw features are matched.
 
     Args: trained_layers: those that a checkpoint was trained with instead of gates; it uses them unless told otherwise.
-    Raises: UserError: options contradict each other, or there is no such layer.
     """
     raw = options.raw or not (options.load or options.untrained)
     layers = trained_layers if options.layers is None else options.layers

@@ -189,7 +189,6 @@ def test_the_notebook_shows_what_it_has_kept(tmp_path: Path) -> None:
 def test_the_notebook_has_run_in_order() -> None:
     cells = code_cells(read_notebook(ROOT / "docs" / "tour.ipynb"))
     assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
-    assert sum("image/png" in output.get("data", {}) for cell in cells for output in cell["outputs"]) == 3
     for cell in cells:
         compile("".join(cell["source"]), "cell", "exec")
 
