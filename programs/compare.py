@@ -1,5 +1,6 @@
 """Compare runs or predictions on the same pairs; see `python compare.py --help` and docs/comparing.md."""
 
+import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from dhpf.common.run import PREDICTIONS, RESULTS
 from dhpf.data.benchmark import Benchmark
 from dhpf.evaluation.comparison import compare
 from dhpf.evaluation.external_predictions import external_rows, is_table, read_external
+from dhpf.evaluation.plausibility import doubt
 from dhpf.evaluation.predictions import read_predictions, table_of
 from dhpf.programs import run_program
 from dhpf.programs.opening import open_benchmark
@@ -80,7 +82,10 @@ def read_external_table(path: Path, options: Namespace, benchmark: Benchmark) ->
     """The table of another method's predictions."""
     given = read_external(path, benchmark)
     rows, _ = external_rows(given, benchmark, options.predictions_frame, options.workers, options.on_bad_pair)
-    return table_of(rows, list(benchmark.labels))
+    table = table_of(rows, list(benchmark.labels))
+    if warning := doubt(table, benchmark, options.predictions_frame):
+        echo(f"warning: {path}: {warning}", stream=sys.stderr)
+    return table
 
 
 def threshold_of(options: Namespace, names: dict[str, Path]) -> str:
