@@ -132,7 +132,7 @@ def score(
     if (selection := layer_selection(pairs)) is not None:
         categories = pair_groups(pairs)["category"]
         result["layer_selection"] = {
-            "definition": "mean over pairs of the selection of each hyperpixel layer, first layer first",
+            "definition": "share of pairs that select each hyperpixel layer",
             "total": selection.mean().tolist(),
             "categories": {name: selection[chosen].mean().tolist() for name, chosen in categories.items()},
         }

@@ -51,11 +51,14 @@ def report_training(folder: Path, defaults: Mapping[str, Any] = MappingProxyType
         pictures.training_curves(history), "Curves", "Loss, PCK and selected layers over the epochs"
     )
     columns = {name: heading for name, heading in EPOCHS.items() if name in history}
+    decimals = {"trn_pck": 2, "val_pck": 2, "layers": 1}
     paged, by_layer = len(history) > PAGE_ROWS, rates.assign(epoch=history.epoch)[["epoch", *rates]]
     sections = [
         Section(tiles=best_epoch(history, rates.shape[1])),
         Section("Training", pictures=[curves]),
-        Section("Epochs", list(columns.values()), table_rows(history[list(columns)]), paged=paged),
+        Section(
+            "Epochs", list(columns.values()), table_rows(history[list(columns)].round(decimals)), paged=paged
+        ),
         Section("How often each layer is selected", list(by_layer), table_rows(by_layer), folded=True),
         *option_sections(options, defaults),
         Section("Versions", folded=True, facts=versions),

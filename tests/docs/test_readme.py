@@ -20,7 +20,7 @@ import torchvision
 from dhpf.data import synthetic
 from dhpf.weights import released
 from dhpf.weights.imagenet import FILES
-from tests.helpers import tiny, tiny_own
+from tests.helpers import tiny
 from tests.helpers.commands import run
 from tests.helpers.models import draw_learner
 from tests.helpers.notebook import code_cells, read_notebook, run_cells
@@ -43,7 +43,7 @@ LEFT = {
     "docs/own-images.md": "matches/collins-hopper.json matches/collins-hopper-warped.png gridded/collins-hopper.csv "
     "portraits.html matches/spair-test-3.csv",
     "docs/data.md": "logs/cats-and-dogs/results.json logs/listed/results.json",
-    "docs/own-data.md": "logs/animals-val/results.json logs/animals-new/results.json portraits/pairs.csv",
+    "docs/own-data.md": "logs/drawings-test/results.json logs/persons/results.json portraits/pairs.csv",
     "docs/search.md": "logs/layers/layers.json logs/static/best_model.pt logs/static-test/results.json",
     "docs/tables.md": "logs/tables/table-1.csv logs/tables/table-3.md logs/tables/table-mu.html",
 }
@@ -94,7 +94,6 @@ def home(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         home / "hubconf.py": ROOT / "hubconf.py",
     }.items():
         link.symlink_to(target)
-    tiny_own.make_animals(tmp_path / "shared" / "data")
     return home
 
 

@@ -1,13 +1,11 @@
 """Tiny data of one's own, AP-10K and SPair-U, made like `tiny`'s by the facts: the archives could not be had."""
 
 import json
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dhpf.data.own_data import is_validation_image
 from dhpf.data.spairu import SPairU
 from tests.helpers import tiny
 
@@ -49,20 +47,6 @@ def make_coco(folder: Path, content: dict[str, Any] | None = None) -> Path:
     content = coco(folder) if content is None else content
     (folder / "own.json").write_text(json.dumps(content))
     return folder / "own.json"
-
-
-def make_animals(data: Path) -> None:
-    """What docs/own-data.md takes; half of the images are held out."""
-    content = coco(data, ("cat", "dog", "horse", "cow", "sheep"))
-    images = data / "PF-PASCAL" / "JPEGImages"
-    images.mkdir(parents=True)
-    for n, image in enumerate(content["images"]):
-        named = (f"{image['file_name']}-{k}.jpg" for k in count())
-        name = next(name for name in named if is_validation_image(name, 0.2) == bool(n % 2))
-        (data / "images" / image["file_name"]).rename(images / name)
-        image["file_name"] = name
-    (data / "coco" / "pf-pascal").mkdir(parents=True)
-    make_coco(data, content).rename(data / "coco" / "pf-pascal" / "keypoints.json")
 
 
 def make_table(folder: Path, boxes: bool = True, pairs: int = 4) -> Path:
