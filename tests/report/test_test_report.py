@@ -106,6 +106,14 @@ def test_pictures_for_papers_and_the_curves_numbers(pfpascal: Any) -> None:
         assert curve[name][figure["alpha"]] == pytest.approx(figure["value"])
 
 
+def test_without_a_report_a_test_leaves_its_figures(tmp_path: Path) -> None:
+    tiny.make_pfwillow(tmp_path, pairs=2)
+    options = "--benchmark pfwillow --datapath . --img-side 64 --workers 0 --device cpu --no-download"
+    succeed(tmp_path, f"test.py {options} --no-report --logpath plain", reports=True)
+    left = {path.name for path in (tmp_path / "logs" / "plain").glob("[!.]*")}
+    assert left == {"log.txt", "options.json", "predictions.csv.gz", "results.json"}
+
+
 def test_every_pair_is_listed_with_a_page_or_the_command_that_draws_it(tmp_path: Path, undrawn: None) -> None:
     """The worst first. As many pages as are asked for; a command draws the measured pair, in any folder."""
     more = "--raw --layers 3,9 --thres img --explore-pairs 4"
