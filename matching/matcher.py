@@ -37,7 +37,7 @@ from dhpf.model.ablation import requested_ablation
 from dhpf.model.compiled import CompiledDHPF
 from dhpf.model.dhpf import DHPF, Matches
 from dhpf.model.features import ImageFeatures
-from dhpf.model.grid import check_frame
+from dhpf.model.grid import STRIDE, check_frame
 from dhpf.weights import DEFAULT_BACKBONE, DEFAULT_DECODER, DEFAULT_VOTING
 from dhpf.weights.checkpoint import build_model, load_model
 from dhpf.weights.config import ModelConfig
@@ -105,7 +105,16 @@ class Found:
 
     def at_least(self, confidence: float) -> "Found":
         """The matches of that confidence or more; all are of 0 or more, those without one too."""
-        chosen = np.nan_to_num(self.confidence) >= confidence
+        return self._chosen(np.nan_to_num(self.confidence) >= confidence)
+
+    def mutual(self) -> "Found":
+        """The matches whose points come back: matched from the target, they are within a cell of where they began."""
+        source, target = self.images
+        there = torch.from_numpy((self.points / target.scale).T).to(self.matches.scores.column_max)[None]
+        back = _array(self.matches.returned(there)[0]).T
+        return self._chosen(np.linalg.norm(back - self.source / source.scale, axis=1) <= STRIDE)
+
+    def _chosen(self, chosen: NDArray[np.bool_]) -> "Found":
         return replace(
             self,
             source=self.source[chosen],

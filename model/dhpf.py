@@ -86,6 +86,17 @@ class Matches:
         mean = (confidence * covers).sum(2) / covers.sum(2)
         return transfer_keypoints(points, cells, covers, targets, self.side), mean
 
+    def returned(self, points: Tensor) -> Tensor:
+        """Where target points are in the source by the same scores, both B×2×P: `transfer` of the transposed scores."""
+        cells, covers = covering_cells(points, self.side)
+        distinct, position = cells.unique(return_inverse=True)
+        every = torch.arange(self.side**2, device=points.device).expand(len(points), -1)
+        column_max = self.scores.column_max
+        columns = [mutual_nn_filter(rows, column_max)[:, :, distinct] for rows in self._rows(every)]
+        targets = DECODERS[self.decoder](cat(columns, 1).mT)
+        pair = pair_numbers(points, len(cells))[..., None]
+        return transfer_keypoints(points, cells, covers, targets[pair, position], self.side)
+
 
 class DHPF(nn.Module):
     """The network: a frozen backbone and the learned gating (`learner`), composed as in `dhpf.model.reference`.

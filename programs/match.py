@@ -82,7 +82,7 @@ def match_images(options: Namespace) -> None:
         except UserError as error:
             unread.append(str(error))
             continue
-        found = matcher.match(source, target_image, points).at_least(options.min_confidence)
+        found = chosen(matcher.match(source, target_image, points), options)
         files = options.source, target
         save(options, matcher, free_path(options.output, files, found), found, files)
         if options.table_out:
@@ -114,7 +114,7 @@ def match_pair(options: Namespace) -> None:
     if not inside.any():
         raise UserError(f"--pair {number}: it has no key-point in the image, give --points")
     matcher = open_matcher(options)
-    found = matcher.match(source, target, points[inside]).at_least(options.min_confidence)
+    found = chosen(matcher.match(source, target, points[inside]), options)
     name = f"{benchmark.name} {benchmark.split}, pair {number}, {pictures.short(sample['category'])}"
     drawn: dict[str, Any] = {"title": name}
     if not own_points:
@@ -154,6 +154,12 @@ def open_matcher(options: Namespace) -> Matcher:
     if not options.json:
         echo(str(matcher))
     return matcher
+
+
+def chosen(found: Found, options: Namespace) -> Found:
+    """The matches that the options leave."""
+    found = found.at_least(options.min_confidence)
+    return found.mutual() if options.mutual else found
 
 
 def image_files(paths: Sequence[Path]) -> list[Path]:

@@ -542,6 +542,8 @@ PROGRAMS: dict[str, tuple[str, dict[str, tuple[Option, ...]]]] = {
             LOAD,
             option("leave out points of lower confidence",
                    "--min-confidence", type=number(float, 0, 1), default=0.0, metavar="C"),
+            option("leave out points that do not come back: matched from TRG to SRC, more than a cell away",
+                   "--mutual", action="store_true"),
             option("folder for the results", "--output", type=Path, default=Path("matches"), metavar="DIR"),
             option("write no warped picture", "--no-warp", action="store_true"),
             option("print the matches as JSON, a line for each target", "--json", action="store_true"),
@@ -651,8 +653,9 @@ def check_match(options: Namespace) -> None:
         raise UserError("a pair of a benchmark needs both --benchmark and --pair")
     if options.pair is not None and (options.source or options.table_out):
         raise UserError("--pair: a pair of a benchmark has its images, give no others and no --table-out")
-    if options.pair is not None and options.min_confidence and not options.own_points:
-        raise UserError("--min-confidence: a pair shows all its key-points, give it with --points or --grid")
+    for name in ("min_confidence", "mutual"):
+        if options.pair is not None and getattr(options, name) and not options.own_points:
+            raise UserError(f"{flag(name)}: a pair shows all its key-points, give it with --points or --grid")
     if options.pair is None and not (options.source and options.targets):
         raise UserError("give SRC and TRG, or a pair of a benchmark with --benchmark and --pair")
     for path in filter(None, (options.source, *options.targets, options.points_file)):

@@ -35,6 +35,19 @@ def photo() -> Image.Image:
     return Image.open(PHOTOGRAPHS / "astronaut.png").convert("RGB")
 
 
+def test_mutual_matches_are_those_that_come_back(matcher: Matcher, photo: Image.Image) -> None:
+    points = grid_points(7, photo.size)
+    with_itself = matcher.match(photo, photo, points)
+    assert len(with_itself.mutual().points) == 49
+    other = photo.transpose(Image.Transpose.ROTATE_90)
+    found = matcher.match(photo, other, points)
+    mutual = found.mutual()
+    assert 0 < len(mutual.points) < 49
+    chosen = [tuple(point) in {tuple(p) for p in mutual.source} for point in found.source]
+    assert mutual.confidence.tolist() == found.confidence[chosen].tolist()
+    assert len(found.at_least(1.1).mutual().points) == 0
+
+
 # What cannot be matched
 
 

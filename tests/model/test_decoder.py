@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dhpf.common.errors import UserError
-from dhpf.model import DECODERS
+from dhpf.model import DECODERS, reference
 from dhpf.model.dhpf import DHPF
 from dhpf.weights.config import ModelConfig
 from tests.helpers.models import Bank, build
@@ -62,6 +62,16 @@ def test_a_batch_gives_what_its_pairs_give(model: DHPF, points: Tensor, name: st
         for b in range(4):
             pair = slice(b, b + 1)
             assert torch.equal(moved[pair], matches[pair].transfer(points[pair]))
+
+
+def test_points_return_by_the_transposed_scores(model: DHPF, points: Tensor) -> None:
+    with torch.no_grad():
+        matches = model(*(torch.arange(8).view(2, 4, 1, 1, 1)), frame=64)
+        back = matches.returned(points)
+        for b in range(4):
+            scores = matches[b : b + 1].scores.rows(torch.arange(256)[None])[0]
+            expected = reference.transfer_keypoints(scores.double().T, points[b])
+            torch.testing.assert_close(back[b].double(), expected)
 
 
 def test_a_sharp_window_finds_the_best_cell(model: DHPF, points: Tensor) -> None:
