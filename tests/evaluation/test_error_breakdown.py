@@ -6,9 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dhpf.data.spair import SPair
-from dhpf.evaluation.error_breakdown import KINDS, kinds_and_distances
-from dhpf.evaluation.figures import score
-from tests.helpers.tables import make_pair, random_pairs, table_of, whole_points
+from dhpf.evaluation.error_breakdown import kinds_and_distances
+from tests.helpers.tables import make_pair, table_of, whole_points
 
 
 def kind(found: tuple[int, int] | None, target: tuple[int, int], others: list, limit: float) -> str:
@@ -46,17 +45,3 @@ def test_kinds_agree_with_a_loop(pairs: list) -> None:
     assert kinds.tolist() == expected
     assert distances.pixels.to_numpy() == pytest.approx(np.array(far, dtype=float), rel=1e-6)
     assert distances.thresholds.to_numpy() == pytest.approx(np.array(far, dtype=float) / 20, rel=1e-6)
-
-
-def test_correct_is_the_share_of_correct_key_points_and_kinds_are_all_there_are() -> None:
-    found = score(table_of(random_pairs(0, 30)), (0.05, 0.1))
-    kinds = found["kinds"]
-    assert kinds["alpha"] == 0.1
-    assert kinds["total"]["correct"] == pytest.approx(
-        next(f["value"] for f in found["totals"] if (f["alpha"], f["average"]) == (0.1, "key-points"))
-    )
-    for shares in (kinds["total"], *kinds["categories"].values()):
-        assert list(shares) == list(KINDS)
-        assert sum(shares.values()) == pytest.approx(100)
-    quantiles = list(found["errors"]["pixels"].values())
-    assert quantiles == sorted(quantiles)

@@ -7,12 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dhpf.common.errors import UserError
 from dhpf.model import reference
 from dhpf.model.ablation import Ablation
 from dhpf.model.dhpf import DHPF
 from dhpf.programs.opening import requested_ablation
-from dhpf.programs.options import layer_numbers, parse
+from dhpf.programs.options import parse
 from tests.helpers.models import Bank
 
 SIDES, CHANNELS, FRAME = [16, 16, 8, 4], [16, 8, 24, 32], 64
@@ -77,11 +76,6 @@ def test_ablations_equal_the_dense_oracle(model: DHPF, changed: Ablation, voting
         )
 
 
-@pytest.mark.parametrize(("text", "layers"), [("2", (2,)), ("17, 2,21", (2, 17, 21)), ("3,3", (3,))])
-def test_layer_sets(text: str, layers: tuple[int, ...]) -> None:
-    assert layer_numbers(text) == layers
-
-
 def parsed(arguments: str) -> Any:
     return parse("test", arguments.split())
 
@@ -95,9 +89,3 @@ def test_options_name_the_ablation() -> None:
     loaded.load = "best_model.safetensors"
     assert requested_ablation(loaded, 3) == Ablation(raw=True)
     assert [parsed(text).voting for text in ("", "--no-hough", "--voting none")] == [None, "none", "none"]
-
-
-@pytest.mark.parametrize("arguments", ["--layers 1 --soft-gates", "--soft-gates", "--layers 0,3"])
-def test_contradictions_are_the_users_mistake(arguments: str) -> None:
-    with pytest.raises(UserError, match=r"--(soft-gates|layers)"):
-        requested_ablation(parsed(arguments), 3)

@@ -5,7 +5,7 @@
 
 import importlib.util
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -169,27 +169,12 @@ def test_evaluation_of_single_pairs(backbone: ResNet50, batch: dict[str, Any]) -
 # Training
 
 
-@dataclass
-class Run:
-    """What three training steps and an evaluation gave, beside what they should have given."""
-
-    kind: str
-    model: DHPF
-    reference: Golden
-    losses: list[float] = field(default_factory=list)
-    pck: list[Tensor] = field(default_factory=list)
-    selections: list[Tensor] = field(default_factory=list)
-    gradient_norms: list[list[float]] = field(default_factory=list)
-    first_gradients: dict[str, Tensor] = field(default_factory=dict)
-    rows: Tensor | None = None
-    predicted: Tensor | None = None
-
-
 @pytest.fixture(scope="module", params=["strong", "weak"])
-def run(request: pytest.FixtureRequest, backbone: ResNet50, batch: dict[str, Any]) -> Run:
-    kind = request.param
-    model = trained(backbone).train()
-    run = Run(kind, model, golden(f"train_{kind}_resnet50"))
+def run(request: pytest.FixtureRequest, backbone: ResNet50, batch: dict[str, Any]) -> SimpleNamespace:
+    """What three training steps and an evaluation gave, beside what they should have given."""
+    kind, model = request.param, trained(backbone).train()
+    run = SimpleNamespace(kind=kind, model=model, reference=golden(f"train_{kind}_resnet50"))
+    run.losses, run.pck, run.selections, run.gradient_norms = [], [], [], []
     optimizer = torch.optim.SGD(model.learner.parameters(), lr=LR[kind], momentum=0.5)
     for k in range(STEPS_TAKEN):
         step = SUPERVISIONS[kind](model, batch, 0.1, 0.5, torch.from_numpy(run.reference[f"noise_{k}"]))
@@ -211,7 +196,7 @@ def run(request: pytest.FixtureRequest, backbone: ResNet50, batch: dict[str, Any
     return run
 
 
-def test_losses_selections_and_pck_of_steps(run: Run) -> None:
+def test_losses_selections_and_pck_of_steps(run: SimpleNamespace) -> None:
     expected = [float(run.reference[f"loss_{k}"]) for k in range(STEPS_TAKEN)]
     assert run.losses == pytest.approx([*expected, float(run.reference["eval_loss"])], rel=LOSS)
     for k in range(STEPS_TAKEN):
@@ -219,12 +204,12 @@ def test_losses_selections_and_pck_of_steps(run: Run) -> None:
         np.testing.assert_allclose(run.pck[k], run.reference[f"pck_{k}"], rtol=1e-6)
 
 
-def test_scores_and_predictions_of_the_first_step(run: Run, batch: dict[str, Any]) -> None:
+def test_scores_and_predictions_of_the_first_step(run: SimpleNamespace, batch: dict[str, Any]) -> None:
     assert error(run.rows, run.reference["corr_rows_0"]) < SCORES
     points_agree(run.predicted, run.reference["predicted_kps_0"], batch["n_pts"])
 
 
-def test_parameters_and_statistics_after_the_steps(run: Run) -> None:
+def test_parameters_and_statistics_after_the_steps(run: SimpleNamespace) -> None:
     norms = [p.norm().item() for p in run.model.learner.parameters()]
     np.testing.assert_allclose(norms, run.reference["final_norm"], rtol=5e-4)
     state = run.model.learner.state_dict()
@@ -232,7 +217,7 @@ def test_parameters_and_statistics_after_the_steps(run: Run) -> None:
     np.testing.assert_allclose(running, run.reference["final_running_mean_norm"], rtol=1e-5)
 
 
-def test_gradients_of_steps(run: Run) -> None:
+def test_gradients_of_steps(run: SimpleNamespace) -> None:
     for k in range(STEPS_TAKEN):
         expected = run.reference[f"grad_norm_{k}"]
         atol = 2e-5 * np.linalg.norm(expected)

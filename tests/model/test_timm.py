@@ -105,17 +105,6 @@ def test_tokens_are_the_patches_without_class_and_registers() -> None:
         torch.testing.assert_close(actual, e)
 
 
-def test_a_layer_of_a_network_is_the_same_among_fewer() -> None:
-    cls = BACKBONES["timm:resnet18"]
-    state = scrambled(cls.network(cls).state_dict())
-    every, some, images = cls(state), cls(state, (2, 5)), torch.randn(1, 3, 64, 64)
-    maps = list(every.layer_maps(images))
-    assert all(torch.equal(a, maps[k]) for a, k in zip(some.layer_maps(images), (2, 5), strict=True))
-    assert some.channels == (64, 256)
-    with pytest.raises(UserError, match=r"timm:resnet18 .* 9: .* 0 to 8"):
-        cls(state, (9,))
-
-
 def test_wrong_names_get_the_closest() -> None:
     with pytest.raises(UserError, match="did you mean timm:swin_tiny_patch4_window7_224"):
         BACKBONES["timm:swin_tiny"]
