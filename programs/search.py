@@ -136,18 +136,16 @@ def run(options: Namespace) -> None:
         }  # fmt: skip
         search(options, run, model, benchmark, pairs, scores, metadata)
         result = result_of(scores.means(), metadata)
-        winner = result["layers"]
-        run.log(f"{result['subsets']} subsets; the best, {as_text(winner)}: --layers @{run.folder / LAYERS}")
-        every = f"all {len(model.backbone.channels)} layers"
-        kinds = {"searched": (pairs, "pairs that they were chosen on"), "held_out": (held_out, "other pairs")}
-        for kind, (numbers, which) in kinds.items():
-            if pck := result.setdefault(kind, mean_pck(options, model, benchmark, numbers, winner)):
-                values = f"{as_text(winner)} {pck['pck']:.2f} %, {every} {pck['all_layers']:.2f} %"
+        winner = as_text(result["layers"])
+        run.log(f"{result['subsets']} subsets; the best, {winner}: --layers @{run.folder / LAYERS}")
+        for name, numbers in {"searched": pairs, "held_out": held_out}.items():
+            result[name] = pck = mean_pck(options, model, benchmark, numbers, result["layers"])
+            if pck:
+                which = "other pairs" if name == "held_out" else "pairs that they were chosen on"
+                values = f"{winner} {pck['pck']:.2f} %, all layers {pck['all_layers']:.2f} %"
                 run.log(f"PCK@{options.alpha:g} of {len(numbers)} {which}: {values}")
         if not held_out:
-            run.log(
-                "no pairs are left to measure these layers on: give fewer --pairs, or test them on another split"
-            )
+            run.log("no other pairs are left: give fewer --pairs, or test these layers on another split")
         write_layers(run, result)
 
 

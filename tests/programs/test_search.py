@@ -56,7 +56,7 @@ def test_figures_are_those_of_the_test_program(home: Path) -> None:
 def test_pairs_that_are_none_or_not_enough_are_said(home: Path) -> None:
     refused(home, f"search.py --benchmark pfwillow {SMALL}", "--split test", "pfwillow")
     log = succeed(home, f"{SEARCH} --pairs 4 --max-layers 1 --logpath all").out
-    assert "no pairs are left" in log
+    assert "--pairs" in log
     assert read(home / "logs" / "all" / "layers.json")["held_out"] == {}
 
 
