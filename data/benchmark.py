@@ -197,7 +197,7 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
             raise UserError(f"--categories: {self.list_path} has no pair of {', '.join(missing)}")
         if only:
             self.pairs = [pair for pair in self.pairs if pair.category_id in ids]
-            self.notes.append(f"only {', '.join(only)}")
+            self.notes.append(f"categories: {', '.join(only)}")
         if not mirrored:
             before, self.pairs = len(self.pairs), originals(self.pairs)
             if len(self.pairs) < before:

@@ -32,18 +32,9 @@ PAPER_DEFAULTS = {"strong": (0.03, 8), "weak": (0.1, 4)}
 EARLIER_DEFAULTS = {"width": EIGHTH}
 # Options that do not change what a run computes: they may differ when it is resumed.
 FREE = {
-    "resume",
-    "logpath",
-    "datapath",
-    "device",
-    "workers",
-    "no_download",
-    "backbone_weights",
-    "images",
-    "quiet",
-    "overwrite",
-}
-FREE |= {"no_report", "explore_pairs"}
+    "resume", "logpath", "overwrite", "quiet", "device", "workers", "datapath", "images", "no_download",
+    "backbone_weights", "no_report", "explore_pairs",
+}  # fmt: skip
 FREE_IN = {
     "train": FREE | {"on_bad_pair", "save_every", "niter"},
     "test": FREE | {"on_bad_pair", "bsz", "alpha"},
@@ -62,10 +53,7 @@ EXAMPLES = {
         "a.jpg b.jpg --points 120,80 64.5,200 --explore a-b.html",
         "--benchmark spair --pair 17 --load logs/strong/best_model.pt",
     ),
-    "search": (
-        "--benchmark pfpascal --backbone resnet101 --logpath layers",
-        "--resume logs/layers",
-    ),
+    "search": ("--benchmark pfpascal --backbone resnet101 --logpath layers", "--resume logs/layers"),
     "compare": (
         "logs/before logs/after",
         "logs/ours theirs.csv --benchmark spair --format html --out compared.html",

@@ -219,16 +219,9 @@ def finish_run(
     config |= {"categories": options.categories} if options.categories else {}
     config |= {name: value for name, value in own_data_options(options).items() if name != "images"}
     results = save_results(
-        run.folder,
-        predicted.table,
-        options.alpha,
-        options.thres,
-        config | {"skipped": skipped},
-        predicted.checkpoint,
-        predicted.predictions,
-        benchmark.list_path,
-        options.measures,
-    )
+        run.folder, predicted.table, options.alpha, options.thres, config | {"skipped": skipped},
+        predicted.checkpoint, predicted.predictions, benchmark.list_path, options.measures,
+    )  # fmt: skip
     for message in dict.fromkeys(predicted.unread):  # an image may have been tried more than once
         run.log(f"not readable: {message}")
     if skipped:

@@ -18,6 +18,9 @@ MCNEMAR = (
 )
 
 
+KEYS = ("run", "name", "average")  # of a row: the run, the metric, what the mean is over
+
+
 def title(found: Comparison) -> str:
     return f"Comparison of {', '.join(printable(run) for run in found.runs)}: {found.pairs_note}"
 
@@ -72,12 +75,7 @@ def sections(found: Comparison, benchmark: Benchmark | None = None) -> list[Sect
 def figure_table(found: Comparison, heading: str) -> Section:
     """The values of every run."""
     rows = [
-        [
-            row["run"],
-            row["name"],
-            row["average"],
-            *value_and_intervals(row, "value", ("interval", "interval_by_image")),
-        ]
+        [*(row[k] for k in KEYS), *value_and_intervals(row, "value", ("interval", "interval_by_image"))]
         for row in found.figures.to_dict("records")
     ]
     header = ["Run", "Metric", "Mean over", "Value", "95 % by pairs", "95 % by images"]
@@ -92,15 +90,7 @@ def difference_table(found: Comparison, heading: str) -> Section:
         kinds = ("difference_interval", "difference_interval_by_image")
         tested = pd.notna(row.get("p"))
         test = [int(row["only_first"]), int(row["only_here"]), f"{row['p']:.3g}"] if tested else [""] * 3
-        rows.append(
-            [
-                row["run"],
-                row["name"],
-                row["average"],
-                *value_and_intervals(row, "difference", kinds, "+"),
-                *test,
-            ]
-        )
+        rows.append([*(row[k] for k in KEYS), *value_and_intervals(row, "difference", kinds, "+"), *test])
     header = ["Run", "Metric", "Mean over", "Difference", "95 % by pairs", "95 % by images"]
     header += [f"Correct only in {first}", "Correct only in this run", "McNemar's p"]
     return Section(heading, header, rows, text=MCNEMAR)

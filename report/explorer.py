@@ -53,15 +53,8 @@ def explorer(
         for name, image in zip(short_names, (encoded.image for encoded in pair), strict=True)
     ]
     title = title or " – ".join(short_names)
-    return render_page(
-        "explorer.html",
-        "copy.js",
-        "explorer.js",
-        title=title,
-        images=images,
-        data=data,
-        model=model or str(matcher),
-    )
+    values = {"title": title, "images": images, "data": data, "model": model or str(matcher)}
+    return render_page("explorer.html", "copy.js", "explorer.js", **values)
 
 
 def cell_type(side: int) -> np.dtype:
