@@ -199,14 +199,6 @@ def test_fetch_takes_the_first_address_whose_file_fits_and_goes_on_with_a_hash(s
     assert common.fetch(urls[0], tmp_path / "mirrored/w.pth", limits=QUICK).read_bytes() == LARGE
 
 
-def test_proxies_are_those_of_the_environment(server, tmp_path, monkeypatch):
-    monkeypatch.delenv("NO_PROXY")
-    monkeypatch.setenv("http_proxy", server.url)
-    server.pages["http://elsewhere.invalid/model.pt"] = Page(ARCHIVE)
-    common.fetch("http://elsewhere.invalid/model.pt", tmp_path / "model.pt")
-    assert (tmp_path / "model.pt").read_bytes() == ARCHIVE
-
-
 # ---- Google Drive ----------------------------------------------------------------------------------------
 
 QUOTA = "Too many users have viewed or downloaded this file recently."

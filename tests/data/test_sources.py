@@ -180,14 +180,6 @@ def test_by_hand_archives_of_any_names_need_no_network(server, archives, tmp_pat
     assert len([path for path in tmp_path.iterdir() if path.is_file()]) == len(files)
 
 
-def test_by_hand_the_makers_zip_is_completed_by_lists_from_the_network(server, archives, tmp_path):
-    (tmp_path / "PF-PASCAL").mkdir()
-    (tmp_path / "PF-PASCAL" / "PF-dataset-PASCAL.zip").write_bytes(archives["PF-dataset-PASCAL.zip"])
-    serve(server, archives, "PF-dataset-PASCAL.zip", "PF-PASCAL.tar.gz")
-    opens("pfpascal", tmp_path, download=True)
-    assert [request.path for request in server.requests] == ["/pf-pascal_image_pairs.zip"]
-
-
 def test_a_list_with_other_pairs_than_the_published_ones_is_refused_for_the_next(server, archives, tmp_path):
     """A list that is named like the test list, with the validation pairs, as one repository has it."""
     serve(server, archives, "pf-pascal_image_pairs.zip", "PF-PASCAL.tar.gz")

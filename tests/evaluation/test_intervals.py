@@ -74,12 +74,6 @@ def test_the_interval_by_images_is_the_dyadic_robust_one(table: pd.DataFrame) ->
         assert totals[k]["interval_by_image"] == pytest.approx(expected, abs=1e-9)
 
 
-def test_blocks_change_nothing(table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = score(table, (0.1,))
-    monkeypatch.setattr(intervals, "MAX_WEIGHTS", 500)
-    assert score(table, (0.1,)) == before
-
-
 @pytest.mark.parametrize(
     ("only_first", "only_second", "p"),
     [  # statsmodels.stats.contingency_tables.mcnemar(exact=True)

@@ -108,17 +108,11 @@ def test_layers_of_a_file_go_to_training_and_stay_with_its_checkpoint(home: Path
         assert ablation.endswith(f" {layers}")
 
 
-@pytest.mark.parametrize(
-    ("content", "options", "named"),
-    [
-        ({"backbone": "resnet101"}, "", ("resnet101", "efficientnet_lite0")),
-        ({"backbone_layers": "0,3,9", "layers": [0, 2]}, "--backbone-layers 0,3,8", ("0,3,9", "0,3,8")),
-        ({"layers": [3, 15]}, "", ("--layers 15",)),
-        ({"layers": "all"}, "", ("layers.json",)),
-    ],
-)
-def test_layers_of_another_backbone_are_refused(
-    tmp_path: Path, content: dict[str, Any], options: str, named: tuple[str, ...]
-) -> None:
-    file = layers_file(tmp_path / "layers.json", **content)
-    refused(tmp_path, f"train.py --benchmark synthetic {SMALL} {options} --layers {file}", *named)
+def test_layers_of_another_backbone_are_refused(tmp_path: Path) -> None:
+    train = f"train.py --benchmark synthetic {SMALL} --layers @layers.json"
+    layers_file(tmp_path / "layers.json", backbone="resnet101")
+    refused(tmp_path, train, "resnet101", "efficientnet_lite0")
+    layers_file(tmp_path / "layers.json", backbone_layers="0,3,9", layers=[0, 2])
+    refused(tmp_path, f"{train} --backbone-layers 0,3,8", "0,3,9", "0,3,8")
+    layers_file(tmp_path / "layers.json", layers=[3, 15])
+    refused(tmp_path, train, "--layers 15")

@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 
-from dhpf.common.run import Run
 from tests.helpers import tiny
 from tests.helpers.commands import TINY, run, succeed
 
@@ -68,11 +67,6 @@ def test_without_key_points_nothing_is_the_best(tmp_path: Path) -> None:
     state = torch.load(folder / "state.pt", weights_only=True)["learner"]
     best = torch.load(folder / "best_model.pt", weights_only=True)
     assert all(torch.equal(best[name], state[name]) for name in state)
-
-
-def test_runs_of_one_second_have_names_of_their_own(tmp_path: Path) -> None:
-    folders = [Run.create(tmp_path / "run", {}, numbered=True).folder for _ in range(3)]
-    assert [folder.name for folder in folders] == ["run", "run-2", "run-3"]
 
 
 def test_quiet_leaves_the_console_alone(data: Path, tmp_path: Path) -> None:
