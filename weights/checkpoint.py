@@ -97,7 +97,11 @@ def checkpoint_config(path: Path, state: State, **required: Any) -> tuple[ModelC
     if not config.backbone:
         config = replace(config, backbone=fitting_backbone(path, state))
         note = f"{path.name} does not name its backbone: by its layers it is {config.backbone}"
-    elif not fits(config.backbone, state, config.blocks):
+    elif config.backbone.startswith("timm:") and config.blocks is None and not fits(config.backbone, state):
+        # In earlier versions a transformer's final norm gave no layer.
+        earlier = tuple(range(len(BACKBONES[config.backbone].channels) - 1))
+        config = replace(config, blocks=earlier) if fits(config.backbone, state, earlier) else config
+    if not fits(config.backbone, state, config.blocks):
         if other := next((name for name in KNOWN_BACKBONES if fits(name, state)), None):
             raise UserError(
                 f"--backbone {config.backbone}: by its layers the checkpoint {path} belongs to {other}"

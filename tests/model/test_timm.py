@@ -24,12 +24,12 @@ from tests.helpers.models import build, scrambled
 NETWORKS = {
     "resnet18": (64, 9, 16, 2),
     "mobilenetv3_large_100": (64, 15, 16, 2),
-    "vit_small_patch14_reg4_dinov2": (70, 12, 5, 5),
-    "vit_small_patch16_224": (64, 12, 4, 4),
+    "vit_small_patch14_reg4_dinov2": (70, 13, 5, 5),
+    "vit_small_patch16_224": (64, 13, 4, 4),
     "swin_tiny_patch4_window7_224": (64, 13, 16, 2),
     "convnext_tiny": (64, 22, 16, 2),
     "efficientnet_b0": (64, 15, 16, 2),
-    "vit_small_patch16_dinov3": (64, 12, 4, 4),
+    "vit_small_patch16_dinov3": (64, 13, 4, 4),
     "eva02_tiny_patch14_224": (70, 12, 5, 5),
 }
 FAST = list(NETWORKS)[:3]
@@ -101,8 +101,20 @@ def test_tokens_are_the_patches_without_class_and_registers() -> None:
     backbone, images = cls(state), torch.randn(1, 3, 70, 70)
     with torch.no_grad():
         expected = plain.eval().forward_intermediates(images, intermediates_only=True)
+        last = plain.forward_features(images)[:, plain.num_prefix_tokens :]
+    expected.append(last.mT.unflatten(2, (5, 5)))  # after the final norm
     for actual, e in zip(backbone.layer_maps(images, 72), expected, strict=True):
         torch.testing.assert_close(actual, e)
+
+
+def test_a_checkpoint_from_before_the_final_norm_was_a_layer_keeps_its_layers(tmp_path: Path) -> None:
+    model = build("timm:vit_small_patch14_reg4_dinov2", blocks=tuple(range(12)))
+    metadata = ModelConfig.of_model(model).to_metadata()
+    del metadata["backbone_layers"]  # it had all
+    path = tmp_path / "best_model.safetensors"
+    weights.write(path, model.learner.state_dict(), metadata)
+    again, _ = load_model(path, "random")
+    assert ModelConfig.of_model(again) == ModelConfig.of_model(model)
 
 
 def test_wrong_names_get_the_closest() -> None:
