@@ -13,6 +13,7 @@ from dhpf.common.registry import Registry
 if TYPE_CHECKING:
     from dhpf.data.benchmark import Benchmark
 
+DATAPATH = "../Datasets_DHPF"  # where benchmarks lie, unless another folder is named
 MAX_PIXELS = 200_000_000  # of an image that is decoded: as many as the largest photographs of a telephone
 
 BENCHMARKS: "Registry[type[Benchmark]]" = Registry(
@@ -33,7 +34,7 @@ BENCHMARKS: "Registry[type[Benchmark]]" = Registry(
 
 def open_benchmark(
     name: str,
-    datapath: str | Path = "../Datasets_DHPF",
+    datapath: str | Path = DATAPATH,
     split: str | None = None,
     thres: str = "auto",
     img_side: int = 240,

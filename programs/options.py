@@ -17,7 +17,7 @@ from dhpf.common.errors import UserError
 from dhpf.common.files import MIB, read_json
 from dhpf.common.registry import Registry
 from dhpf.common.run import BEST_MODEL, OPTIONS, PREDICTIONS, STATES
-from dhpf.data import BENCHMARKS, MAX_PIXELS
+from dhpf.data import BENCHMARKS, DATAPATH, MAX_PIXELS
 from dhpf.evaluation import MEASURES, METRICS
 from dhpf.evaluation.prediction_frames import checked_frame
 from dhpf.model import BACKBONES, DECODERS, EIGHTH, VOTINGS
@@ -422,7 +422,7 @@ def benchmark_options(*, required: bool = True, pairs: bool = True) -> tuple[Opt
     return (
         option(name[0], "--benchmark", default=name[1], **choice(BENCHMARKS)),
         option("folder that holds the benchmarks; of coco and table the file, or three files TRN,VAL,TEST",
-               "--datapath", type=Path, default=Path("../Datasets_DHPF"), metavar="DIR"),
+               "--datapath", type=Path, default=Path(DATAPATH), metavar="DIR"),
         option("threshold of PCK; auto: the benchmark's own (docs/measures.md)",
                "--thres", choices=("auto", "img", "bbox", "bbox-kp"), default="auto"),
         option("only these categories", "--categories", type=names, default=(), metavar="NAME,NAME"),
