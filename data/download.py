@@ -272,7 +272,7 @@ def table(benchmark: type[Benchmark], datapath: Path, mirror: str) -> Iterator[t
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m dhpf.data.download", description="Fetch what is missing of benchmarks."
+        prog="python -m dhpf.data.download", description="Download missing parts of benchmarks."
     )
     parser.add_argument("--version", action="version", version=f"DHPF {__version__}")
     parser.add_argument("--benchmark", required=True, choices=("all", *PARTS))

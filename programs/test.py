@@ -88,8 +88,9 @@ def evaluate(options: Namespace) -> dict[str, Any]:
     opened = open_model(options)
     ablate(options, opened.model)
     model = opened.model.to(device)
-    if opened.checkpoint and isinstance(benchmark, OwnData):
-        benchmark.label_overlap(load_training_images(opened.checkpoint.parent))
+    if isinstance(benchmark, OwnData):
+        checkpoint = opened.checkpoint
+        benchmark.label_overlap(load_training_images(checkpoint.parent) if checkpoint else set())
     config = ModelConfig.of_model(model)
     title = "; ".join(filter(None, [title_of(options, opened), searched_note(options.layers, benchmark)]))
 
