@@ -178,13 +178,3 @@ def test_thresholds_and_splits_that_a_benchmark_lacks(whole):
         BENCHMARKS["caltech"](whole, "test", "bbox")
     with pytest.raises(UserError, match="trn"):
         BENCHMARKS["pfwillow"](whole, "trn")
-
-
-def test_spair_without_key_points_or_grades(datapath):
-    path = next((datapath / "SPair-71k/PairAnnotation/test").glob("000000-*"))
-    content = json.loads(path.read_text()) | {"src_kps": [], "trg_kps": []}
-    del content["truncation"]
-    path.write_text(json.dumps(content))
-    sample = BENCHMARKS["spair"](datapath, "test")[0]
-    assert sample["n_pts"] == 0
-    assert (sample["truncation"], sample["occlusion"]) == (-1, 0)

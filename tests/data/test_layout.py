@@ -289,20 +289,19 @@ def test_figures_of_the_paper_need_the_published_test_pairs(
     opened = {split: PFPascal(datapath, split) for split in ("val", "test")}
     known = {split: Published(4, digest(pairs_of(data))) for split, data in opened.items()}
 
-    def counts(split: str, published: dict[str, Published], pairs: int = 4) -> int:
+    for split, published, pairs, figures in (
+        ("test", known, 4, 1),
+        ("test", {"test": Published(4)}, 4, 1),  # its content cannot be checked
+        ("test", {"test": Published(5)}, 4, 0),
+        ("test", known, 3, 0),
+        ("test", {"test": known["val"]}, 4, 0),
+        ("val", known, 4, 0),
+    ):
         monkeypatch.setattr(PFPascal, "published", MappingProxyType(published))
         data = opened[split]
         batch = default_collate([data.annotation(i) for i in range(pairs)])
         table = table_of(rows_of(batch, batch["trg_kps"], data), list(data.labels))
-        return sum(figure["paper"] for figure in score(table, (0.1,))["totals"])
-
-    assert counts("test", known) == 1
-    assert counts("test", {"test": Published(4)}) == 1  # its content cannot be checked
-    assert counts("test", {"test": Published(5)}) == 0
-    assert counts("test", known, pairs=3) == 0
-    assert counts("test", {"test": known["val"]}) == 0
-    assert counts("test", {}) == 0
-    assert counts("val", known) == 0
+        assert sum(figure["paper"] for figure in score(table, (0.1,))["totals"]) == figures
 
 
 def test_lists_and_categories_of_training(datapath: Path, tmp_path: Path) -> None:

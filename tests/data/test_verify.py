@@ -80,10 +80,3 @@ def test_what_is_odd_about_a_split_is_counted(datapath, changes, problem):
     problems = verify(BENCHMARKS["spair"], datapath).problems
     assert len(problems) == bool(problem)
     assert re.search(problem, "".join(problems))
-
-
-@pytest.mark.parametrize("name", BENCHMARKS)
-def test_a_missing_folder_is_named_with_the_way_to_get_it(tmp_path, name, capsys):
-    assert main(["--benchmark", name, "--datapath", str(tmp_path)]) == 2
-    error = capsys.readouterr().err
-    assert all(part in error for part in (str(tmp_path), f"'{BENCHMARKS[name].folder}'", "--no-download"))

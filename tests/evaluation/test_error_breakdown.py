@@ -21,7 +21,7 @@ def kind(found: tuple[int, int] | None, target: tuple[int, int], others: list, l
     return "jitter" if far[0] <= 2 * limit else "miss"
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=20)
 @given(
     st.lists(
         st.integers(0, 5).flatmap(

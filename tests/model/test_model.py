@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from dhpf.model import correlation, gating, hough, reference, voting
 from dhpf.model.dhpf import DHPF
-from dhpf.model.features import ImageFeatures
 from dhpf.model.losses import entropies
 from dhpf.training import SUPERVISIONS
 from tests.helpers.models import Bank
@@ -160,27 +159,6 @@ def test_training_step_and_its_gradients_equal_the_oracle(kind: str, problem: Pr
 
 
 # Features
-
-
-@given(problems(fewest=2))
-@settings(deadline=None, max_examples=10)
-def test_comparing_codes_equals_forward_however_they_were_kept(problem: Problem) -> None:
-    """Features of one image each, in another order, one source against many."""
-    model, batch, frame = problem.model.eval(), problem.batch, problem.batch["frame"]
-    with torch.no_grad():
-        expected = model(batch["src_img"], batch["trg_img"][[0] * len(batch["n_pts"])], frame=frame)
-        src = [model.encode(image[None], frame) for image in batch["src_img"]]
-        trg = model.encode(batch["trg_img"].flip(0), frame)
-        last = torch.tensor([len(trg) - 1])
-        actual = model.compare(ImageFeatures.cat(src), ImageFeatures.cat([trg[last]] * len(src)))
-        assert torch.equal(actual.selection, expected.selection)
-        close(actual.scores.rows.hough_scores, expected.scores.rows.hough_scores)
-        close(actual.scores.column_max, expected.scores.column_max)
-        cells = all_cells(len(src), expected.side)
-        close(actual.scores.rows(cells), expected.scores.rows(cells))
-        some = slice(1, 2)
-        close(expected[some].scores.rows(cells[some]), expected.scores.rows(cells)[some])
-        close(expected[some].transfer(batch["src_kps"][some]), expected.transfer(batch["src_kps"])[some])
 
 
 @given(problems(), st.integers(1, 2**17), st.integers(1, 2**15), st.sampled_from([0, 2**30]))

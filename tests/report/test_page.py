@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from dhpf.common.errors import UserError
@@ -14,7 +15,7 @@ from dhpf.report import pictures, test_report
 from dhpf.report.gallery import pair_picture
 from dhpf.report.page import Picture, Section, write_report
 from tests.helpers.pages import HOSTILE, assert_self_contained
-from tests.helpers.tables import random_table
+from tests.helpers.tables import random_pairs, table_of
 
 pytestmark = pytest.mark.filterwarnings("error", "ignore::DeprecationWarning")
 
@@ -33,7 +34,9 @@ def written(folder: Any, *sections: Section, title: str = "DHPF") -> str:
 
 
 def test_text_from_data_is_escaped_everywhere_and_the_page_holds_all_it_shows(tmp_path):
-    figures = score(random_table("spair", [HOSTILE, "cat"]), [0.1])
+    pairs = random_pairs(0, 6)
+    pairs[0][0]["category"] = HOSTILE
+    figures = score(table_of(pairs, selection=torch.rand(6, 15).round()), [0.1])
     figures["layer_selection"]["definition"] = HOSTILE
     layers = drawing.render(pictures.layer_selection({HOSTILE: [0.5] * 15}), "png", 50)
     sections = [

@@ -1,17 +1,14 @@
 """Pictures: what they show, where, and that it can be told apart and read."""
 
 import io
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from dhpf.matching import drawing
 from dhpf.report import pictures
-from dhpf.report.page import DPI
 
 pytestmark = pytest.mark.filterwarnings(  # matplotlib's, of what cannot be laid out or drawn
     "error", "ignore::DeprecationWarning"
@@ -80,25 +77,6 @@ def test_extremes_shows_no_pair_twice_and_of_tied_ones_not_the_first_of_the_list
     shown = [label for labels in groups.values() for label in labels]
     assert len(set(shown)) == 9
     assert max(shown) - min(shown) > 45  # the first would all be of one category
-
-
-@pytest.mark.parametrize(("categories", "layers"), [(1, 15), (101, 34)])
-def test_layer_selection_shows_every_rate_under_readable_labels(categories, layers):
-    """None touches the next, and the file is small: a report of Caltech-101 has three such pictures."""
-    rates = np.random.default_rng(0).random((categories, layers))
-    names = [f"{i} {'Motorbike ' * 3}"[:30] for i in range(categories)]
-    figure = pictures.layer_selection(dict(zip(names, rates.tolist(), strict=True)))
-    axes, _ = figure.axes
-    assert np.array_equal(axes.images[0].get_array(), rates)
-    assert [label.get_text() for label in axes.get_yticklabels()] == names
-    assert [label.get_text() for label in axes.get_xticklabels()] == list(map(str, range(layers)))
-    assert len(drawing.render(figure, "png", DPI)) < 650_000
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    for labels, first, last in ((axes.get_yticklabels(), "y0", "y1"), (axes.get_xticklabels(), "x0", "x1")):
-        boxes = sorted(
-            (label.get_window_extent(renderer) for label in labels), key=lambda b: getattr(b, first)
-        )
-        assert all(getattr(one, last) < getattr(other, first) for one, other in pairwise(boxes))
 
 
 def test_text_from_data_is_never_read_as_formulas():

@@ -265,9 +265,7 @@ def test_a_damaged_run_folder_is_refused(
 
 
 def test_a_state_that_is_not_one_is_refused(copy: Path, tmp_path: Path) -> None:
-    state = state_of(copy)
-    spoiled = state["learner"] | {"gumbel_ffns.0.1.running_mean": torch.full((32,), torch.inf)}
-    for other in ({}, torch.ones(2), state | {"optimizer": {}}, state | {"learner": spoiled}):
+    for other in ({}, torch.ones(2), state_of(copy) | {"optimizer": {}}):
         torch.save(other, copy / "state.pt")
         assert "state.pt" in refused(tmp_path, RESUME)
 
