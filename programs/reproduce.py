@@ -204,4 +204,4 @@ def run(options: Namespace) -> None:
     ]
     echo("\n" + write(options.table, options.out, found, notes)[options.format].rstrip("\n"))
     if failed:
-        raise UserError(f"{len(failed)} of {len(todo)} cells failed, the first: {failed[0]}")
+        raise UserError(f"{len(failed)} of {len(todo)} evaluations failed, the first: {failed[0]}")
