@@ -25,12 +25,6 @@ def test_workers_stay_from_one_epoch_to_the_next(monkeypatch: pytest.MonkeyPatch
     assert os.getpid() not in epochs[0]
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_batches_are_collated_and_may_be_empty(workers: int) -> None:
-    batches = [batch for batch, _ in Loader(abs, workers)([[-1, 2], [], [3]])]
-    assert [batch if batch is None else batch.tolist() for batch in batches] == [[1, 2], None, [3]]
-
-
 def test_a_worker_that_gives_nothing_is_not_waited_for_without_a_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
