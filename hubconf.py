@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from dhpf.weights import DEFAULT_BACKBONE
-
 dependencies = [
     "torch",
     "torchvision",
@@ -22,14 +20,13 @@ def dhpf(load: str | Path | None = None, *, backbone: str | None = None, **optio
     """A matcher of images of any size.
 
     Args:
-        load: file of a checkpoint or the name of a released one; without it the backbone's raw features are matched.
+        load: file of a checkpoint, a run folder, or the name of a released one; without it the backbone's raw
+            features are matched.
         backbone: of the checkpoint, if it does not say; or the one whose features are matched.
-        options: what `dhpf.Matcher.load` takes: backbone_weights, voting, img_side, device.
+        options: what else `dhpf.Matcher.load` takes, such as raw, layers, img_side, device.
     Raises:
         UserError: unusable checkpoint or weights, no such device.
     """
     from dhpf.matching.matcher import Matcher
 
-    if load is None:
-        return Matcher.load(backbone or DEFAULT_BACKBONE, **options)
     return Matcher.load(load, backbone=backbone, **options)

@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.reading import measured, spair
 from dhpf.data.benchmark import Pair
 from dhpf.data.spair import SPair
+from dhpf.matching import drawing
 from dhpf.programs import compare, test
-from dhpf.report import pictures
 
 SECONDS, MIB, COMPARISON = 20, 500, 30
 
@@ -56,7 +56,7 @@ def quietly(main: object, arguments: str) -> int:
 def run() -> int:
     pixel = io.BytesIO()
     Image.new("RGB", (1, 1)).save(pixel, "png")
-    pictures.render = lambda *_: pixel.getvalue()  # type: ignore[assignment]
+    drawing.render = lambda *_: pixel.getvalue()  # type: ignore[assignment]
     complete, slow = SPair.complete, 0
     SPair.complete = lambda self, pair: with_fewer_points(complete(self, pair))  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as place:

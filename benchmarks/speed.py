@@ -240,7 +240,8 @@ def calls(backbone: str, side: int) -> dict[str, int]:
 
 def loader_speed(name: str, datapath: Path, workers: int) -> float:
     """Pairs per second that loading alone gives."""
-    data = open_benchmark(name, datapath, "trn" if name in ("synthetic", "pfpascal", "spair") else "test")
+    split = "trn" if name in ("synthetic", "pfpascal", "spair") else "test"
+    data = open_benchmark(name, datapath, split, evaluation=False)
     count = min(len(data), 160)
     begin = time.perf_counter()
     for _ in load(data.__getitem__, [list(range(b, min(b + 8, count))) for b in range(0, count, 8)], workers):

@@ -1,9 +1,14 @@
-"""The one class of error that a user can mend."""
+"""The one class of error that a user can mend, and how messages count."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 MAX_MESSAGE_CHARS = 600
+
+
+def count_text(number: int, noun: str) -> str:
+    """A number of things: 1 pair, 2 pairs."""
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 class UserError(Exception):

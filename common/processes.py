@@ -39,7 +39,7 @@ def choose_device(name: str, compiled: bool = False) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f"--device {name}: the GPUs are 0 to {torch.cuda.device_count() - 1}")
     if compiled and device.type != "cuda":
-        raise UserError(f"--compile: it pays on a CUDA GPU alone, and the device is {device}: leave it out")
+        raise UserError(f"--compile: it needs a CUDA GPU, the device is {device}: leave it out")
     # TF32 rounds to ten bits, enough to flip gates.
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     return device

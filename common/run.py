@@ -84,7 +84,8 @@ class Run:
             break
         else:
             raise UserError(
-                f"{folder}: the run folder exists already, choose another --logpath or go on with --resume {folder}"
+                f"{folder}: the run folder exists already: choose another --logpath, replace it with --overwrite, or "
+                f"continue it with --resume {folder}"
             )
         folder = folder.with_name(name)
         run = cls(folder, quiet)
@@ -265,7 +266,7 @@ def versions() -> dict[str, str | None]:
     """Versions of Python, torch and this program, and its git commit (None outside a clone)."""
     import torch
 
-    root = Path(__file__).parents[1]
+    root = Path(__file__).resolve().parents[1]
     git = ["git", "--no-optional-locks", "--git-dir=.git", "describe", "--always", "--dirty", "--exclude=*"]
     try:
         done = subprocess.run([*git, "--abbrev=40"], cwd=root, capture_output=True, text=True, check=True)

@@ -13,6 +13,7 @@ from dhpf.common.errors import UserError, error_context
 from dhpf.common.files import MIB, read_json
 from dhpf.data.benchmark import Array, Benchmark, Pair, checked_box
 from dhpf.data.coco import parse_box, parse_keypoints, short_repr
+from dhpf.data.image_annotation import ImageAnnotation, PointGroups, point_groups
 from dhpf.data.names import path_parts, printable
 
 # <source>-<target>:<category>.json; where a name cannot hold ':' it is '_'
@@ -72,6 +73,16 @@ class AP10K(Benchmark):
             src_bbox=src_bbox,
             trg_bbox=trg_bbox,
         )
+
+    def image_annotation(self, key: str) -> ImageAnnotation | None:
+        kps, names = self._annotation(key)[0], POINTS.split()
+        if len(kps) != len(names):
+            return None
+        return ImageAnnotation({n: (x, y) for n, (x, y, v) in zip(names, kps.tolist(), strict=True) if v > 0})
+
+    @classmethod
+    def point_groups(cls, category: str) -> PointGroups | None:
+        return point_groups("ap10k", tuple(POINTS.split()))
 
     def _annotation(self, key: str) -> tuple[Array, Array]:
         """Key-points [P, 3] (x, y, v) and box of the animal of an image."""

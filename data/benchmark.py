@@ -21,9 +21,16 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dhpf.common.errors import UserError, error_context
+from dhpf.common.errors import UserError, count_text, error_context
 from dhpf.common.files import is_file, sha256
 from dhpf.data import layout
+from dhpf.data.image_annotation import (
+    UNKNOWN_AZIMUTH,
+    ImageAnnotation,
+    PointGroups,
+    azimuth_difference,
+    points_text,
+)
 from dhpf.data.images import normalised, opened_image, to_rgb
 from dhpf.data.names import printable
 from dhpf.data.published_lists import Published, compare_with_published
@@ -66,8 +73,10 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
     A sample (one pair) is a dict: `index`, `src_key`, `trg_key`, `category`, `category_id`, `n_pts`, `flip`;
     `n_trg_pts`; `src_kps`, `trg_kps` float32 [2, max_pts] padded with -1; `points`, their names separated by tabs;
     `src_bbox`, `trg_bbox` float32 [4] and `bbox_extent` float32 [2], NaN: none; `pckthres` float32 []; `src_size`,
-    `trg_size` int64 [2] (width, height of the stored image); the pair's `labels`; `src_img`, `trg_img` float32 [3,
-    input_size, input_size], which is the frame's side unless a backbone is given larger images.
+    `trg_size` int64 [2] (width, height of the stored image); the pair's `labels`; `azimuth_difference`;
+    `src_visible`, `trg_visible`, all visible points of either image as `points_text` writes them, empty: unknown;
+    `src_img`, `trg_img` float32 [3, input_size, input_size], which is the frame's side unless a backbone is given
+    larger images.
 
     `notes` says in sentences for the log what was read and what is unusual about it.
 
@@ -130,7 +139,7 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
             raise UserError(f"benchmark {self.name} has no split '{split}', only {', '.join(self.splits)}")
         if thres not in ("auto", *self.thresholds):
             choice = ", ".join(("auto", *self.thresholds))
-            raise UserError(f"--thres {thres}: benchmark {self.name} cannot give it, only {choice}")
+            raise UserError(f"--thres {thres}: benchmark {self.name} has {choice}")
         self.split = split
         self.thres = self.auto_thres if thres == "auto" else thres
         self.img_side = self.input_size = img_side
@@ -149,6 +158,9 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
         keys = {key for pair in self.pairs for key in (pair.src_key, pair.trg_key)} if self.lists else ()
         self._names_on_disk = layout.names_on_disk(self.root, sorted(keys))
         self._describe_source(fitting[1:])
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.name} {self.split}, {len(self)} pairs>"
 
     @classmethod
     def find_folder(cls, datapath: Path) -> Path | None:
@@ -185,7 +197,7 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
             raise UserError(f"--categories: {self.list_path} has no pair of {', '.join(missing)}")
         if only:
             self.pairs = [pair for pair in self.pairs if pair.category_id in ids]
-            self.notes.append(f"categories {', '.join(only)} alone")
+            self.notes.append(f"categories: {', '.join(only)}")
         if not mirrored:
             before, self.pairs = len(self.pairs), originals(self.pairs)
             if len(self.pairs) < before:
@@ -193,9 +205,10 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
 
     def _describe_source(self, unread: Sequence[Path]) -> None:
         """Begins `notes` with what was read."""
-        note = f"{self.name} {self.split}: {len(self.pairs)} pairs of {self.list_path}, images in {self.root}"
+        pairs = count_text(len(self.pairs), "pair")
+        note = f"{self.name} {self.split}: {pairs} of {self.list_path}, images in {self.root}"
         if files := [str(path) for path in unread if path.is_file()]:
-            note += f"; not read, though they fit too: {', '.join(files)}"
+            note += f"; other lists there: {', '.join(files)}"
         names = ((self.categories[p.category_id], p.src_key, p.trg_key) for p in originals(self.pairs))
         self.is_published, sentence = compare_with_published(self.published, self.split, names)
         self.notes = [note, *([f"list: {sentence}"] if sentence else []), *self.notes]
@@ -206,6 +219,15 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
     @abstractmethod
     def read_pairs(self) -> list[Pair]:
         """The pairs of the split in the order of its list; `complete` may add the annotation later."""
+
+    def image_annotation(self, key: str) -> ImageAnnotation | None:
+        """What is annotated in an image alone; None: unknown."""
+        return None
+
+    @classmethod
+    def point_groups(cls, category: str) -> PointGroups | None:
+        """Which key-points of a category look alike or mirror each other; None: unknown."""
+        return None
 
     def complete(self, pair: Pair) -> Pair:
         """The pair with its key-points, for benchmarks that keep them in a file per image or pair."""
@@ -302,7 +324,20 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
             **{f"{end}_bbox": torch.from_numpy(box) for end, box in boxes.items()},
             **{f"{end}_size": torch.tensor(size) for end, size in sizes.items()},
             **pair.labels,
+            **self._of_images(pair, sizes),
         }
+
+    def _of_images(self, pair: Pair, sizes: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
+        """What a sample has of the annotations of its images alone; unknown of a mirrored pair."""
+        found = {"src": self.image_annotation(pair.src_key), "trg": self.image_annotation(pair.trg_key)}
+        sample: dict[str, Any] = {"azimuth_difference": UNKNOWN_AZIMUTH}
+        if found["src"] and found["trg"]:
+            sample["azimuth_difference"] = azimuth_difference(found["src"], found["trg"])
+        for end, annotation in found.items():
+            x, y = (self.img_side / length for length in sizes[end])
+            known = annotation.points if annotation and not pair.flip else {}
+            sample[f"{end}_visible"] = points_text({k: (x * at[0], y * at[1]) for k, at in known.items()})
+        return sample
 
     def check_points(self, kps: Array) -> Array:
         """Key-points in float32. Raises: UserError: too many, or impossible."""

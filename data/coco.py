@@ -80,7 +80,7 @@ class Coco(OwnData):
             self._objects += [(objects[s], objects[t]) for s, t in ends]
             ids += [number] * len(ends)
         if self.per_category:
-            self.notes.append(f"at most {self.per_category} pairs drawn of each category")
+            self.notes.append(f"at most {self.per_category} pairs of each category")
         if without := [self.categories[k] for k in sorted({*range(len(groups))} - {*ids})]:
             more = f" and {len(without) - MAX_NAMES} more categories" if len(without) > MAX_NAMES else ""
             self.notes.append(f"no pair of {', '.join(without[:MAX_NAMES])}{more}")
@@ -178,7 +178,7 @@ class Coco(OwnData):
         pairs = draw_pairs(visible, images, self.per_category, zlib.crc32(category.encode()))
         if len(self._objects) + len(pairs) > MAX_PAIRS:
             option = f"--pairs {self.per_category or 'all'}"
-            raise UserError(f"{option}: more than {MAX_PAIRS:,} pairs of {self.list_path}: draw fewer")
+            raise UserError(f"{option}: more than {MAX_PAIRS:,} pairs of {self.list_path}: take fewer")
         if len(objects) > MAX_ENUMERATED and self.per_category and len(pairs) < self.per_category:
             self.notes.append(f"{category}: only {len(pairs)} pairs were found, few objects share key-points")
         return np.stack(np.divmod(pairs, len(objects)), 1).tolist()

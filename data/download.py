@@ -140,7 +140,7 @@ class Installation:
                 reasons.append(f"{url}: {error}")
                 print(reasons[-1], file=sys.stderr)
         if not self.download:
-            reasons.append("downloads are off (--no-download)")
+            reasons.append("downloads are off (--no-download, in Python download=False)")
         urls = " or ".join(source.url for source in part.sources)
         raise UserError(
             f"{self.home}: it has no {part.title} ({'; '.join(reasons)}): download {urls} by hand, save it in "
@@ -272,7 +272,7 @@ def table(benchmark: type[Benchmark], datapath: Path, mirror: str) -> Iterator[t
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m dhpf.data.download", description="Fetch what is missing of benchmarks."
+        prog="python -m dhpf.data.download", description="Download missing parts of benchmarks."
     )
     parser.add_argument("--version", action="version", version=f"DHPF {__version__}")
     parser.add_argument("--benchmark", required=True, choices=("all", *PARTS))

@@ -75,7 +75,7 @@ def _exit_on_sigterm(sender: int) -> None:
 def skip_or_raise(errors: list[str], on_bad_pair: str) -> list[str]:
     """What could not be read, where that is to be skipped. Raises: UserError: it is to stop."""
     if errors and on_bad_pair == "stop":
-        raise UserError(f"{errors[0]}: mend it, or leave such pairs out with --on-bad-pair skip")
+        raise UserError(f"{errors[0]}: repair it, or skip such pairs with --on-bad-pair skip")
     return errors
 
 

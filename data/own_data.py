@@ -40,7 +40,7 @@ class OwnData(Benchmark):
     auto_thres = "auto"
     labels = MappingProxyType({"leaked": ("no", "yes")})
     overlap = "show an image of the training"
-    overlap_unknown = "there is no record of the images of a training"
+    overlap_unknown = "the training images of this model are not recorded"
     options: tuple[str, ...] = ("val_share",)
 
     def __init__(self, *args: Any, val_share: float = VAL_SHARE, **named: Any) -> None:

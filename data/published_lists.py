@@ -32,13 +32,13 @@ def compare_with_published(
     pairs, published = list(pairs), lists[split]
     found = digest(pairs)
     kind = "pairs without mirrored copies" if split == "trn" else "pairs"
-    none = "no figure on it is the paper's"
+    none = "not comparable with the paper"
     if other := [name for name, each in lists.items() if each.digest == found and name != split]:
         return False, f"the published {other[0]} list, not the {split} list: {none}"
     if len(pairs) != published.pairs:
-        return False, f"{len(pairs)} {kind} where the published {split} list has {published.pairs}: {none}"
+        return False, f"{len(pairs)} {kind}, the published {split} list has {published.pairs}: {none}"
     if published.digest and found != published.digest:
-        return False, f"other {kind} than the {published.pairs} of the published {split} list: {none}"
+        return False, f"not the {published.pairs} {kind} of the published {split} list: {none}"
     if not published.digest:
         return True, f"as many {kind} as the published {split} list, {published.pairs}; content not checked"
     return True, f"the published {split} list of {published.pairs} {kind}"

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from dhpf.common.errors import UserError
-from dhpf.common.files import MIB, is_file, read_text
+from dhpf.common.errors import UserError, error_context
+from dhpf.common.files import MIB, is_file, read_json, read_text
 from dhpf.data.benchmark import UNKNOWN, Benchmark, Pair
+from dhpf.data.image_annotation import ImageAnnotation, PointGroups, parse_spair, point_groups
 from dhpf.data.layout import is_named
 from dhpf.data.lists import MAX_LIST_BYTES, at_line
 from dhpf.data.published_lists import Published
@@ -57,6 +58,7 @@ class SPair(Benchmark):
 
     def read_pairs(self) -> list[Pair]:
         """All pairs of the list, or of the folder of annotations; these stay in 53,340 files until they are needed."""
+        self._image_annotations: dict[str, ImageAnnotation | None] = {}
         if self.list_path.is_dir():
             files = sorted(file.name for file in self.list_path.glob("*.json"))
             return [self._pair(0, file.removesuffix(".json")) for file in files]
@@ -82,6 +84,19 @@ class SPair(Benchmark):
     def complete(self, pair: Pair) -> Pair:
         """The pair with the annotation of its own file."""
         return replace(pair, **read_annotation(self.annotation_file(pair)))
+
+    def image_annotation(self, key: str) -> ImageAnnotation | None:
+        """That of `ImageAnnotation`, where the folder has it."""
+        if key not in self._image_annotations:
+            path = self.root / "ImageAnnotation" / Path(key).relative_to("JPEGImages").with_suffix(".json")
+            content = read_json(path, MIB) if is_file(path) else None
+            with error_context(str(path)):
+                self._image_annotations[key] = None if content is None else parse_spair(content)
+        return self._image_annotations[key]
+
+    @classmethod
+    def point_groups(cls, category: str) -> PointGroups | None:
+        return point_groups(category)
 
     def annotation_file(self, pair: Pair) -> Path:
         folder = self.root / "PairAnnotation" / self.split

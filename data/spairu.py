@@ -29,6 +29,13 @@ class SPairU(SPair):
         """The benchmark's folder, if it is there, also where its archive unpacks to."""
         return super().find_folder(datapath) or super().find_folder(datapath / "datasets")
 
+    def image_annotation(self, key: str) -> None:
+        """Unknown: SPair-71k's has other key-points."""
+
+    @classmethod
+    def point_groups(cls, category: str) -> None:
+        """Unknown: the table has other key-points."""
+
     def _path(self, key: str) -> Path:
         """The file of an image: of SPair-71k beside, where the folder has none."""
         return self.image_root / key if self.image_root else super()._path(key)

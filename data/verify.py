@@ -140,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"DHPF {__version__}")
     parser.add_argument("--benchmark", required=True, choices=BENCHMARKS)
-    parser.add_argument("--datapath", default="../Datasets_DHPF", help="folder of the benchmarks' folders")
+    parser.add_argument("--datapath", default="../Datasets_DHPF", help="folder that holds the benchmarks")
     parser.add_argument("--images", type=Path, help="coco: folder of the images")
     options = parser.parse_args(arguments)
     benchmark, own = BENCHMARKS[options.benchmark], {"images": options.images} if options.images else {}

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dhpf.common.errors import UserError
+from dhpf.common.errors import UserError, count_text
 from dhpf.evaluation.figures import main_figures, measure, pair_groups, pair_notes
 from dhpf.evaluation.intervals import PairSums, group_intervals, mcnemar
 from dhpf.evaluation.metrics import Measure
@@ -47,16 +47,29 @@ class Comparison:
     correct: dict[str, pd.Series]
 
 
-def compare(tables: Mapping[str, pd.DataFrame], alphas: Sequence[float], thres: str) -> Comparison:
+def compare(
+    tables: Mapping[str, pd.DataFrame],
+    alphas: Sequence[float],
+    thres: str,
+    other_measures: Sequence[str] = (),
+) -> Comparison:
     """Two or more tables of predictions side by side, in the frame that their main figure is measured in.
 
+    Args: other_measures: keys of `METRICS`, measured beside the main one where all tables have what they need.
     Raises: UserError: they do not compare (see `align`).
     """
     aligned, pairs_note = align(tables)
     first, *others = runs = list(aligned)
-    measures = {run: same_frame(measure(table, alphas, thres)) for run, table in aligned.items()}
+    measures = {
+        run: same_frame(measure(table, alphas, thres, other_measures)) for run, table in aligned.items()
+    }
+    common = set.intersection(*({(d["name"], d["average"]) for d, _ in of} for of in measures.values()))
+    measures = {
+        run: [(d, values) for d, values in of if (d["name"], d["average"]) in common]
+        for run, of in measures.items()
+    }
     definitions = pd.DataFrame([definition for definition, _ in measures[first]])
-    main = main_figures(definitions.to_dict("records"))[0]
+    main = main_figures([definition for definition, _ in measures[first]])[0]
     main_figure = measures[first][main][0]
     figures = long_table(aligned, measures)
     main_values = {run: measures[run][main][1].groupby(level=0).mean() for run in runs}
@@ -88,7 +101,7 @@ def align(tables: Mapping[str, pd.DataFrame]) -> tuple[dict[str, pd.DataFrame], 
             a, b = tables[first][column].iloc[0], table[column].iloc[0]
             if a != b:
                 raise UserError(
-                    f"{name}: its {column} is {b}, that of {first} is {a}: such figures do not compare"
+                    f"{name}: its {column} is {b}, that of {first} is {a}: such runs cannot be compared"
                 )
         pairs = table.drop_duplicates("pair")[["pair", *KEY]]
         # Own data may have a pair of images more than once.
@@ -109,9 +122,9 @@ def align(tables: Mapping[str, pd.DataFrame]) -> tuple[dict[str, pd.DataFrame], 
             )
     sizes = {name: table.pair.nunique() for name, table in tables.items()}
     if set(sizes.values()) == {len(common)}:
-        return aligned, f"all on the same {len(common)} pairs"
+        return aligned, f"all on the same {count_text(len(common), 'pair')}"
     counts = ", ".join(f"{name} of {size}" for name, size in sizes.items())
-    return aligned, f"reduced to the {len(common)} pairs that all have: {counts}"
+    return aligned, f"on the {count_text(len(common), 'pair')} that all have ({counts})"
 
 
 def long_table(tables: Mapping[str, pd.DataFrame], measures: Mapping[str, list[Measure]]) -> pd.DataFrame:
@@ -157,7 +170,7 @@ def long_table(tables: Mapping[str, pd.DataFrame], measures: Mapping[str, list[M
                     row["difference"] = values[column] - values[figure]
                     of_difference = intervals[k].intervals(column, figure)
                     row |= {f"difference_{kind}": interval for kind, interval in of_difference.items()}
-                    if not by and definition["average"] == "key-points":
+                    if not by and definition["average"] == "key-points" and "measure" not in definition:
                         hits = (
                             correct_points(measures[each], definition.get("alpha")) for each in (first, run)
                         )

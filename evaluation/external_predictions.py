@@ -7,14 +7,16 @@ line.
 """
 
 import json
+import math
 import re
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -27,12 +29,13 @@ from dhpf.common.run import progress
 from dhpf.data.benchmark import Benchmark
 from dhpf.data.lists import table_rows
 from dhpf.data.loading import load, skip_or_raise
-from dhpf.evaluation.figures import score
+from dhpf.evaluation.figures import averages, main_figures, measure, score
 from dhpf.evaluation.metrics import Reals
-from dhpf.evaluation.predictions import PairRows, column_names, read_unpacked, rows_of, table_of
-from dhpf.evaluation.results import describe, save_results
+from dhpf.evaluation.plausibility import doubt
+from dhpf.evaluation.prediction_frames import IMAGE, checked_frame, to_image
+from dhpf.evaluation.predictions import PairRows, column_names, pair_columns, read_unpacked, rows_of, table_of
+from dhpf.evaluation.results import describe, format_value, save_results
 
-FRAMES = {"image": None, "240": 240}  # sides of the frames that predictions may be in; None: the stored image
 COLUMNS = ["pair", "source", "target", "category", "point", "x", "y"]
 MISSING = ("", "nan", "null")  # what stands for no prediction
 MAX_COORDINATE = 1e30  # pixels; more does not fit the table's numbers
@@ -187,7 +190,7 @@ def find_pairs(names: Iterable[Names], benchmark: Benchmark) -> dict[Names, list
 def external_rows(
     predictions: ExternalPredictions,
     benchmark: Benchmark,
-    frame: str = "image",
+    frame: str = IMAGE,
     workers: int = 0,
     on_bad_pair: str = "stop",
     advance: Callable[[int], None] = lambda _: None,
@@ -195,7 +198,7 @@ def external_rows(
     """The rows of all pairs of a benchmark with predictions of a file, and what could not be read and why.
 
     Args:
-        frame: one of `FRAMES`.
+        frame: what the points are in (see `prediction_frames`).
         advance: called with the number of pairs done since the last call.
     Raises: UserError: points that a pair has not; a pair cannot be read and may not be skipped.
     """
@@ -216,9 +219,9 @@ def external_rows(
         for pair, n_pts, size in zip(*samples, strict=True):
             lines = of_pair.get(pair, np.empty(0, int))
             lines = lines[points[lines] < n_pts]
-            in_image = np.full((n_pts, 2), np.nan)
-            in_image[points[lines]] = xy[lines]
-            predicted.append(in_frame(in_image, benchmark, FRAMES[frame] or size))
+            given = np.full((n_pts, 2), np.nan)
+            given[points[lines]] = xy[lines]
+            predicted.append(in_frame(to_image(given, frame, size), benchmark, size))
             counts[pair] = n_pts
         rows |= rows_of(batch, predicted, benchmark)
         advance(len(predicted))
@@ -233,38 +236,105 @@ def in_frame(points: Reals, benchmark: Benchmark, size: Any) -> Any:
     return np.ascontiguousarray((points * benchmark.img_side / np.asarray(size)).T, dtype=np.float32)
 
 
-@dataclass(frozen=True)
+@runtime_checkable
+class PairMatcher(Protocol):
+    """What predicts all pairs of a benchmark by itself, as `Matcher` does."""
+
+    def predict_pairs(self, benchmark: Benchmark, advance: Callable[[int], None]) -> PairRows: ...
+
+
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """What `evaluate` found: the table of predictions, and all figures as `evaluation.figures.score` returns them."""
 
     table: pd.DataFrame
     figures: Mapping[str, Any]
+    thres: str = "auto"
 
-    def __str__(self) -> str:
+    @property
+    def pck(self) -> float:
+        """The main PCK, in percent. Raises: UserError: the benchmark has another metric."""
+        return self._value(self.figures["totals"])
+
+    def pck_at(self, alpha: float) -> float:
+        """`pck` at any alpha."""
+        every_pair = pair_columns(self.table).n_pts >= 0
+        return self._value(averages(self.table, measure(self.table, [alpha], self.thres), [every_pair])[0])
+
+    def _value(self, figures: Sequence[Mapping[str, Any]]) -> float:
+        main = figures[main_figures(figures)[0]]
+        if "alpha" not in main:
+            raise UserError(
+                f"{self.figures['benchmark']} is measured by {main['name']}, not by PCK: see `figures`"
+            )
+        return math.nan if main["value"] is None else main["value"]
+
+    def summary(self) -> str:
+        """The main figure with its intervals and definition, and the averages as a table."""
         return describe(self.figures)
+
+    __str__ = summary
+
+    def __repr__(self) -> str:
+        main = self.figures["totals"][main_figures(self.figures["totals"])[0]]
+        return f"<Evaluation: {self.figures['about'][0]}, {main['name']} {format_value(main)}>"
 
 
 def evaluate(
-    matcher: MatchFunction,
+    matcher: MatchFunction | PairMatcher,
     benchmark: Benchmark,
     *,
     encode: Callable[[Image.Image], Any] | None = None,
     alpha: tuple[float, ...] = (0.1,),
     thres: str = "auto",
     folder: str | Path | None = None,
+    frame: str = IMAGE,
+    measures: Sequence[str] = (),
 ) -> Evaluation:
     """Measures any matcher on a benchmark exactly as ours.
 
     Args:
-        matcher: called as `matcher(source_image, target_image, points)`: two PIL images in RGB as they are shown, and
-            n×2 (x, y) in pixels of the source; returns n×2 in pixels of the target, NaN: no prediction.
-        benchmark: as `data.open_benchmark` opens it, with `evaluation=True`.
+        matcher: a `Matcher`; or called as `matcher(source_image, target_image, points)`: two PIL images in RGB as they
+            are shown, and n×2 (x, y) in pixels of the source; returns n×2 in the target, NaN: no prediction.
+        benchmark: as `data.open_benchmark` opens it.
         encode: what is to be done with an image alone; the matcher then gets its results instead of images.
         alpha, thres: of PCK.
+        frame: what the matcher's points of the target are in: `image`, pixels of the target as it is stored, or another
+            (see `prediction_frames`).
+        measures: of `evaluation.MEASURES`, beside PCK.
         folder: for `results.json` and `predictions.csv.gz`, which `test.py --from-predictions` and `compare.py` read.
     Raises:
-        UserError: a pair cannot be read; the matcher's answer is not n×2. What the matcher raises passes through.
+        UserError: a pair cannot be read; the matcher's answer is not n×2; there is no such frame. What the matcher
+            raises passes through.
     """
+    checked_frame(frame)
+    if any(pair.flip for pair in benchmark.pairs):
+        raise UserError(f"{benchmark.list_path}: mirrored pairs, open the benchmark with evaluation=True")
+    if isinstance(matcher, PairMatcher) and (encode or frame != IMAGE):
+        raise UserError("encode, frame: a Matcher knows what its predictions are in, leave them out")
+    with progress("matching", len(benchmark)) as advance:
+        if isinstance(matcher, PairMatcher):
+            rows = matcher.predict_pairs(benchmark, advance)
+        else:
+            rows = called_rows(matcher, benchmark, encode, frame, advance)
+    table = table_of(rows, list(benchmark.labels))
+    if text := doubt(table, benchmark, frame):
+        warnings.warn(text, stacklevel=2)
+    if folder is None:
+        return Evaluation(table, score(table, alpha, thres, measures), thres)
+    options = {"benchmark": benchmark.name, "img_side": benchmark.img_side}
+    figures = save_results(Path(folder), table, alpha, thres, options, others=measures)["figures"]
+    return Evaluation(table, figures, thres)
+
+
+def called_rows(
+    matcher: MatchFunction,
+    benchmark: Benchmark,
+    encode: Callable[[Image.Image], Any] | None,
+    frame: str,
+    advance: Callable[[int], None],
+) -> PairRows:
+    """The rows of all pairs of a benchmark with what a matcher answers; arguments and errors as for `evaluate`."""
 
     @lru_cache(maxsize=MAX_ENCODED if encode else 2)
     def image(key: str) -> Any:
@@ -272,24 +342,20 @@ def evaluate(
         return encode(picture) if encode else picture
 
     rows: PairRows = {}
-    with progress("matching", len(benchmark)) as advance:
-        for i, listed in enumerate(benchmark.pairs):
-            with error_context(benchmark.where(i)):
-                pair = benchmark.complete(listed)
-                sample = benchmark.in_frame(i, pair)
-                if pair.flip:
-                    raise UserError("a mirrored pair: open the benchmark with evaluation=True")
-                images = image(pair.src_key), image(pair.trg_key)
-            n, points = sample["n_pts"], pair.src_kps.T.astype(np.float64)
-            found = np.asarray(matcher(*images, points), dtype=np.float64) if n else np.empty((0, 2))
-            if found.shape != (n, 2) or not np.isfinite(found[~np.isnan(found)]).all():
-                shape = list(found.shape)
-                raise UserError(f"pair {i}: the matcher answered {shape}, not {n} finite points (x, y)")
-            predicted = in_frame(found, benchmark, sample["trg_size"])
-            rows |= rows_of(default_collate([sample]), [predicted], benchmark)
-            advance(1)
-    table = table_of(rows, list(benchmark.labels))
-    if folder is None:
-        return Evaluation(table, score(table, alpha, thres))
-    options = {"benchmark": benchmark.name, "img_side": benchmark.img_side}
-    return Evaluation(table, save_results(Path(folder), table, alpha, thres, options)["figures"])
+    for i, listed in enumerate(benchmark.pairs):
+        with error_context(benchmark.where(i)):
+            pair = benchmark.complete(listed)
+            sample = benchmark.in_frame(i, pair)
+            images = image(pair.src_key), image(pair.trg_key)
+        n, points = sample["n_pts"], pair.src_kps.T.astype(np.float64)
+        found = np.asarray(matcher(*images, points), dtype=np.float64) if n else np.empty((0, 2))
+        if found.shape != (n, 2) or np.isinf(found).any():
+            raise UserError(
+                f"pair {i}: the matcher returned {list(found.shape)} for {n} points: return [{n}, 2], a finite x and y "
+                "for each point, or NaN for both where there is no prediction"
+            )
+        size = sample["trg_size"]
+        predicted = in_frame(to_image(found, frame, size), benchmark, size)
+        rows |= rows_of(default_collate([sample]), [predicted], benchmark)
+        advance(1)
+    return rows

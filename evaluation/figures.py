@@ -5,9 +5,10 @@ from typing import Any
 
 import pandas as pd
 
+from dhpf.common.errors import count_text
 from dhpf.data import BENCHMARKS
 from dhpf.data.published_lists import compare_with_published
-from dhpf.evaluation import METRICS
+from dhpf.evaluation import METRICS, NEEDS
 from dhpf.evaluation.error_breakdown import error_breakdown
 from dhpf.evaluation.intervals import DESCRIPTION, add_intervals
 from dhpf.evaluation.metrics import Figure, Measure
@@ -17,11 +18,13 @@ MAX_NAMES = 8  # in a sentence
 LEAKED = "leaked"  # the label of pairs that are training pairs
 
 
-def measure(table: pd.DataFrame, alphas: Sequence[float], thres: str = "auto") -> list[Measure]:
-    """What the benchmark's metric measures of a table.
+def measure(
+    table: pd.DataFrame, alphas: Sequence[float], thres: str = "auto", others: Sequence[str] = ()
+) -> list[Measure]:
+    """What the benchmark's metric measures of a table, then what others do, whose definitions name them (`measure`).
 
     Each definition says under `paper` whether it is the paper's, which it is on none but the published test pairs.
-    Args: thres: `auto` (the benchmark's own), `img`, `bbox` or `bbox-kp`.
+    Args: thres: `auto` (the benchmark's own), `img`, `bbox` or `bbox-kp`; others: keys of `METRICS`.
     Raises: UserError: an unknown benchmark; one that cannot give the threshold.
     """
     benchmark = BENCHMARKS[table.benchmark.iloc[0]]
@@ -29,6 +32,11 @@ def measure(table: pd.DataFrame, alphas: Sequence[float], thres: str = "auto") -
     possible = bool(benchmark.paper) and table.split.iloc[0] == "test" and published_list(table)[0]
     for definition, _ in measures:
         definition["paper"] = possible and all(definition.get(k) == v for k, v in benchmark.paper.items())
+    for name in others if benchmark.metric != "outlines" else ():
+        found = METRICS[name](table, benchmark, alphas, thres)
+        measures += [
+            ({**definition, "measure": name, "paper": False}, values) for definition, values in found
+        ]
     return measures
 
 
@@ -74,6 +82,7 @@ def main_figures(figures: Sequence[Mapping[str, Any]], average: str = "") -> lis
     first = figures[0]
     wanted = {
         "average": average or first["average"], "frame": first["frame"], "corners": first.get("corners"),
+        "measure": first.get("measure"),
         "alpha": min(alphas, key=lambda alpha: abs(alpha - 0.1), default=None),
     }  # fmt: skip
     return [i for i, f in enumerate(figures) if all(f.get(k) == v for k, v in wanted.items())]
@@ -92,7 +101,9 @@ def pair_groups(pairs: pd.DataFrame) -> dict[str, dict[str, pd.Series]]:
     return groups
 
 
-def score(table: pd.DataFrame, alphas: Sequence[float], thres: str = "auto") -> dict[str, Any]:
+def score(
+    table: pd.DataFrame, alphas: Sequence[float], thres: str = "auto", others: Sequence[str] = ()
+) -> dict[str, Any]:
     """Every figure of a table, each with its definition.
 
     Returns: what the figures are of, also in sentences ('about'); 'totals', 'without_leaked' (where the benchmark
@@ -103,10 +114,12 @@ def score(table: pd.DataFrame, alphas: Sequence[float], thres: str = "auto") -> 
     """
     pairs = pair_columns(table)
     first, benchmark = pairs.iloc[0], BENCHMARKS[pairs.benchmark.iloc[0]]
-    measures = measure(table, alphas, thres)
+    measures = measure(table, alphas, thres, others)
     result: dict[str, Any] = {
         "benchmark": first.benchmark, "split": first.split, "img_side": int(first.img_side),
-        "about": [*pair_notes(table), *threshold_notes(pairs, measures)],
+        "about": [
+            *pair_notes(table), *threshold_notes(pairs, measures), *unknown_measures(measures, others)
+        ],
         "n_pairs": len(pairs), "n_pairs_without_keypoints": int((pairs.n_pts == 0).sum()),
         "n_points_without_prediction": unpredicted(table),
     }  # fmt: skip
@@ -119,7 +132,7 @@ def score(table: pd.DataFrame, alphas: Sequence[float], thres: str = "auto") -> 
     if (selection := layer_selection(pairs)) is not None:
         categories = pair_groups(pairs)["category"]
         result["layer_selection"] = {
-            "definition": "mean over pairs of the selection of each hyperpixel layer, first layer first",
+            "definition": "share of pairs that select each hyperpixel layer",
             "total": selection.mean().tolist(),
             "categories": {name: selection[chosen].mean().tolist() for name, chosen in categories.items()},
         }
@@ -164,9 +177,9 @@ def pair_notes(table: pd.DataFrame) -> list[str]:
         head += f", categories {', '.join(categories)}"
     elif len(categories) < len(benchmark.categories):
         head += f", {len(categories)} of {len(benchmark.categories)} categories"
-    head += f": {len(pairs)} pair{'s' * (len(pairs) != 1)}"
+    head += f": {count_text(len(pairs), 'pair')}"
     if without := int((pairs.n_pts == 0).sum()):
-        head += f", of which {without} without key-points are in no figure"
+        head += f", of which {without} without key-points are not measured"
     notes = [head]
     if published := published_list(table)[1]:
         notes.append(f"list: {published}")
@@ -176,10 +189,12 @@ def pair_notes(table: pd.DataFrame) -> list[str]:
         notes.append(f"train/test overlap: unknown, {benchmark.overlap_unknown}")
     elif LEAKED in pairs:
         notes.append(
-            f"train/test overlap: {(pairs[LEAKED] > 0).sum()} of {len(pairs)} pairs {benchmark.overlap}"
+            f"train/test overlap: {(pairs[LEAKED] > 0).sum()} of {count_text(len(pairs), 'pair')} {benchmark.overlap}"
         )
     if missing := unpredicted(table):
-        notes.append(f"predictions: {missing} of {pairs.n_pts.sum()} key-points have none and count as wrong")
+        notes.append(
+            f"predictions: {missing} of {pairs.n_pts.sum()} key-points have no prediction and count as wrong"
+        )
     return notes
 
 
@@ -191,7 +206,13 @@ def threshold_notes(pairs: pd.DataFrame, measures: Sequence[Measure]) -> list[st
     left = pairs.loc[undefined.unique()]
     names = ", ".join(f"{pair.source} - {pair.target}" for pair in left.head(MAX_NAMES).itertuples())
     more = ", ..." if len(left) > MAX_NAMES else ""
-    return [f"threshold: zero in {len(left)} pairs, which are in no PCK: {names}{more}"]
+    return [f"threshold: zero in {count_text(len(left), 'pair')}, without PCK: {names}{more}"]
+
+
+def unknown_measures(measures: Sequence[Measure], others: Sequence[str]) -> list[str]:
+    """Sentences about the other measures that a table does not have what is needed for."""
+    known = {definition.get("measure") for definition, values in measures if values.notna().any()}
+    return [f"{name}: unknown, it needs {NEEDS.get(name, 'more')}" for name in others if name not in known]
 
 
 def unpredicted(table: pd.DataFrame) -> int:
@@ -209,7 +230,7 @@ def point_figures(table: pd.DataFrame, measures: Sequence[Measure]) -> dict[str,
     values = pd.DataFrame({
         definition["name"]: share.set_axis(rows.index)
         for definition, share in measures
-        if definition["average"] == "key-points" and definition["frame"] == frame
+        if definition["average"] == "key-points" and definition["frame"] == frame and "measure" not in definition
     }, rows.index)  # fmt: skip
     values = values.loc[labels.index].dropna()  # without those whose threshold is zero
     if values.empty:

@@ -28,8 +28,9 @@ KINDS = ("interval", "interval_by_image")
 QUANTILE = 1.96  # of the normal distribution, for 95 %
 FEW_PAIRS = 40  # of fewer an interval means little
 DESCRIPTION = (
-    f"95 % intervals: 'interval' by pairs, of {RESAMPLES:,} bootstrap resamples; 'interval_by_image' takes into "
-    f"account that pairs share images; of fewer than {FEW_PAIRS} pairs, or at 0 or 100 %, they mean little"
+    f"95 % intervals. By pairs (interval): {RESAMPLES:,} bootstrap resamples of the pairs. By images "
+    f"(interval_by_image): allows for pairs that share images. Of fewer than {FEW_PAIRS} pairs, or at 0 or 100 %, they "
+    "mean little."
 )
 
 

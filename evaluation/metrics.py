@@ -6,7 +6,8 @@ over each category's key-points, 'categories'), frame, ...} with a series of val
 its metric; which of the figures are the paper's, it says, too.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -23,6 +24,8 @@ Reals = NDArray[np.float64]
 Figure = dict[str, Any]  # a definition, perhaps with a value
 Measure = tuple[Figure, pd.Series]  # a definition; its values by pair or by key-point, indexed by pair
 Metric = Callable[[pd.DataFrame, type[Benchmark], Sequence[float], str], list[Measure]]
+
+AVERAGES = {"pairs": 'pairs ("per image")', "key-points": 'key-points ("per point")'}  # as papers call them
 
 
 def to_float64(x: torch.Tensor) -> torch.Tensor:
@@ -79,8 +82,83 @@ def threshold_extents(
     possible = [name for name, (_, extent) in extents.items() if not np.isnan(extent).any()]
     if kind not in possible:
         choice = ", ".join(["auto", *possible])
-        raise UserError(f"--thres {thres}: {benchmark.name} does not give it, choose one of {choice}")
+        raise UserError(f"--thres {thres}: {benchmark.name} has {choice}")
     return kind, *extents[kind]
+
+
+SHARES = {  # by average
+    "pairs": "mean over pairs of the share of",
+    "key-points": "share of all",
+    "categories": "mean over categories of the share of",
+}
+
+
+@dataclass(frozen=True)
+class Hits:
+    """Which key-points are predicted right at one alpha in one frame.
+
+    rows: as `with_points`.  frame, kind, threshold: the frame in words, the threshold's name and definition.
+    scale: pixels of the frame by pixels of the img_side frame, [n, 2].  limit: the threshold in its pixels, [n].
+    """
+
+    rows: pd.DataFrame
+    alpha: float
+    frame: str
+    kind: str
+    threshold: str
+    scale: Reals
+    limit: Reals
+
+    def points(self, end: str) -> Reals:
+        """The points of an end (`target`, `predicted`) in the frame, [n, 2]."""
+        return self.rows[[f"{end}_x", f"{end}_y"]].to_numpy() * self.scale
+
+    def within(self, points: Reals) -> NDArray[np.bool_]:
+        """Which predictions lie within alpha of the threshold of points [n, 2] of the frame; none of NaN."""
+        found, true = (torch.from_numpy(xy)[:, :, None] for xy in (self.points("predicted"), points))
+        one, limit = torch.ones(len(self.limit)), torch.from_numpy(self.limit)
+        return keypoint_errors(found, true, one, limit, self.alpha)[0][:, 0].numpy()
+
+    def measures(
+        self,
+        name: str,
+        text: str,
+        correct: NDArray[np.bool_],
+        averages: Sequence[str] = tuple(SHARES),
+        chosen: NDArray[np.bool_] | None = None,
+    ) -> list[Measure]:
+        """The share of key-points that are correct, of those chosen, in %; NaN where the threshold is zero.
+
+        Args: name, text: the figure's name before '@', and in words what is correct.
+        """
+        percent = pd.Series(correct * 100.0, self.rows.index).where(self.limit > 0)
+        percent = percent if chosen is None else percent.where(chosen)
+        measures = []
+        for average in averages:
+            basis = f"threshold {self.kind} = {self.threshold}, {self.frame}"
+            definition = {
+                "name": f"{name}@{self.alpha:g}", "unit": "%", "alpha": self.alpha, "thres": self.kind,
+                "definition": f"{SHARES[average]} {text}",
+                "basis": f"each the share of its key-points, {basis}" if average == "categories" else basis,
+                "average": average, "frame": self.frame,
+            }  # fmt: skip
+            values = percent.groupby(level=0).mean() if average == "pairs" else percent
+            measures.append((definition, values))
+        return measures
+
+
+def all_hits(
+    table: pd.DataFrame, benchmark: type[Benchmark], alphas: Sequence[float], thres: str
+) -> Iterator[Hits]:
+    """For every alpha, in the frame and in original pixels. Raises: UserError: as `threshold_extents`."""
+    kind, threshold, extent = threshold_extents(table, benchmark, thres)
+    side, rows = int(table.img_side.iloc[0]), with_points(table)
+    frames = {  # pixels per pixel of the img_side x img_side frame
+        f"{side}x{side} frame": np.ones((len(rows), 2)),
+        "original pixels": rows[["target_width", "target_height"]].to_numpy() / side,
+    }
+    for alpha, (frame, scale) in product(alphas, frames.items()):
+        yield Hits(rows, alpha, frame, kind, threshold, scale, (extent * scale).max(1))
 
 
 def pck(
@@ -91,34 +169,10 @@ def pck(
     It is NaN where the threshold is zero, within which nothing is.
     Raises: UserError: the benchmark cannot give the threshold.
     """
-    kind, threshold, extent = threshold_extents(table, benchmark, thres)
-    side, table = int(table.img_side.iloc[0]), with_points(table)
-    target, predicted = (table[[f"{name}_x", f"{name}_y"]].to_numpy() for name in ("target", "predicted"))
-    frames = {  # pixels per pixel of the img_side x img_side frame
-        f"{side}x{side} frame": np.ones(target.shape),
-        "original pixels": table[["target_width", "target_height"]].to_numpy() / side,
-    }
-    shares = {
-        "pairs": "mean over pairs of the share of",
-        "key-points": "share of all",
-        "categories": "mean over categories of the share of",
-    }
     measures: list[Measure] = []
-    for alpha, (frame, scale) in product(alphas, frames.items()):
-        found, true = (torch.from_numpy(xy * scale)[:, :, None] for xy in (predicted, target))
-        limit = torch.from_numpy((extent * scale).max(1))
-        correct, _ = keypoint_errors(found, true, torch.ones(len(limit)), limit, alpha)
-        percent = pd.Series(correct[:, 0].numpy() * 100.0, table.index).where(limit.numpy() > 0)
-        for average, share in shares.items():
-            basis = f"threshold {kind} = {threshold}, {frame}"
-            definition = {
-                "name": f"PCK@{alpha:g}", "unit": "%", "alpha": alpha, "thres": kind,
-                "definition": f"{share} key-points predicted within {alpha:g} x threshold (<=)",
-                "basis": f"each the share of its key-points, {basis}" if average == "categories" else basis,
-                "average": average, "frame": frame,
-            }  # fmt: skip
-            values = percent.groupby(level=0).mean() if average == "pairs" else percent
-            measures.append((definition, values))
+    for hits in all_hits(table, benchmark, alphas, thres):
+        text = f"key-points predicted within {hits.alpha:g} x threshold (<=)"
+        measures += hits.measures("PCK", text, hits.within(hits.points("target")))
     return measures
 
 

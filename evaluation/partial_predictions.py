@@ -37,16 +37,16 @@ class PartialPredictions:
                 with suppress(ValueError):
                     entry = json.loads(line)
                     if isinstance(entry, list):
-                        pair, values, points, names = entry
+                        pair, values, points, names, *known = entry
                         xy = np.array(points, np.float32).reshape(-1, 6)
-                        self.rows[pair] = PairRow(tuple(values), xy, names)
+                        self.rows[pair] = PairRow(tuple(values), xy, names, *known)
                     elif changed := [name for name in fingerprint if entry.get(name) != fingerprint[name]]:
                         raise UserError(f"--resume {folder}: the test began with other {', '.join(changed)}")
         self._write(json.dumps(dict(fingerprint)))
 
     def append(self, rows: PairRows) -> None:
         """Saves the rows of finished pairs. Raises: UserError: the file cannot be written."""
-        entries = ([pair, values, xy.tolist(), names] for pair, (values, xy, names) in rows.items())
+        entries = ([pair, values, xy.tolist(), *rest] for pair, (values, xy, *rest) in rows.items())
         self._write("\n".join(map(json.dumps, entries)))
 
     def delete(self) -> None:

@@ -3,7 +3,8 @@
 It has one row per key-point; what belongs to the pair is repeated on its rows: `PAIR_COLUMNS`, the benchmark's own
 labels (-1: unknown), `layer_sel`, then `POINT_COLUMNS`. A pair without key-points keeps one row, with `point` = -1: it
 has no PCK, is left out of every mean and counted. `point_name`, which older tables lack, is the point's name or number
-where the benchmark gives one. Coordinates are pixels of the img_side x img_side frame; NaN: no prediction.
+where the benchmark gives one. Coordinates are pixels of the img_side x img_side frame; NaN: no prediction. Columns of
+`KNOWN_ONLY` come last, each only where a pair has it.
 """
 
 import gzip
@@ -33,15 +34,22 @@ SELECTION = "layer_sel"  # the pair's selection of each layer, separated by spac
 ENDS = ("source_x", "source_y", "target_x", "target_y", "predicted_x", "predicted_y")
 NAME = "point_name"
 POINT_COLUMNS = {SELECTION: "str", "point": "int64", **dict.fromkeys(ENDS, "float32"), NAME: "str"}
+KNOWN_ONLY: dict[str, Any] = {  # of the pair, and what stands for unknown
+    "target_points": "",  # all visible points of the target image, `data.image_annotation.points_text`
+    "azimuth_difference": -1,  # 0 to 4 eighths of a turn
+    "kap": "",  # scores that KAP is computed from, `evaluation.measures.kap_text`
+}
 MAX_SIDE = 4096  # pixels of the frame
 
 
 class PairRow(NamedTuple):
-    """The rows of one pair: its columns up to `layer_sel`, points [n, 6] in the order of `ENDS`, n names or none."""
+    """The rows of one pair: its columns up to `layer_sel`, points [n, 6] in the order of `ENDS`, n names or none, and
+    what is known of `KNOWN_ONLY`."""
 
     pair_values: tuple[Any, ...]
     points: NDArray[np.float32]
     point_names: list[str]
+    known: dict[str, Any] = {}  # noqa: RUF012
 
 
 PairRows = dict[int, PairRow]  # by number of the pair
@@ -82,7 +90,12 @@ def rows_of(
             batch["src_key"][i], batch["trg_key"][i], batch["category"][i], n_pts, *sizes[i], *extents[i],
             *(int(batch[label][i]) for label in benchmark.labels), selected[i],
         )  # fmt: skip
-        rows[pair] = PairRow(values, points, batch["points"][i].split("\t") if batch["points"][i] else [])
+        names = batch["points"][i].split("\t") if batch["points"][i] else []
+        known = {
+            "target_points": batch["trg_visible"][i],
+            "azimuth_difference": int(batch["azimuth_difference"][i]),
+        }
+        rows[pair] = PairRow(values, points, names, {k: v for k, v in known.items() if v != KNOWN_ONLY[k]})
     return rows
 
 
@@ -94,7 +107,7 @@ def table_of(rows: PairRows, labels: Sequence[str]) -> pd.DataFrame:
     if not rows:
         raise UserError("there is nothing to score: not one pair was evaluated")
     names = list(columns(labels))
-    pairs, points, point_names = zip(*(rows[pair] for pair in sorted(rows)), strict=True)
+    pairs, points, point_names, known = zip(*(rows[pair] for pair in sorted(rows)), strict=True)
     counts = np.array([len(of_pair) for of_pair in points])
     table = pd.DataFrame(list(pairs), columns=names[: names.index("point")])
     table = table.loc[table.index.repeat(np.maximum(counts, 1))].reset_index(drop=True)
@@ -105,7 +118,11 @@ def table_of(rows: PairRows, labels: Sequence[str]) -> pd.DataFrame:
         for of_pair, n in zip(point_names, counts, strict=True)
         for name in [*of_pair, *[""] * max(n, 1)][: max(n, 1)]
     ]
-    return table.astype(columns(labels))
+    table = table.astype(columns(labels))
+    for name, unknown in KNOWN_ONLY.items():
+        if any(name in of_pair for of_pair in known):
+            table[name] = np.repeat([of_pair.get(name, unknown) for of_pair in known], np.maximum(counts, 1))
+    return table
 
 
 def pair_columns(table: pd.DataFrame) -> pd.DataFrame:
@@ -150,8 +167,11 @@ def read_predictions(path: Path) -> pd.DataFrame:
     """
     content = read_unpacked(path)
     names = column_names(content)
-    labels = [name for name in names if name not in columns(())]
-    types = columns(labels)
+    labels = [name for name in names if name not in columns(()) and name not in KNOWN_ONLY]
+    known = {
+        name: "str" if unknown == "" else "int64" for name, unknown in KNOWN_ONLY.items() if name in names
+    }
+    types = columns(labels) | known
     if NAME not in names:
         del types[NAME]
     if names != list(types):

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.interpolate import RBFInterpolator
 from torch.nn.functional import grid_sample
 
 from dhpf.data.images import shrunk
@@ -43,6 +42,8 @@ def corner_flow(cells: NDArray[np.int64], targets: NDArray[np.int64], confidence
     Returns:
         (side+1)×(side+1)×2 (x, y), in sides of the frame.
     """
+    from scipy.interpolate import RBFInterpolator  # half a second, for flows alone
+
     starts, ends = (np.stack([numbers % side, numbers // side], -1) / side for numbers in (cells, targets))
     shifts, weights = ends - starts, confidence + 1e-6
     n = min(side, KNOTS)
@@ -81,6 +82,12 @@ def dense_flow(corners: Reals, source: Size, target: Size) -> NDArray[np.float32
     for tile, part in flow_tiles(corners, source, target):
         flow[tile] = part
     return flow
+
+
+def flo_file(displacement: NDArray[np.float32]) -> bytes:
+    """A file of Middlebury's format .flo: its tag, width and height, then x and y of each pixel, row by row."""
+    height, width, _ = displacement.shape
+    return b"PIEH" + np.array([width, height], "<i4").tobytes() + displacement.astype("<f4").tobytes()
 
 
 def warp(target: Image.Image, corners: Reals, source: Size) -> Image.Image:

@@ -39,7 +39,7 @@ def subset_pck(
     pck = []
     for parent, layer in candidates.values():
         subset = sums[parent] + layers[layer] if parent else layers[layer]
-        predicted = subset.matches(model.voting).transfer(source).cpu()
+        predicted = subset.matches(model.voting, model.decoder).transfer(source).cpu()
         correct, _ = keypoint_errors(predicted, target, n_pts, batch["pckthres"], alpha)
         pck.append(100 * correct.sum(1).double() / n_pts)
     return dict(zip(batch["index"].tolist(), torch.stack(pck, 1).tolist(), strict=True))

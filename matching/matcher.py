@@ -4,14 +4,17 @@
     matcher = Matcher.load("best_model.pt")  # or the name of a backbone, whose raw features need no checkpoint
     found = matcher.match("a.jpg", "b.jpg", [(120, 80), (64.5, 200)])
     found.points, found.confidence, found.layers, found.flow, found.warped()
+    found.show(), found.save("matches.png"), found.save("flow.flo")
 
 Points are (x, y) in pixels of the image that they belong to; the centre of its first pixel is (0, 0).
 """
 
-from collections.abc import Sequence
+import io
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
 import pandas as pd
@@ -20,33 +23,44 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from dhpf.common.errors import UserError, error_context
+from dhpf.common.files import replace_file
 from dhpf.common.processes import choose_device
 from dhpf.data import MAX_PIXELS
+from dhpf.data.benchmark import Benchmark
 from dhpf.data.images import normalised, on_white, opened_image, upright
 from dhpf.evaluation.metrics import Reals, to_float64
-from dhpf.matching.flow import corner_flow, dense_flow, sampled_cells, warp
+from dhpf.evaluation.predictions import PairRows
+from dhpf.matching.flow import corner_flow, dense_flow, flo_file, sampled_cells, warp
+from dhpf.matching.predict import LoadingConfig, order_by_images, predict
 from dhpf.model import BACKBONES
-from dhpf.model.ablation import Ablation
+from dhpf.model.ablation import requested_ablation
 from dhpf.model.compiled import CompiledDHPF
 from dhpf.model.dhpf import DHPF, Matches
 from dhpf.model.features import ImageFeatures
-from dhpf.model.grid import check_frame
-from dhpf.weights import DEFAULT_VOTING
+from dhpf.model.grid import STRIDE, check_frame
+from dhpf.weights import DEFAULT_BACKBONE, DEFAULT_DECODER, DEFAULT_VOTING
 from dhpf.weights.checkpoint import build_model, load_model
 from dhpf.weights.config import ModelConfig
 from dhpf.weights.released import resolve
 
-Picture = str | Path | Image.Image | NDArray[np.uint8]
+Picture = str | Path | Image.Image | NDArray[np.uint8] | torch.Tensor
+DEFAULT_GRID = 6  # points a side, where none are given
+NOTEBOOK_DPI = 110
+BATCH_SIZE = 8  # pairs of a benchmark that a GPU compares at once
 COLUMNS = ["source_x", "source_y", "target_x", "target_y", "confidence"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Encoded:
     """An image and its features: give it to `Matcher.match` again and it is not encoded again."""
 
     image: Image.Image
     features: ImageFeatures
     side: int
+
+    def __repr__(self) -> str:
+        width, height = self.image.size
+        return f"<Encoded: {width}×{height} pixels, in a frame of {self.side}>"
 
     @property
     def scale(self) -> Reals:
@@ -59,9 +73,12 @@ class Encoded:
         return all(low == high for low, high in np.reshape(self.image.getextrema(), (-1, 2)))
 
 
-@dataclass(frozen=True)
+Matchable = Picture | Encoded
+
+
+@dataclass(frozen=True, repr=False)
 class Found:
-    """What matching a source with a target image gave.
+    """What matching a source with a target image gave. A notebook shows it as the picture that `save` writes.
 
     source: n×2 points in pixels of the source.
     points: n×2, where they are in the target, in its pixels.
@@ -77,9 +94,27 @@ class Found:
     images: tuple[Encoded, Encoded]
     matches: Matches
 
+    def __str__(self) -> str:
+        known = self.confidence[np.isfinite(self.confidence)]
+        confidence = f"mean confidence {known.mean():.2f}" if len(known) else "no confidence"
+        layers = f"layers {layer_ranges(self.layers)} ({len(self.layers)} of {self.matches.weights.shape[1]})"
+        return f"{len(self.points)} point{'s' * (len(self.points) != 1)}, {confidence}, {layers}"
+
+    def __repr__(self) -> str:
+        return f"<Found: {self}>"
+
     def at_least(self, confidence: float) -> "Found":
         """The matches of that confidence or more; all are of 0 or more, those without one too."""
-        chosen = np.nan_to_num(self.confidence) >= confidence
+        return self._chosen(np.nan_to_num(self.confidence) >= confidence)
+
+    def mutual(self) -> "Found":
+        """The matches whose points come back: matched from the target, they are within a cell of where they began."""
+        source, target = self.images
+        there = torch.from_numpy((self.points / target.scale).T).to(self.matches.scores.column_max)[None]
+        back = _array(self.matches.returned(there)[0]).T
+        return self._chosen(np.linalg.norm(back - self.source / source.scale, axis=1) <= STRIDE)
+
+    def _chosen(self, chosen: NDArray[np.bool_]) -> "Found":
         return replace(
             self,
             source=self.source[chosen],
@@ -109,10 +144,57 @@ class Found:
         source, target = (encoded.image.size for encoded in self.images)
         return dense_flow(self._corners, source, target)
 
+    @property
+    def displacement(self) -> NDArray[np.float32]:
+        """`flow` without where each pixel is in the source: how far it moves, height×width×2 (x, y), in pixels."""
+        height, width, _ = self.flow.shape
+        own = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1)
+        return self.flow - own.astype(np.float32)
+
     def warped(self) -> Image.Image:
         """The target warped onto the source, of its size: RGBA, transparent where the target does not reach."""
         source, target = (encoded.image for encoded in self.images)
         return warp(target, self._corners, source.size)
+
+    def picture(self, form: str = "png", dpi: int = 300, **drawn: Any) -> bytes:
+        """A file (png, pdf or jpg) of both images, the points joined in the colour of their confidence.
+
+        Args: drawn: more arguments of `drawing.matches`.
+        """
+        from dhpf.matching import drawing  # matplotlib: only where something is drawn
+
+        source, target = (encoded.image for encoded in self.images)
+        look = {"title": str(self)} | ({} if "correct" in drawn else {"confidence": self.confidence})
+        figure = drawing.matches(source, target, self.source.T, self.points.T, **{**look, **drawn})
+        return drawing.render(figure, form, dpi)
+
+    def _repr_png_(self) -> bytes:
+        return self.picture(dpi=NOTEBOOK_DPI)
+
+    def show(self) -> None:
+        """Show the picture: in a notebook, else in the system's viewer."""
+        Image.open(io.BytesIO(self._repr_png_())).show()
+
+    def save(self, path: str | Path) -> None:
+        """Write what the suffix says.
+
+        .png, .pdf, .jpg: the picture; .csv: `table`; .npy: `flow`; .flo: `displacement`, as Middlebury's files have it.
+        Raises: UserError: another suffix; the file cannot be written.
+        """
+        path, array = Path(path), io.BytesIO()
+        match path.suffix.lower():
+            case ".png" | ".pdf" | ".jpg" as suffix:
+                content = self.picture(suffix[1:])
+            case ".csv":
+                content = self.table().to_csv(index=False, lineterminator="\n").encode()
+            case ".npy":
+                np.save(array, self.flow)
+                content = array.getvalue()
+            case ".flo":
+                content = flo_file(self.displacement)
+            case _:
+                raise UserError(f"{path}: give a name that ends in .png, .pdf, .jpg, .csv, .npy or .flo")
+        replace_file(path, content)
 
 
 class Matcher:
@@ -135,46 +217,66 @@ class Matcher:
     @classmethod
     def load(
         cls,
-        model: str | Path = "efficientnet_lite0",
+        model: str | Path | None = None,
         *,
         backbone: str | None = None,
         backbone_weights: str | Path | None = None,
+        backbone_layers: Sequence[int] | None = None,
+        backbone_side: int | None = None,
         voting: str | None = None,
+        decoder: str | None = None,
+        layers: Sequence[int] | None = None,
+        raw: bool = False,
+        soft_gates: bool = False,
         img_side: int = 240,
+        precision: str = "fp32",
         device: str = "auto",
-        layers: tuple[int, ...] | None = None,
-        side: int | None = None,
     ) -> "Matcher":
-        """A matcher from a checkpoint, or from the name of a backbone.
+        """A matcher from a checkpoint, or from the name of a backbone; the arguments are the programs' options.
 
         A backbone alone has learned nothing for matching: its raw features of all layers go into the Hough
         matching, with no transformation and no gates.
 
         Args:
-            model: file of a checkpoint, a released one (`model.released`), or one of `BACKBONES`, `timm:NAME` too.
+            model: file of a checkpoint, a run folder, a released one (`model.released`), or one of `BACKBONES`,
+                `timm:NAME` too; if not given, `backbone` or the default one.
             backbone: what the checkpoint belongs to, read from it if not given.
             backbone_weights: file of the backbone's weights, or "random"; fetched if not given.
-            layers, side: blocks that are hyperpixel layers, side of the pictures shown to the backbone.
+            backbone_layers, backbone_side: blocks that are hyperpixel layers, side of the images given to the backbone.
             voting: one of `VOTINGS`; that of the checkpoint if not given, else Hough matching.
+            decoder: one of `DECODERS`, perhaps with parameters; that of the checkpoint if not given, else the paper's.
+            layers, raw, soft_gates: parts of the method that are replaced, see `Ablation`.
+            precision: fp32 or bf16.
         Raises:
-            UserError: unusable checkpoint or weights, no such device.
+            UserError: unusable checkpoint or weights, arguments that contradict each other, no such device.
         """
-        if str(model) in BACKBONES:
-            config = ModelConfig(str(model), layers, side, voting=voting or DEFAULT_VOTING)
-            net = build_model(config, backbone_weights)
-            net.ablate(Ablation(tuple(range(len(net.backbone.channels))), raw=True))
-            name = "; ".join(filter(None, [str(model), net.backbone.weights_note]))
-        else:
-            net, note = load_model(
-                resolve(str(model)),
-                backbone_weights,
-                voting,
-                backbone=backbone,
-                blocks=layers,
-                input_size=side,
+        given = str(model or backbone or DEFAULT_BACKBONE)
+        blocks = tuple(sorted(set(backbone_layers))) if backbone_layers else None
+        if Path(given).name == given and not (Path(given).exists() or Path(given).suffix or ":" in given):
+            with error_context(f"{given}: there is no such file"):
+                BACKBONES.checked(given)
+        learned = given not in BACKBONES
+        if learned:
+            required = {"backbone": backbone, "blocks": blocks, "input_size": backbone_side}
+            net, note = load_model(resolve(given), backbone_weights, voting, decoder, **required)
+            name = "; ".join(filter(None, [f"{net.backbone.name} with {given}", note]))
+        elif backbone not in (None, given):
+            raise UserError(
+                f"--backbone {backbone}: the raw features of {given} are to be matched, leave one out"
             )
-            name = "; ".join(filter(None, [f"{net.backbone.name} with {model}", note]))
+        else:
+            config = ModelConfig(given, blocks, backbone_side, voting=voting or DEFAULT_VOTING)
+            net = build_model(replace(config, decoder=decoder or DEFAULT_DECODER), backbone_weights)
+            name = "; ".join(filter(None, [given, net.backbone.weights_note]))
+        net.bf16 = {"fp32": False, "bf16": True}[precision]
+        fixed = net.ablation.fixed_layers if layers is None else layers
+        net.ablate(
+            requested_ablation(len(net.backbone.channels), learned, fixed, raw or not learned, soft_gates)
+        )
         return cls(net.to(choose_device(device)), name, img_side)
+
+    def __repr__(self) -> str:
+        return f"<Matcher: {self}>"
 
     def __str__(self) -> str:
         """What matches, in words."""
@@ -184,10 +286,8 @@ class Matcher:
         layers, K = ablation.fixed_layers or (), len(self.model.backbone.channels)
         used = f"all {K} layers" if len(layers) == K else f"layers {layer_ranges(layers)}"
         votes = {"hough": "Hough matching", "none": "no Hough matching"}.get(voting, f"voting {voting}")
-        return (
-            f"{self.name}, raw features: nothing here was learned for matching; no transformation, no gates, "
-            f"{used} for every pair, {votes}"
-        )
+        decoder = f", decoder {self.model.decoder}" * (self.model.decoder != "cells")
+        return f"{self.name}, raw features of {used}, nothing learned for matching; {votes}{decoder}"
 
     @torch.no_grad()
     def encode(self, image: Picture | Encoded) -> Encoded:
@@ -195,7 +295,7 @@ class Matcher:
 
         Args:
             image: a file, turned upright if it says how it was held (EXIF); a PIL image as it is, which must not change
-                afterwards; or an array [H, W, 3] or [H, W] of uint8.
+                afterwards; an array [H, W, 3] or [H, W] of uint8; or a tensor [3, H, W] of uint8, or of 0..1.
         Returns:
             What `match` takes instead of the image.
         Raises:
@@ -208,21 +308,41 @@ class Matcher:
         pixels = normalised(picture, size)[None].to(self.model.device)
         return Encoded(picture, self.model.encode(pixels, self.img_side), self.img_side)
 
+    def to(self, device: str | torch.device) -> "Matcher":
+        """Move the model; images that are encoded follow when they are matched. Raises: UserError: no such device."""
+        if isinstance(self.model, CompiledDHPF):
+            raise UserError("a compiled model stays on its device: load another one")
+        self.model.to(choose_device(str(device)))
+        return self
+
+    @overload
+    def match(self, source: Matchable, target: Matchable, points: ArrayLike | None = None) -> Found: ...
+
+    @overload
+    def match(self, source: Matchable, target: list[Any], points: ArrayLike | None = None) -> list[Found]: ...
+
     @torch.no_grad()
-    def match(self, source: Picture | Encoded, target: Picture | Encoded, points: ArrayLike) -> Found:
+    def match(
+        self, source: Matchable, target: Matchable | list[Any], points: ArrayLike | None = None
+    ) -> Found | list[Found]:
         """Where points of one image are in another.
 
         Args:
-            source, target: images, or what `encode` made of them.
-            points: n×2 (x, y) in pixels of the source.
+            source, target: images, or what `encode` made of them; the target may be a list, each of which is matched.
+            points: n×2 (x, y) in pixels of the source; a grid of `DEFAULT_GRID`² if not given.
         Returns:
             Their n predicted points in the target, with confidence; the dense flow is computed when asked for.
         Raises:
             UserError: no image; points that are no points of the source.
         """
-        src, trg = self.encode(source), self.encode(target)
+        src = self.encode(source)
+        if isinstance(target, list):
+            return [self.match(src, each, points) for each in target]
+        trg = self.encode(target)
+        points = grid_points(DEFAULT_GRID, src.image.size) if points is None else points
         xy = checked_points(points, src.image.size)
-        matches = self.model.compare(src.features, trg.features)
+        device = self.model.device
+        matches = self.model.compare(src.features.to(device), trg.features.to(device))
         frame = torch.from_numpy((xy / src.scale).T).to(matches.scores.column_max)[None]
         moved, confidence = matches.transfer_with_confidence(frame)
         # A prediction may leave the image by a cell: the nearest point of the image is never worse.
@@ -230,6 +350,18 @@ class Matcher:
         layers = matches.weights[0].nonzero()[:, 0].tolist()
         known = np.where(src.blank or trg.blank, np.nan, _array(confidence[0]))
         return Found(xy, predicted, known, tuple(layers), (src, trg), matches)
+
+    def predict_pairs(self, benchmark: Benchmark, advance: Callable[[int], None]) -> PairRows:
+        """The rows of all pairs of a benchmark, as `test.py` predicts them; `evaluate` calls this.
+
+        Args: advance: called with the number of pairs done since the last call.
+        Raises: UserError: a pair cannot be read, or the benchmark has another frame.
+        """
+        if benchmark.img_side != self.img_side:
+            sides = f"{benchmark.img_side}, the matcher's {self.img_side}"
+            raise UserError(f"the benchmark's img_side is {sides}: open both with the same")
+        loading = LoadingConfig(batch_size=BATCH_SIZE)
+        return predict(self.model, benchmark, order_by_images(benchmark), loading, advance)[0]
 
 
 def as_rgb(image: Picture, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -240,8 +372,15 @@ def as_rgb(image: Picture, max_pixels: int = MAX_PIXELS) -> Image.Image:
             return on_white(upright(file))
     if isinstance(image, Image.Image):
         return on_white(image)
+    if isinstance(image, torch.Tensor) and image.ndim == 3 and len(image) == 3:
+        values = image.detach().cpu()
+        if values.is_floating_point() and bool(((values >= 0) & (values <= 1)).all()):
+            values = (255 * values.float()).round().byte()
+        image = values.permute(1, 2, 0).numpy()
     if not isinstance(image, np.ndarray):
-        raise UserError(f"{type(image).__name__} is no image: give a path, a PIL image or an array")
+        raise UserError(
+            f"{type(image).__name__} is no image: give a path, a PIL image, an array or a tensor [3, H, W]"
+        )
     if (
         image.dtype != np.uint8
         or image.shape[2:] not in ((), (3,))
@@ -249,7 +388,8 @@ def as_rgb(image: Picture, max_pixels: int = MAX_PIXELS) -> Image.Image:
         or not image.size
     ):
         raise UserError(
-            f"an array of {image.dtype} {list(image.shape)} is no image: give uint8 [H, W, 3] or [H, W]"
+            f"an array of {image.dtype} {list(image.shape)} is no image: give uint8 [H, W, 3] or [H, W], or a tensor "
+            "[3, H, W] of uint8 or of 0..1"
         )
     return Image.fromarray(image).convert("RGB")
 

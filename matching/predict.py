@@ -10,8 +10,11 @@ from typing import Any, NamedTuple
 import torch
 
 from dhpf.data.benchmark import Benchmark
+from dhpf.data.image_annotation import parse_points_text
 from dhpf.data.loading import load, skip_or_raise
+from dhpf.evaluation.measures import kap_text
 from dhpf.evaluation.predictions import PairRows, rows_of
+from dhpf.matching.keypoint_precision import keypoint_scores
 from dhpf.model.compiled import CompiledDHPF
 from dhpf.model.dhpf import DHPF
 from dhpf.model.features import ImageFeatures
@@ -105,6 +108,7 @@ def predict(
     loading: LoadingConfig,
     on_progress: Callable[[int], None],
     on_rows: Callable[[PairRows], None] = lambda _: None,
+    kap: Sequence[float] = (),
 ) -> tuple[PairRows, list[str], float]:
     """Predicted key-points of some pairs of a benchmark.
 
@@ -112,6 +116,7 @@ def predict(
         pairs: their indices.
         on_progress: called with the number of pairs done since the last call.
         on_rows: called with the rows of pairs as they are done.
+        kap: alphas of the scores for `evaluation.measures.kap` that rows get, where all visible points are known.
     Returns:
         The rows of the pairs that were not skipped (see `table_of`), what could not be read and why, and how many
         seconds the model waited for what was to be read.
@@ -132,6 +137,13 @@ def predict(
             points = part["src_kps"][:, :, : max(1, int(part["n_pts"].max()))]
             predicted = matches.transfer(points.to(model.device, non_blocking=True))
             done = rows_of(part, predicted.cpu(), benchmark, matches.selection.cpu())
+            for i, pair in enumerate(part["index"].tolist() if kap else ()):
+                source, target = (parse_points_text(part[f"{end}_visible"][i]) for end in ("src", "trg"))
+                if source and target:
+                    threshold = float(part["pckthres"][i])
+                    scores = keypoint_scores(matches[i : i + 1], source, target, threshold, kap)
+                    by_alpha = {(benchmark.thres, alpha): listed for alpha, listed in scores.items()}
+                    done[pair].known["kap"] = kap_text(by_alpha)
             on_rows(done)
             rows |= done
         on_progress(len(batch))

@@ -5,6 +5,7 @@ Read `reference.py` first: the whole method on one page, slow. These files are t
     backbone, timm_backbone    maps of the hyperpixel layers            method, section 2
     gating                     gates and transformations                section 3
     transfer                   key-points                               section 6
+    decoder                    other ways from scores to key-points      docs/measures.md
     losses                     the losses                               section 7
     dhpf                       all of it composed
 
@@ -15,8 +16,8 @@ and these are its fast path, which gives the numbers of the reference without it
     weak_loss                      entropies with their gradient        section 7
     layer_subsets, compiled        many subsets of layers; CUDA graphs
 
-`ablation` is what a model may do otherwise. To add a backbone or a voting, write a class or a function (see `backbone`,
-`voting`) and enter it below.
+`ablation` is what a model may do otherwise. To add a backbone, a voting or a decoder, write a class or a function (see
+`backbone`, `voting`, `decoder`) and enter it below.
 """
 
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ from dhpf.common.registry import Registry
 
 if TYPE_CHECKING:
     from dhpf.model.backbone import FrozenBackbone
+    from dhpf.model.decoder import Decoder
     from dhpf.model.voting import Voting
 
 BACKBONES: "Registry[type[FrozenBackbone]]" = Registry(
@@ -38,6 +40,17 @@ BACKBONES: "Registry[type[FrozenBackbone]]" = Registry(
 )
 VOTINGS: "Registry[Voting]" = Registry(
     "voting", {"hough": "dhpf.model.hough:hough_voting", "none": "dhpf.model.voting:no_voting"}
+)
+DECODERS: "Registry[Decoder]" = Registry(
+    "decoder",
+    {
+        "cells": "dhpf.model.decoder:cells",
+        "window-soft-argmax": "dhpf.model.decoder:window_soft_argmax",
+        "kernel-soft-argmax": "dhpf.model.decoder:kernel_soft_argmax",
+    },
+    families=dict.fromkeys(
+        ("window-soft-argmax", "kernel-soft-argmax"), "dhpf.model.decoder:with_parameters"
+    ),
 )
 EIGHTH = "eighth"  # of a layer's channels: what its learned transformation leaves
 

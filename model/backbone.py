@@ -82,8 +82,8 @@ class FrozenBackbone(nn.Module):
     ) -> None:
         super().__init__()
         count = len(self.channels)
-        if blocks and blocks[-1] >= count:
-            raise UserError(f"{self.name} has no block {blocks[-1]}: its blocks are 0 to {count - 1}")
+        if wrong := [block for block in blocks or () if not 0 <= block < count]:
+            raise UserError(f"{self.name} has no block {wrong[-1]}: its blocks are 0 to {count - 1}")
         self.blocks, self.input_size = blocks, input_size
         self.reduction = self.max_reduced_channels if reduced_channels is None else reduced_channels
         self.channels = tuple(self.channels[k] for k in blocks or range(count))

@@ -86,6 +86,10 @@ class CompiledDHPF:
         return self.model.voting
 
     @property
+    def decoder(self) -> str:
+        return self.model.decoder
+
+    @property
     def differences(self) -> str:
         return self.model.differences
 

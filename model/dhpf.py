@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, groupby
 
 import torch
@@ -11,14 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dhpf.common.errors import UserError
-from dhpf.model import VOTINGS
+from dhpf.model import DECODERS, VOTINGS
 from dhpf.model.ablation import Ablation
 from dhpf.model.backbone import FrozenBackbone
 from dhpf.model.correlation import correlate
 from dhpf.model.features import ImageFeatures, interpolated_norms
 from dhpf.model.gating import DynamicGating
-from dhpf.model.grid import STRIDE, cat, covering_cells
-from dhpf.model.transfer import best_targets, confident_targets, transfer_keypoints
+from dhpf.model.grid import STRIDE, cat, covering_cells, pair_numbers
+from dhpf.model.transfer import confident_targets, mutual_nn_filter, peaks, transfer_keypoints
 from dhpf.model.voting import Scores
 
 
@@ -29,27 +29,32 @@ class Matches:
     selection: B×K, 1 where a pair selected a layer (with gradient in training; in between with soft gates).
     weights: B×K, the selection with layer 0 standing in where a pair selected none.
     scores: the match scores that the voting gave.
+    decoder: a key of `DECODERS`, which makes target positions of them.
     """
 
     selection: Tensor
     weights: Tensor
     scores: Scores
+    decoder: str = "cells"
 
     def __getitem__(self, pairs: slice) -> "Matches":
         """The matches of some of the pairs."""
-        return Matches(self.selection[pairs], self.weights[pairs], self.scores[pairs])
+        return replace(
+            self, selection=self.selection[pairs], weights=self.weights[pairs], scores=self.scores[pairs]
+        )
 
     @property
     def side(self) -> int:
         """S, the side of the correlation grid."""
         return round(self.scores.column_max.shape[1] ** 0.5)
 
-    def best(self, cells: Tensor) -> Tensor:
-        """Best target cell of some source cells after the mutual nearest-neighbour filter, both B×n."""
-        return cat([best_targets(rows, self.scores.column_max) for rows in self._rows(cells)], 1)
+    def decoded(self, cells: Tensor) -> Tensor:
+        """Target positions (x, y) of some source cells B×n, in cells: B×n×2."""
+        column_max, decode = self.scores.column_max, DECODERS[self.decoder]
+        return cat([decode(mutual_nn_filter(rows, column_max)) for rows in self._rows(cells)], 1)
 
     def confident(self, cells: Tensor) -> tuple[Tensor, Tensor]:
-        """`best` and, likewise B×n, the confidence of each (see `confident_targets`)."""
+        """Best target cell of some source cells and how sure it is (see `confident_targets`), all B×n."""
         parts = [confident_targets(rows, self.scores.column_max) for rows in self._rows(cells)]
         targets, confidence = zip(*parts, strict=True)
         return cat(targets, 1), cat(confidence, 1)
@@ -65,17 +70,32 @@ class Matches:
     def transfer(self, points: Tensor) -> Tensor:
         """Predicted target points of source points, both B×2×P in the 4S×4S frame; NaN outside every cell."""
         cells, covers = covering_cells(points, self.side)
-        targets = self.best(cells.flatten(1)).view_as(cells)
+        targets = self.decoded(cells.flatten(1)).unflatten(1, cells.shape[1:])
         return transfer_keypoints(points, cells, covers, targets, self.side)
 
     def transfer_with_confidence(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """`transfer` and the mean confidence of the cells that cover each point, B×P in 0..1; NaN likewise."""
         cells, covers = covering_cells(points, self.side)
         distinct, position = cells.unique(return_inverse=True)  # many points share the same cells
-        of_distinct = self.confident(distinct.expand(len(cells), -1))
-        targets, confidence = (x.gather(1, position.flatten(1)).view_as(cells) for x in of_distinct)
+        decode, parts = DECODERS[self.decoder], []
+        for rows in self._rows(distinct.expand(len(cells), -1)):
+            filtered = mutual_nn_filter(rows, self.scores.column_max)
+            parts.append((decode(filtered), peaks(filtered)[1]))
+        pair = pair_numbers(points, len(cells))[..., None]
+        targets, confidence = (cat(x, 1)[pair, position] for x in zip(*parts, strict=True))
         mean = (confidence * covers).sum(2) / covers.sum(2)
         return transfer_keypoints(points, cells, covers, targets, self.side), mean
+
+    def returned(self, points: Tensor) -> Tensor:
+        """Where target points are in the source by the same scores, both B×2×P: `transfer` of the transposed scores."""
+        cells, covers = covering_cells(points, self.side)
+        distinct, position = cells.unique(return_inverse=True)
+        every = torch.arange(self.side**2, device=points.device).expand(len(points), -1)
+        column_max = self.scores.column_max
+        columns = [mutual_nn_filter(rows, column_max)[:, :, distinct] for rows in self._rows(every)]
+        targets = DECODERS[self.decoder](cat(columns, 1).mT)
+        pair = pair_numbers(points, len(cells))[..., None]
+        return transfer_keypoints(points, cells, covers, targets[pair, position], self.side)
 
 
 class DHPF(nn.Module):
@@ -90,11 +110,15 @@ class DHPF(nn.Module):
     layer_of_channel: Tensor
     one_by_one = False  # pairs are to be compared one by one, on any device
 
-    def __init__(self, backbone: FrozenBackbone, voting: str = "hough") -> None:
-        """Args: voting: a key of `VOTINGS`; it may be changed at any time."""
+    def __init__(self, backbone: FrozenBackbone, voting: str = "hough", decoder: str = "cells") -> None:
+        """Args: voting, decoder: keys of `VOTINGS` and `DECODERS`; they may be changed at any time.
+
+        Raises: UserError: a decoder's parameters are wrong.
+        """
         super().__init__()
         self.model_id = secrets.token_hex(8)  # a copy has the same
-        self.voting = voting
+        self.voting, self.decoder = voting, decoder
+        DECODERS[decoder]
         self.backbone = backbone
         self.learner = DynamicGating(backbone.channels, backbone.reduced_channels)
         self.ablation = Ablation()
@@ -121,7 +145,8 @@ class DHPF(nn.Module):
     def differences(self) -> str:
         """What it does otherwise than the paper, in words; empty if nothing."""
         voting = {"hough": "", "none": "no Hough matching"}.get(self.voting, f"voting {self.voting}")
-        return ", ".join(filter(None, [str(self.ablation), voting]))
+        decoder = "" if self.decoder == "cells" else f"decoder {self.decoder} of rows scaled to maximum 1"
+        return ", ".join(filter(None, [str(self.ablation), voting, decoder]))
 
     @property
     def device(self) -> torch.device:
@@ -227,7 +252,7 @@ class DHPF(nn.Module):
         weights = selection.masked_fill(none & first, 1)
         floor = 1e-4 if self.training else 0.0
         correlation = correlate(src, trg, weights, self.layer_of_channel, floor=floor)
-        return Matches(selection, weights, VOTINGS[self.voting](correlation))
+        return Matches(selection, weights, VOTINGS[self.voting](correlation), self.decoder)
 
     def _select(self, src: ImageFeatures, trg: ImageFeatures, noise: Tensor | None) -> Tensor:
         """Selection of each pair, B×K."""

@@ -84,6 +84,10 @@ class ImageFeatures:
         maps = tuple(m[index] for m in self.maps)
         return ImageFeatures(maps, self.norms[index], self.pooled[index], self.model_id, self.raw)
 
+    def to(self, device: torch.device) -> "ImageFeatures":
+        maps = tuple(m.to(device) for m in self.maps)
+        return ImageFeatures(maps, self.norms.to(device), self.pooled.to(device), self.model_id, self.raw)
+
     @staticmethod
     def cat(features: "list[ImageFeatures]") -> "ImageFeatures":
         """One batch of several."""

@@ -37,8 +37,8 @@ class LayerSum:
         src_norms, trg_norms = self.src_norms + other.src_norms, self.trg_norms + other.trg_norms
         return LayerSum(products, src_norms, trg_norms, self.weights + other.weights)
 
-    def matches(self, voting: str) -> Matches:
-        """What `DHPF.compare` gives where every pair selects these layers; `voting` is a key of `VOTINGS`."""
+    def matches(self, voting: str, decoder: str = "cells") -> Matches:
+        """What `DHPF.compare` gives where every pair selects these layers; keys of `VOTINGS` and `DECODERS`."""
         S = self.src_norms.shape[-1]
         coarse = {side: product for side, product in self.products.items() if side != S}
         src_length, trg_length = (x.sqrt().flatten(1) for x in (self.src_norms, self.trg_norms))
@@ -47,7 +47,7 @@ class LayerSum:
         factors = CorrelationFactors(
             maps, maps, tuple(coarse.values()), src_length, trg_length, self.products.get(S)
         )
-        return Matches(self.weights, self.weights, VOTINGS[voting](Correlation((factors,))))
+        return Matches(self.weights, self.weights, VOTINGS[voting](Correlation((factors,))), decoder)
 
 
 def layer_sums(src: ImageFeatures, trg: ImageFeatures, layers: Tensor) -> list[LayerSum]:

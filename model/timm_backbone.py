@@ -20,10 +20,12 @@ from torch import Tensor, nn
 
 from dhpf.common.errors import UserError
 from dhpf.common.registry import UnknownNameError
+from dhpf.model import BACKBONES
 from dhpf.model.backbone import Channels, ClassProperty, FrozenBackbone, State
 from dhpf.model.grid import STRIDE
 
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+FINAL_NORM = "norm"  # of timm's transformers over tokens
 ACTIVATIONS = ("torch.nn.modules.activation", "timm.layers.activations")
 
 
@@ -63,8 +65,8 @@ class TimmBackbone(FrozenBackbone):
     """A network of timm: what comes out of every block at stride 4 or more.
 
     A convolutional block that ends in an activation counts before it, as the published ResNet's do, and what enters
-    the first block is a layer too. Tokens are laid out as maps, without class and register tokens. What would run
-    behind the last hyperpixel layer is skipped.
+    the first block is a layer too. Tokens are laid out as maps, without class and register tokens; those after the
+    network's final norm are the last layer. What would run behind the last hyperpixel layer is skipped.
     """
 
     arch: str
@@ -95,6 +97,9 @@ class TimmBackbone(FrozenBackbone):
         self.register_buffer("scale", scale.view(3, 1, 1), persistent=False)
         self.register_buffer("shift", shift.view(3, 1, 1), persistent=False)
         self.normalises_alike = bool((own == usual).all())
+
+    def __reduce__(self) -> Any:
+        return unbuilt, (self.name,), self.__dict__  # no module has the class of timm:NAME
 
     def network(self) -> nn.Module:
         return create_network(self.arch)
@@ -249,6 +254,8 @@ class DryRun:
                     hooks.enter_context(module.register_forward_hook(partial(self._leave_leaf, name)))
                 if name in blocks:
                     hooks.enter_context(module.register_forward_hook(partial(self._leave_block, name)))
+                if name == FINAL_NORM and list(module.parameters()):
+                    hooks.enter_context(module.register_forward_hook(self._leave_final_norm))
             run_features(net, torch.empty(1, 3, side, side, device="meta"))
         self.layers.sort(key=lambda layer: -layer.side)
 
@@ -273,6 +280,10 @@ class DryRun:
         last, leaf, given = self.last_leaf
         before = given is output and type(leaf).__module__.startswith(ACTIVATIONS) and output.dim() == 4
         self._add_layer(last if before else name, before, output)
+
+    def _leave_final_norm(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        if self.layers and output.dim() == 3:
+            self._add_layer(FINAL_NORM, False, output)
 
     def _add_layer(self, name: str, enters: bool, x: Any) -> None:
         m = as_map(x, self.net)
@@ -312,6 +323,12 @@ def blocks_of(net: nn.Module) -> list[str]:
     if not found:
         return [info["module"] for info in getattr(net, "feature_info", [])]
     return [names[block] for block in found]
+
+
+def unbuilt(name: str) -> FrozenBackbone:
+    """A backbone without its network, which unpickling fills in."""
+    cls = BACKBONES[name]
+    return cls.__new__(cls)
 
 
 def named(name: str) -> type[TimmBackbone]:

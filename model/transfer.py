@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from dhpf.model.grid import cell_centres
+from dhpf.model.grid import STRIDE, cell_centres
 
 EPS = 1e-30  # what a maximum of 0 becomes
 NEAR_BEST = 0.1  # sides of the frame: how far from the best cell a score counts for it in a confidence
@@ -21,11 +21,6 @@ def mutual_nn_filter(scores: Tensor, column_max: Tensor) -> Tensor:
     row_max = scores.amax(2, keepdim=True)
     row_max, column_max = (torch.where(m == 0, EPS, m) for m in (row_max, column_max))
     return scores * (scores / row_max) * (scores / column_max[:, None])
-
-
-def best_targets(scores: Tensor, column_max: Tensor) -> Tensor:
-    """Best target cell of some source cells, B×n; arguments as in `mutual_nn_filter`."""
-    return mutual_nn_filter(scores, column_max).argmax(2)
 
 
 def confident_targets(scores: Tensor, column_max: Tensor) -> tuple[Tensor, Tensor]:
@@ -54,11 +49,11 @@ def transfer_keypoints(points: Tensor, cells: Tensor, covers: Tensor, targets: T
     Args:
         points: B×2×P.
         cells, covers: of `covering_cells`.
-        targets: B×P×9, best target cell of each of `cells`.
+        targets: B×P×9×2, target position (x, y) of each of `cells`, in cells.
         side: S.
     Returns:
         B×2×P.
     """
     centres = cell_centres(points, side)
-    offset = centres[:, targets] - centres[:, cells]  # 2×B×P×9
+    offset = STRIDE * targets.movedim(3, 0) - centres[:, cells]  # 2×B×P×9
     return points + ((offset * covers).sum(3) / covers.sum(2)).transpose(0, 1)

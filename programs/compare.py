@@ -1,5 +1,6 @@
 """Compare runs or predictions on the same pairs; see `python compare.py --help` and docs/comparing.md."""
 
+import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from dhpf.common.run import PREDICTIONS, RESULTS
 from dhpf.data.benchmark import Benchmark
 from dhpf.evaluation.comparison import compare
 from dhpf.evaluation.external_predictions import external_rows, is_table, read_external
+from dhpf.evaluation.plausibility import doubt
 from dhpf.evaluation.predictions import read_predictions, table_of
 from dhpf.programs import run_program
 from dhpf.programs.opening import open_benchmark
@@ -39,7 +41,8 @@ def run(options: Namespace) -> None:
             for name, path in names.items()
             if name not in ours
         }
-    found = compare({name: tables[name] for name in names}, options.alpha, threshold_of(options, names))
+    tables = {name: tables[name] for name in names}
+    found = compare(tables, options.alpha, threshold_of(options, names), options.measures)
     parts = sections(found)
     if options.format == "html":
         try:
@@ -79,7 +82,10 @@ def read_external_table(path: Path, options: Namespace, benchmark: Benchmark) ->
     """The table of another method's predictions."""
     given = read_external(path, benchmark)
     rows, _ = external_rows(given, benchmark, options.predictions_frame, options.workers, options.on_bad_pair)
-    return table_of(rows, list(benchmark.labels))
+    table = table_of(rows, list(benchmark.labels))
+    if warning := doubt(table, benchmark, options.predictions_frame):
+        echo(f"warning: {path}: {warning}", stream=sys.stderr)
+    return table
 
 
 def threshold_of(options: Namespace, names: dict[str, Path]) -> str:
@@ -98,5 +104,7 @@ def threshold_of(options: Namespace, names: dict[str, Path]) -> str:
             used[name] = "auto"
     if len(set(used.values())) > 1:
         how = ", ".join(f"{name} with {thres}" for name, thres in used.items())
-        raise UserError(f"measured with other thresholds ({how}): say --thres, to measure all anew")
+        raise UserError(
+            f"the runs have different thresholds ({how}): give the --thres to measure all of them with"
+        )
     return next(iter(used.values()))

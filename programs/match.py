@@ -29,7 +29,7 @@ from dhpf.data.images import HEIF, formats
 from dhpf.data.lists import read_table
 from dhpf.data.pair_table import COLUMNS
 from dhpf.evaluation.metrics import keypoint_errors
-from dhpf.matching.matcher import Found, Matcher, Reals, as_rgb, checked_points, grid_points, layer_ranges
+from dhpf.matching.matcher import DEFAULT_GRID, Found, Matcher, Reals, as_rgb, checked_points, grid_points
 from dhpf.model.compiled import CompiledDHPF
 from dhpf.model.dhpf import DHPF
 from dhpf.programs import run_program
@@ -40,7 +40,6 @@ from dhpf.report.explorer import explorer
 MAX_POINTS_FILE_BYTES = 2**24
 SUFFIXES = (".json", ".csv", "-matches.png", "-warped.png")  # of the files of a pair
 MAX_NAME_BYTES = 90  # of an image's name in that of a result; file systems take 143 or 255 in all
-DEFAULT_GRID = 6  # points a side, where none are given
 MAX_PRINTED = 50  # points that are printed
 MAX_WAIT_S = 60  # for another program that adds to the same table
 PAIR_ALPHA = 0.1  # a key-point within this share of the threshold is drawn as correct
@@ -83,9 +82,9 @@ def match_images(options: Namespace) -> None:
         except UserError as error:
             unread.append(str(error))
             continue
-        found = matcher.match(source, target_image, points).at_least(options.min_confidence)
+        found = chosen(matcher.match(source, target_image, points), options)
         files = options.source, target
-        save(options, matcher, free_path(options.output, files), found, files)
+        save(options, matcher, free_path(options.output, files, found), found, files)
         if options.table_out:
             add_to_table(options.table_out, files, found)
     if len(unread) == len(targets):
@@ -103,9 +102,7 @@ def match_pair(options: Namespace) -> None:
     """
     benchmark, number = open_benchmark(options), options.pair
     if number >= len(benchmark):
-        raise UserError(
-            f"--pair {number}: {benchmark.list_path} has {len(benchmark)} pairs, 0 to {len(benchmark) - 1}"
-        )
+        raise UserError(f"--pair {number}: {benchmark.list_path} has the pairs 0 to {len(benchmark) - 1}")
     sample = benchmark.annotation(number)
     keys = sample["src_key"], sample["trg_key"]
     source, target = map(benchmark.pil_image, keys)
@@ -117,7 +114,7 @@ def match_pair(options: Namespace) -> None:
     if not inside.any():
         raise UserError(f"--pair {number}: it has no key-point in the image, give --points")
     matcher = open_matcher(options)
-    found = matcher.match(source, target, points[inside]).at_least(options.min_confidence)
+    found = chosen(matcher.match(source, target, points[inside]), options)
     name = f"{benchmark.name} {benchmark.split}, pair {number}, {pictures.short(sample['category'])}"
     drawn: dict[str, Any] = {"title": name}
     if not own_points:
@@ -157,6 +154,12 @@ def open_matcher(options: Namespace) -> Matcher:
     if not options.json:
         echo(str(matcher))
     return matcher
+
+
+def chosen(found: Found, options: Namespace) -> Found:
+    """The matches that the options leave."""
+    found = found.at_least(options.min_confidence)
+    return found.mutual() if options.mutual else found
 
 
 def image_files(paths: Sequence[Path]) -> list[Path]:
@@ -202,14 +205,16 @@ def standard_input() -> str:
 # What is written
 
 
-def free_path(folder: Path, files: tuple[Path, Path]) -> Path:
-    """Where the results of a pair of files are written, without suffix: never where those of other files are.
+def free_path(folder: Path, files: tuple[Path, Path], found: Found) -> Path:
+    """Where the results of a pair of files are written, without suffix: never where those of other files or points are.
 
     The names of the pair, shortened where a file system would not take them, and counted where they are taken.
     """
     first = "-".join(shortened(file.stem) for file in files)
     names = (first if number == 1 else f"{first}-{number}" for number in count(1))
-    return next(folder / name for name in names if is_free(folder / name, files))
+    return next(
+        folder / name for name in names if is_free(folder / name, files, found.source.round(4).tolist())
+    )
 
 
 def result_files(path: Path) -> dict[str, Path]:
@@ -217,13 +222,15 @@ def result_files(path: Path) -> dict[str, Path]:
     return {suffix: path.with_name(path.name + suffix) for suffix in SUFFIXES}
 
 
-def is_free(path: Path, files: tuple[Path, Path]) -> bool:
-    """Whether nothing is written there, or the results of the same pair of files."""
+def is_free(path: Path, files: tuple[Path, Path], points: list[list[float]]) -> bool:
+    """Whether nothing is written there, or the results of the same points of the same pair of files."""
     if not any(file.exists() for file in result_files(path).values()):
         return True
     try:
         content = json.loads(result_files(path)[".json"].read_text())
-        return [content[end]["path"] for end in ("source", "target")] == [str(f.resolve()) for f in files]
+        paths = [content[end]["path"] for end in ("source", "target")]
+        same_points = [match["source"] for match in content["matches"]] == points
+        return same_points and paths == [str(file.resolve()) for file in files]
     except (OSError, ValueError, LookupError, TypeError):
         return False
 
@@ -270,7 +277,7 @@ def save(
 ) -> None:
     """Write what was found as `path`.json, .csv, -matches.png and -warped.png, with --explore the page; print it.
 
-    Args: drawn: more arguments of `pictures.matches`. Raises: UserError: a file cannot be written.
+    Args: drawn: more arguments of `drawing.matches`. Raises: UserError: a file cannot be written.
     """
     rows = found.table()
     content: dict[str, Any] = {
@@ -287,13 +294,10 @@ def save(
         {"source": row[:2], "target": row[2:4], "confidence": row[4] if np.isfinite(row[4]) else None}
         for row in rows.to_numpy().tolist()
     ]
-    source, target = (encoded.image for encoded in found.images)
-    look = {"title": summary(found)} | ({} if "correct" in drawn else {"confidence": found.confidence})
-    picture = pictures.matches(source, target, found.source.T, found.points.T, **{**look, **drawn})
     written = {
         ".json": (json.dumps(content, indent=2) + "\n").encode(),
         ".csv": rows.to_csv(index=False, lineterminator="\n").encode(),
-        "-matches.png": pictures.render(picture, "png"),
+        "-matches.png": found.picture(**drawn),
     }
     if options.no_warp:
         result_files(path)["-warped.png"].unlink(missing_ok=True)  # of an earlier call
@@ -309,20 +313,12 @@ def save(
     if options.json:
         echo(json.dumps(content))
     else:
-        echo(f"{files[1]}: {summary(found)}\n{printed(rows)}  written: {path}{', '.join(written)}")
+        echo(f"{files[1]}: {found}\n{printed(rows)}  written: {path}{', '.join(written)}")
     if options.explore:
         page = explorer(matcher, found.images, pair_names(options.explore, files))
         replace_file(options.explore, page)
         stream = sys.stderr if options.json else None
         echo(f"  written: {options.explore}, {len(page) / 1e6:.1f} MB", stream=stream)
-
-
-def summary(found: Found) -> str:
-    """What was found, in a line."""
-    known = found.confidence[np.isfinite(found.confidence)]
-    confidence = f"mean confidence {known.mean():.2f}" if len(known) else "no confidence"
-    layers = f"layers {layer_ranges(found.layers)} ({len(found.layers)} of {found.matches.weights.shape[1]})"
-    return f"{len(found.points)} point{'s' * (len(found.points) != 1)}, {confidence}, {layers}"
 
 
 def printed(rows: pd.DataFrame) -> str:

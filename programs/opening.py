@@ -3,15 +3,17 @@
 from argparse import Namespace
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from dhpf import data
 from dhpf.common.errors import UserError
+from dhpf.common.run import Run, replace_run, versions
 from dhpf.data.benchmark import Benchmark
-from dhpf.model import BACKBONES
+from dhpf.model import BACKBONES, ablation
 from dhpf.model.ablation import Ablation
 from dhpf.model.dhpf import DHPF
-from dhpf.programs.options import Layers, own_data_options
-from dhpf.weights import DEFAULT_BACKBONE, DEFAULT_VOTING
+from dhpf.programs.options import Layers, dated_folder, own_data_options, run_folder, to_save
+from dhpf.weights import DEFAULT_BACKBONE, DEFAULT_DECODER, DEFAULT_VOTING
 from dhpf.weights.checkpoint import build_model, load_model
 from dhpf.weights.config import KEYS, ModelConfig
 from dhpf.weights.released import resolve
@@ -26,11 +28,20 @@ def open_benchmark(options: Namespace, split: str | None = None, pair_list: Path
         options.thres,
         options.img_side,
         not options.no_download,
-        own=own_data_options(options),
         pair_list=pair_list or next(iter(options.list), None),
-        only=options.categories,
+        categories=options.categories,
         evaluation=split is None,
+        **own_data_options(options),
     )
+
+
+def create_run(options: Namespace, *name: str, **metadata: Any) -> Run:
+    """The run folder of --logpath, or one named after `name` and the time. Raises: UserError: it exists already."""
+    folder = run_folder(options)
+    if folder and options.overwrite:
+        replace_run(folder)
+    saved = to_save(options) | metadata | {"versions": versions()}
+    return Run.create(folder or dated_folder(*name), saved, numbered=not folder, quiet=options.quiet)
 
 
 @dataclass(frozen=True)
@@ -50,6 +61,7 @@ def open_model(options: Namespace) -> OpenedModel:
             checkpoint,
             options.backbone_weights,
             options.voting,
+            options.decoder,
             backbone=options.backbone,
             blocks=options.backbone_layers,
             input_size=options.backbone_side,
@@ -68,14 +80,14 @@ def requested_config(options: Namespace) -> ModelConfig:
         options.backbone_side,
         getattr(options, "width", None),
         options.voting or DEFAULT_VOTING,
+        decoder=options.decoder or DEFAULT_DECODER,
     )
 
 
 def ablate(options: Namespace, model: DHPF) -> None:
     """Replace the parts of a model that the options replace. Raises: UserError: as `requested_ablation`."""
-    ablation = requested_ablation(options, len(model.backbone.channels), model.ablation.fixed_layers)
-    check_searched_layers(ablation.fixed_layers, ModelConfig.of_model(model))
-    model.ablate(ablation)
+    check_searched_layers(options.layers, ModelConfig.of_model(model))
+    model.ablate(requested_ablation(options, len(model.backbone.channels), model.ablation.fixed_layers))
 
 
 def layer_count(options: Namespace) -> int:
@@ -86,27 +98,13 @@ def layer_count(options: Namespace) -> int:
 def requested_ablation(
     options: Namespace, layer_count: int, trained_layers: tuple[int, ...] | None = None
 ) -> Ablation:
-    """What the options replace in a model of so many layers.
-
-    Without --load nothing is learned: the backbone's raw features of all layers are matched, or with --untrained
-    those of drawn gates and transformation.
+    """`ablation.requested_ablation` of the options; without --load and --untrained raw features are matched.
 
     Args: trained_layers: those that a checkpoint was trained with instead of gates; it uses them unless told otherwise.
-    Raises: UserError: options contradict each other, or there is no such layer.
     """
     raw = options.raw or not (options.load or options.untrained)
     layers = trained_layers if options.layers is None else options.layers
-    if layers is None and raw and not options.load:
-        layers = tuple(range(layer_count))  # no gate has learned to choose
-    if layers is not None and options.soft_gates:
-        raise UserError("--soft-gates: gates are not used with --layers, nor without --load or --untrained")
-    check_layer_numbers(layers, layer_count)
-    return Ablation(layers, raw, options.soft_gates)
-
-
-def check_layer_numbers(layers: tuple[int, ...] | None, layer_count: int) -> None:
-    if layers and layers[-1] >= layer_count:
-        raise UserError(f"--layers {layers[-1]}: the backbone's hyperpixel layers are 0 to {layer_count - 1}")
+    return ablation.requested_ablation(layer_count, bool(options.load), layers, raw, options.soft_gates)
 
 
 def check_searched_layers(layers: tuple[int, ...] | None, config: ModelConfig) -> None:
@@ -117,3 +115,11 @@ def check_searched_layers(layers: tuple[int, ...] | None, config: ModelConfig) -
         if layers.searched_on != own:
             theirs, ours = (" ".join(filter(None, each.values())) for each in (layers.searched_on, own))
             raise UserError(f"--layers: the file's layers were found on {theirs}, the backbone is {ours}")
+
+
+def searched_note(layers: tuple[int, ...] | None, benchmark: Benchmark) -> str:
+    """A sentence where a search chose the layers on pairs of a benchmark's own list, else empty."""
+    own = benchmark.name, benchmark.split, benchmark.list_path.name
+    if not isinstance(layers, Layers) or layers.searched_list != own:
+        return ""
+    return f"the layers were chosen on this list of pairs, {benchmark.name} {benchmark.split}: measure them on others"

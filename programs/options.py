@@ -17,10 +17,12 @@ from dhpf.common.errors import UserError
 from dhpf.common.files import MIB, read_json
 from dhpf.common.registry import Registry
 from dhpf.common.run import BEST_MODEL, OPTIONS, PREDICTIONS, STATES
-from dhpf.data import BENCHMARKS, MAX_PIXELS
-from dhpf.model import BACKBONES, EIGHTH, VOTINGS
+from dhpf.data import BENCHMARKS, DATAPATH, MAX_PIXELS
+from dhpf.evaluation import MEASURES, METRICS
+from dhpf.evaluation.prediction_frames import checked_frame
+from dhpf.model import BACKBONES, DECODERS, EIGHTH, VOTINGS
 from dhpf.training import SUPERVISIONS
-from dhpf.weights import DEFAULT_BACKBONE, DEFAULT_VOTING, RANDOM
+from dhpf.weights import DEFAULT_BACKBONE, DEFAULT_DECODER, DEFAULT_VOTING, RANDOM
 from dhpf.weights.released import released
 
 TABLE_FORMATS = ("text", "markdown", "latex", "csv", "html")
@@ -30,20 +32,12 @@ PAPER_DEFAULTS = {"strong": (0.03, 8), "weak": (0.1, 4)}
 EARLIER_DEFAULTS = {"width": EIGHTH}
 # Options that do not change what a run computes: they may differ when it is resumed.
 FREE = {
-    "resume",
-    "logpath",
-    "datapath",
-    "device",
-    "workers",
-    "no_download",
-    "backbone_weights",
-    "images",
-    "quiet",
-}
-FREE |= {"no_report", "explore_pairs"}
+    "resume", "logpath", "overwrite", "quiet", "device", "workers", "datapath", "images", "no_download",
+    "backbone_weights", "no_report", "explore_pairs",
+}  # fmt: skip
 FREE_IN = {
     "train": FREE | {"on_bad_pair", "save_every", "niter"},
-    "test": FREE | {"on_bad_pair", "bsz", "alpha", "overwrite"},
+    "test": FREE | {"on_bad_pair", "bsz", "alpha"},
     "search": FREE | {"bsz", "cache_gb", "max_layers"},
 }
 EXAMPLES = {
@@ -59,10 +53,7 @@ EXAMPLES = {
         "a.jpg b.jpg --points 120,80 64.5,200 --explore a-b.html",
         "--benchmark spair --pair 17 --load logs/strong/best_model.pt",
     ),
-    "search": (
-        "--benchmark pfpascal --backbone resnet101 --logpath layers",
-        "--resume logs/layers",
-    ),
+    "search": ("--benchmark pfpascal --backbone resnet101 --logpath layers", "--resume logs/layers"),
     "compare": (
         "logs/before logs/after",
         "logs/ours theirs.csv --benchmark spair --format html --out compared.html",
@@ -96,6 +87,8 @@ def parse(program: str, arguments: Sequence[str] | None = None) -> Namespace:
     if getattr(options, "resume", None):
         options = resumed(parser, arguments, options.resume, FREE_IN[program])
     options.program = program
+    if getattr(options, "overwrite", False) and not options.logpath:
+        raise UserError("--overwrite: name the run folder with --logpath")
     if check := CHECKS.get(program):
         check(options)
     return options
@@ -186,10 +179,12 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
         )
         self.add_argument("--version", action="version", version=f"DHPF {__version__}")
-        for title, options in groups.items():
+        named = {flags[0]: (flags, argument) for options in groups.values() for flags, argument in options}
+        first = MOST_USED.get(program, "").split()
+        for title, options in {"most used": [named[flag] for flag in first], **groups}.items():
             group = self.add_argument_group(title)
             exclusive = group.add_mutually_exclusive_group()
-            for flags, argument in options:
+            for flags, argument in (x for x in options if title == "most used" or x[0][0] not in first):
                 (exclusive if flags[0] in EXCLUSIVE else group).add_argument(*flags, **argument)
 
     def error(self, message: str) -> NoReturn:
@@ -220,7 +215,7 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, max_help_position=30)
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        silent = action.default in (None, False, "", (), argparse.SUPPRESS)
+        silent = action.default is False or action.default in (None, "", (), argparse.SUPPRESS)
         if silent or not action.option_strings or "default" in (action.help or ""):
             return action.help
         shown = " ".join(map(str, action.default)) if isinstance(action.default, tuple) else action.default
@@ -242,9 +237,10 @@ def name_in(registry: Registry[Any]) -> Callable[[str], str]:
     return parse_name
 
 
-def choice(registry: Registry[Any]) -> dict[str, Any]:
-    """Arguments of `add_argument` for a name of the registry."""
-    names = [*registry, *(f"{prefix}:NAME" for prefix in registry.families)]
+def choice(registry: Registry[Any], rest: str = "NAME") -> dict[str, Any]:
+    """Arguments of `add_argument` for a name of the registry; `rest`: what stands behind the prefix of a family."""
+    names = [*registry, *(f"{prefix}:{rest}" for prefix in registry.families if prefix not in registry)]
+    names += ["NAME:" + rest] * any(prefix in registry for prefix in registry.families)
     return {"type": name_in(registry), "metavar": f"{{{','.join(names)}}}"}
 
 
@@ -279,6 +275,19 @@ def predictions_file(text: str) -> Path:
     return existing_file(str(Path(text) / PREDICTIONS)) if Path(text).is_dir() else existing_file(text)
 
 
+def measure_names(text: str) -> tuple[str, ...]:
+    """Names of measures, 'pck-dagger,kap', or 'all'."""
+    return tuple(MEASURES) if text == "all" else tuple(name_in(METRICS)(name) for name in names(text))
+
+
+def prediction_frame(text: str) -> str:
+    """A frame that predictions are in."""
+    try:
+        return checked_frame(text)
+    except UserError as error:
+        raise ArgumentTypeError(str(error)) from None
+
+
 def names(text: str) -> tuple[str, ...]:
     """Names, 'cat,dog'."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
@@ -293,9 +302,10 @@ def frame_side(text: str) -> int:
 
 
 class Layers(tuple[int, ...]):
-    """Ascending numbers of hyperpixel layers, and on which backbone a search found them, if one did."""
+    """Ascending numbers of hyperpixel layers; of a search on which backbone and which list of pairs it found them."""
 
     searched_on: Mapping[str, str] = MappingProxyType({})
+    searched_list: tuple[str, ...] = ()  # benchmark, split and file of its pairs
 
 
 def layer_numbers(text: str) -> Layers:
@@ -305,6 +315,7 @@ def layer_numbers(text: str) -> Layers:
             content = read_json(existing_file(text[1:]), MIB)
             layers = layer_numbers(",".join(str(layer) for layer in content["layers"]))
             layers.searched_on = {k: str(content.get(k, "")) for k in ("backbone", "backbone_layers")}
+            layers.searched_list = tuple(str(content.get(k, "")) for k in ("benchmark", "split", "list"))
             return layers
         except (UserError, ArgumentTypeError) as error:
             raise ArgumentTypeError(f"{text}: not a file of search.py ({error})") from None
@@ -369,32 +380,37 @@ SUPERVISION = option(
 LOAD = option(
     "trained model: a file, a run folder, or a released one such as dhpf:spair-strong-resnet101",
     "--load", type=checkpoint, metavar="CKPT")
-ALPHAS = option("PCK's alpha, one or several", "--alpha", type=ALPHA, nargs="+", default=(0.1,), metavar="A")
-ONE_ALPHA = option("PCK's alpha", "--alpha", type=ALPHA, default=0.1, metavar="A")
+ALPHAS = option("alpha of PCK, one or several", "--alpha", type=ALPHA, nargs="+", default=(0.1,), metavar="A")
+MEASURE = option(
+    "also report these measures, or all (docs/measures.md)",
+    "--measures", type=measure_names, default=(), metavar=f"{{{','.join(MEASURES)},all}}")
+ONE_ALPHA = option("alpha of PCK", "--alpha", type=ALPHA, default=0.1, metavar="A")
 PREDICTIONS_FRAME = option(
-    "other methods' x and y are pixels of the stored image, or of 240x240",
-    "--predictions-frame", choices=("image", "240"), default="image")
+    "frame of other methods' predictions: pixels of the stored image or of an N×N square, or shares of it",
+    "--predictions-frame", type=prediction_frame, metavar="{image,N,padN,0..1,-1..1}", default="image")
 WIDTH = option(
-    f"channels of every layer after the transformation, at most; {EIGHTH}: of its own, the paper's and the default "
-    "of the ResNets (64 elsewhere)", "--width", type=reduced_channels, metavar="N")
+    f"most channels that a layer has after the transformation; {EIGHTH}: an eighth of the layer's own, as in the paper "
+    f"(default: {EIGHTH} for ResNets, else 64)", "--width", type=reduced_channels, metavar="N")
 LAYERS_OPTION = option(
-    "all pairs use these hyperpixel layers, counted from 0, or those of a search, @layers.json; no gates",
+    "use these hyperpixel layers for all pairs instead of gates: numbers from 0, or @layers.json of a search",
     "--layers", type=layer_numbers, metavar="L,L,...")
 REPLACED_PARTS = (
-    option("without --load: drawn gates and transformation, not raw features", "--untrained", action="store_true"),
+    option("without --load: random gates and transformation instead of raw features",
+           "--untrained", action="store_true"),
     LAYERS_OPTION,
-    option("the backbone's own features, not transformed", "--raw", action="store_true"),
-    option("weigh layers by their probability instead of 0 or 1", "--soft-gates", action="store_true"),
-    option("on a CUDA GPU: compile CUDA graphs first, which takes minutes; was never run on a GPU",
+    option("match the backbone's own features, without transformation", "--raw", action="store_true"),
+    option("weight layers by their selection probability instead of 0 or 1", "--soft-gates", action="store_true"),
+    option("on a CUDA GPU: compile CUDA graphs first, which takes minutes (not yet tried on a GPU)",
            "--compile", action="store_true"),
 )
 OUTPUT = (
-    option("run folder, logs/NAME; named after the run and the time if not given",
+    option("run folder, logs/NAME (default: named after the run and the time)",
            "--logpath", default="", metavar="NAME"),
+    option("replace the run folder that --logpath names", "--overwrite", action="store_true"),
     option("print only errors, no progress and no log", "--quiet", action="store_true"),
 )
 LOADING = (
-    option("processes that load images; 0: the program itself",
+    option("processes that load images; 0: load in the main process",
            "--workers", type=number(int, 0, 64), default=2, metavar="N"),
     option("what to do with a pair that cannot be read", "--on-bad-pair", choices=("stop", "skip"), default="stop"),
 )
@@ -402,44 +418,48 @@ LOADING = (
 
 def benchmark_options(*, required: bool = True, pairs: bool = True) -> tuple[Option, ...]:
     """Which pairs of which benchmark. `pairs`: whether --pairs is free for the pairs drawn of a COCO category."""
-    name = ("synthetic needs no files", "synthetic") if required else ("match a pair of it, with --pair", None)
+    name = ("synthetic needs no files", "synthetic") if required else ("match a pair of it, named by --pair", None)
     return (
         option(name[0], "--benchmark", default=name[1], **choice(BENCHMARKS)),
-        option("folder of the benchmarks' folders; for coco and table the file, or three as TRN,VAL,TEST",
-               "--datapath", type=Path, default=Path("../Datasets_DHPF"), metavar="DIR"),
-        option("what PCK is relative to; auto: the benchmark's own (docs/measures.md)",
+        option("folder that holds the benchmarks; of coco and table the file, or three files TRN,VAL,TEST",
+               "--datapath", type=Path, default=Path(DATAPATH), metavar="DIR"),
+        option("threshold of PCK; auto: the benchmark's own (docs/measures.md)",
                "--thres", choices=("auto", "img", "bbox", "bbox-kp"), default="auto"),
         option("only these categories", "--categories", type=names, default=(), metavar="NAME,NAME"),
         option("pair list to read instead of the benchmark's; train.py takes two, for training and validation",
                "--list", type=Path, nargs="+", default=(), metavar="FILE"),
         option("do not download a missing benchmark", "--no-download", action="store_true"),
-        option("coco: folder of the images, if not the file's", "--images", type=Path, metavar="DIR"),
-        option("coco: number of pairs to draw for each category, or all; 100 if not given",
+        option("coco: folder of the images (default: the folder of the file)", "--images", type=Path, metavar="DIR"),
+        option("coco: pairs to sample for each category, a number or all (default: 100)",
                "--pairs" if pairs else "--pairs-per-category", type=pair_count, metavar="N"),
-        option("coco, table: share of one file's images that are for validation; 0.1 if not given",
+        option("coco, table: share of the images to use for validation (default: 0.1)",
                "--val-share", type=number(float, 0, 1, above=True), metavar="SHARE"),
     )
 
 
 def model_options(*, train: bool = False) -> tuple[Option, ...]:
-    backbone, voting = (DEFAULT_BACKBONE, DEFAULT_VOTING) if train else (None, None)
-    saved = "; read from the checkpoint, else {}"
+    defaults = DEFAULT_BACKBONE, DEFAULT_VOTING, DEFAULT_DECODER
+    backbone, voting, decoder = defaults if train else (None, None, None)
+    saved = " (default: that of the checkpoint, else {})"
     return (
         option("frozen feature extractor" + saved.format(DEFAULT_BACKBONE) * (not train),
                "--backbone", default=backbone, **choice(BACKBONES)),
-        option(f"weights of the backbone instead of those that are fetched; {RANDOM}: drawn, to try a network out",
+        option(f"weights of the backbone instead of the pretrained ones; {RANDOM}: random weights, to try it out",
                "--backbone-weights", type=weights_file, metavar="FILE"),
-        option("blocks of the backbone that are hyperpixel layers, counted from 0; all if not given",
+        option("blocks of the backbone that are hyperpixel layers, numbers from 0 (default: all)",
                "--backbone-layers", type=layer_numbers, metavar="L,L,..."),
-        option("size of the images that the backbone is given, if not --img-side",
+        option("size of the backbone's input (default: that of --img-side)",
                "--backbone-side", type=number(int, 64, 4096), metavar="PIXELS"),
-        option("what re-weights appearance" + saved.format(DEFAULT_VOTING) * (not train),
+        option("how appearance similarity is re-weighted" + saved.format(DEFAULT_VOTING) * (not train),
                "--voting", default=voting, **choice(VOTINGS)),
         option("the same as --voting none",
                "--no-hough", dest="voting", action="store_const", const="none", default=argparse.SUPPRESS),
+        option("how points follow from scores (docs/measures.md)" + saved.format(DEFAULT_DECODER) * (not train),
+               "--decoder", default=decoder, **choice(DECODERS, "PARAMETERS")),
         option("size that images are resized to", "--img-side", type=frame_side, default=240, metavar="PIXELS"),
-        option("auto, cpu, cuda, cuda:N or mps", "--device", type=device, default="auto"),
-        option("of the backbone and the transformation", "--precision", choices=("fp32", "bf16"), default="fp32"),
+        option("device to compute on: auto, cpu, cuda, cuda:N or mps", "--device", type=device, default="auto"),
+        option("number format of the backbone and the transformation",
+               "--precision", choices=("fp32", "bf16"), default="fp32"),
     )
 
 
@@ -452,129 +472,142 @@ PROGRAMS: dict[str, tuple[str, dict[str, tuple[Option, ...]]]] = {
     "train": ("Train DHPF. An epoch is one pass over the training pairs and one over the validation pairs.", {
         "training": (
             SUPERVISION,
-            option("learning rate; the paper's if not given: 0.03, with weak supervision 0.1",
+            option("learning rate (default: the paper's, 0.03; with weak supervision 0.1)",
                    "--lr", "--learning-rate", type=number(float, 0), metavar="RATE"),
-            option("pairs in a batch, over all processes; the paper's if not given: 8, with weak supervision 4",
+            option("pairs in a batch over all processes (default: the paper's, 8; with weak supervision 4)",
                    "--bsz", "--batch-size", type=number(int, 2), metavar="N"),
-            option("epochs", "--niter", "--epochs", type=number(int, 1), default=5, metavar="N"),
-            option("mu, the share of pairs that should select a layer",
+            option("number of epochs", "--niter", "--epochs", type=number(int, 1), default=5, metavar="N"),
+            option("target selection rate of a layer, mu in the paper",
                    "--selection", type=number(float, 0, 1), default=0.5, metavar="MU"),
-            option("PCK's alpha, also of the strong loss", "--alpha", type=ALPHA, default=0.1, metavar="A"),
-            option("seed of everything that is drawn", "--seed", type=SEED, default=0, metavar="N"),
-            option("save the state within an epoch, too",
+            option("alpha of PCK, and of the strong loss", "--alpha", type=ALPHA, default=0.1, metavar="A"),
+            option("random seed", "--seed", type=SEED, default=0, metavar="N"),
+            option("also save the state every so many steps; 0: only after each epoch",
                    "--save-every", type=number(int, 0), default=0, metavar="STEPS"),
             resume_option("run"),
+            *OUTPUT,
         ),
-        "data": benchmark_options(),
-        "loading": LOADING,
+        "data": benchmark_options() + LOADING,
         "model": (*model_options(train=True), WIDTH, LAYERS_OPTION),
-        "output": OUTPUT,
     }),
-    "test": ("Measure DHPF on a benchmark, by default on its test pairs. Without --load raw features are measured.", {
+    "test": ("Measure DHPF on a benchmark. Without --load it measures raw features: nothing is trained.", {
         "testing": (
             LOAD,
             ALPHAS,
-            option("pairs to measure on: trn, val, ...; test if not given, all of own data",
+            MEASURE,
+            option("split to measure on: trn, val, ... (default: test; of own data all pairs)",
                    "--split", metavar="SPLIT"),
-            option("no model: score predictions of an earlier test, or of another method (CSV, JSON lines)",
+            option("evaluate the predictions of an earlier test or of another method (CSV, JSON lines); no model",
                    "--from-predictions", type=predictions_file, metavar="FILE"),
             PREDICTIONS_FRAME,
             resume_option("test"),
-            option("replace the run folder that --logpath names", "--overwrite", action="store_true"),
+            option("pairs compared at once on a GPU",
+                   "--bsz", "--batch-size", type=number(int, 1), default=8, metavar="N"),
+            option("memory for features of images that occur in several pairs",
+                   "--cache-gb", type=number(float, 0), default=0.5, metavar="GB"),
+            option("random seed of the model of --untrained", "--seed", type=SEED, default=0, metavar="N"),
+        ),
+        "data": benchmark_options() + LOADING,
+        "model": (*model_options(), WIDTH, *REPLACED_PARTS),
+        "output": (
+            *OUTPUT,
             option("write no report.html and no pictures", "--no-report", action="store_true"),
             option("pairs of the report that get a page to explore them",
                    "--explore-pairs", type=number(int, 0), default=12, metavar="N"),
-            option("pairs compared at once on a GPU",
-                   "--bsz", "--batch-size", type=number(int, 1), default=8, metavar="N"),
-            option("memory for the features of images that several pairs show",
-                   "--cache-gb", type=number(float, 0), default=0.5, metavar="GB"),
-            option("draws the model of --untrained", "--seed", type=SEED, default=0, metavar="N"),
         ),
-        "data": benchmark_options(),
-        "loading": LOADING,
-        "model": (*model_options(), WIDTH, *REPLACED_PARTS),
-        "output": OUTPUT,
     }),
-    "match": ("Match points of your own image with other images. Without --load it matches the raw features: "
-              "nothing learned for matching, all layers, Hough matching.", {
+    "match": ("Match points of your own image with other images. Without --load it matches raw features of all layers: "
+              "nothing is trained.", {
         "images": (
             option("image that has the points", "source", type=Path, nargs="?", metavar="SRC"),
             option("images, or folders of images, to match it with",
                    "targets", type=Path, nargs="*", default=(), metavar="TRG"),
-            option("points in pixels of SRC, or a file as --points-file, or - for standard input",
+            option("points in pixels of SRC; or a file as for --points-file; or - for standard input",
                    "--points", metavar="X,Y ..."),
-            option("a line x,y for each point, or JSON of labelme, COCO or VGG Image Annotator",
+            option("file with a line x,y for each point, or JSON of labelme, COCO or VGG Image Annotator",
                    "--points-file", type=Path, metavar="FILE"),
-            option("N×N points spread over SRC; 6×6 if no points are given",
+            option("N×N points spread over SRC (default without points: 6)",
                    "--grid", type=number(int, 1, 100), metavar="N"),
             LOAD,
-            option("leave out points that are less sure",
+            option("leave out points of lower confidence",
                    "--min-confidence", type=number(float, 0, 1), default=0.0, metavar="C"),
-            option("folder of what is written", "--output", type=Path, default=Path("matches"), metavar="DIR"),
+            option("leave out points that do not come back: matched from TRG to SRC, more than a cell away",
+                   "--mutual", action="store_true"),
+            option("folder for the results", "--output", type=Path, default=Path("matches"), metavar="DIR"),
             option("write no warped picture", "--no-warp", action="store_true"),
-            option("print what was found as JSON, a line for each target", "--json", action="store_true"),
-            option("write a page that predicts for any point of either image",
+            option("print the matches as JSON, a line for each target", "--json", action="store_true"),
+            option("write a page that shows the prediction for any point of either image",
                    "--explore", type=Path, metavar="FILE.html"),
             option("add the matches to this table of pairs, for --benchmark table",
                    "--table-out", type=Path, metavar="FILE.csv"),
-            option("decode no image that has more",
+            option("refuse images with more pixels",
                    "--max-pixels", type=number(int, 1), default=MAX_PIXELS, metavar="N"),
             option("pair of --benchmark, counted from 0", "--pair", type=number(int, 0), metavar="N"),
-            option("pairs that --pair is of: trn, val, ...; as for test.py", "--split", metavar="SPLIT"),
+            option("split of --pair: trn, val, ... (default: as for test.py)", "--split", metavar="SPLIT"),
         ),
         "data": benchmark_options(required=False),
         "model": (*model_options(), *REPLACED_PARTS),
     }),
-    "search": ("Search for the hyperpixel layers that match best where all pairs use the same: beam search, one layer "
-               "added at a time. Without --load on the backbone's raw features, with it on the learned ones. The "
-               "result, layers.json, is for --layers @layers.json of test.py, match.py and train.py.", {
+    "search": ("Search for the fixed set of hyperpixel layers that matches best, by beam search: one layer is added "
+               "at a time. It searches raw features, or with --load the learned ones. The result, layers.json, is for "
+               "--layers @layers.json of test.py, match.py and train.py.", {
         "searching": (
             LOAD,
-            option("subsets of each size that get another layer",
+            option("best subsets of each size to which a layer is added",
                    "--beam", type=number(int, 1), default=4, metavar="N"),
-            option("layers of the largest subsets", "--max-layers", type=number(int, 1), default=8, metavar="N"),
-            option("pairs to measure on: trn, val, ...", "--split", default="val", metavar="SPLIT"),
-            option("pairs to measure on, drawn from --seed", "--pairs", type=number(int, 1), default=200, metavar="N"),
+            option("size of the largest subsets", "--max-layers", type=number(int, 1), default=8, metavar="N"),
+            option("split to measure on: trn, val, ...", "--split", default="val", metavar="SPLIT"),
+            option("number of pairs to measure on, a random sample",
+                   "--pairs", type=number(int, 1), default=200, metavar="N"),
             ONE_ALPHA,
-            option("pairs compared at once on a GPU", "--bsz", type=number(int, 1), default=4, metavar="N"),
+            option("pairs compared at once on a GPU",
+                   "--bsz", "--batch-size", type=number(int, 1), default=4, metavar="N"),
             option("memory for the features of images", "--cache-gb", type=number(float, 0), default=4.0, metavar="GB"),
-            option("draws the pairs", "--seed", type=SEED, default=0, metavar="N"),
+            option("random seed of the sample of pairs", "--seed", type=SEED, default=0, metavar="N"),
             resume_option("search"),
+            *OUTPUT,
         ),
-        "data": benchmark_options(pairs=False),
-        "loading": LOADING,
+        "data": benchmark_options(pairs=False) + LOADING,
         "model": model_options(),
-        "output": OUTPUT,
     }),
     "compare": ("Compare runs, or predictions of other methods, on the pairs that all of them have. The data options "
-                "are for predictions of other methods, and --datapath for pictures.", {
+                "are needed for predictions of other methods, and --datapath for pictures.", {
         "runs": (
             option("run folders or files of predictions, at least two; the others are compared with the first",
                    "runs", type=predictions_file, nargs="+", metavar="RUN"),
             ALPHAS,
-            option("of the tables; html has pictures, too", "--format", choices=TABLE_FORMATS, default="text"),
-            option("write there instead of printing", "--out", type=Path, metavar="FILE"),
-            option("of other methods' predictions: trn, val, ...", "--split", metavar="SPLIT"),
-            option("of other methods' predictions: size of the frame that they are measured in",
+            MEASURE,
+            option("format of the tables; html also has pictures", "--format", choices=TABLE_FORMATS, default="text"),
+            option("write to this file instead of printing", "--out", type=Path, metavar="FILE"),
+            option("split of other methods' predictions: trn, val, ...", "--split", metavar="SPLIT"),
+            option("size of the frame that other methods' predictions are measured in",
                    "--img-side", type=frame_side, default=240, metavar="N"),
             PREDICTIONS_FRAME,
         ),
-        "data": benchmark_options(),
-        "loading": LOADING,
+        "data": benchmark_options() + LOADING,
     }),
-    "reproduce": ("Measure what a table of the paper shows, beside the published values. Options of test.py, such as "
-                  "--datapath, --workers or --device, are handed on to it.", {
+    "reproduce": ("Measure a table of the paper, and print it beside the published values. All options of test.py "
+                  "can be given, too, such as --datapath, --workers or --device.", {
         "tables": (
-            option("number in the paper; mu: selection rates", "--table", choices=("1", "2", "3", "mu"), required=True),
-            option("checkpoints, named as docs/tables.md says", "--weights", type=Path, required=True, metavar="DIR"),
-            option("finished evaluations and tables", "--out", type=Path, default=Path("logs/tables"), metavar="DIR"),
-            option("of what is printed; all are written", "--format", choices=TABLE_FORMATS, default="markdown"),
-            option("columns of the table", "--backbones", type=name_in(BACKBONES), nargs="+",
+            option("table of the paper; mu: selection rates",
+                   "--table", choices=("1", "2", "3", "mu"), required=True),
+            option("folder of the checkpoints, named as in docs/tables.md",
+                   "--weights", type=Path, required=True, metavar="DIR"),
+            option("folder for the evaluations and tables",
+                   "--out", type=Path, default=Path("logs/tables"), metavar="DIR"),
+            option("format to print; all formats are written", "--format", choices=TABLE_FORMATS, default="markdown"),
+            option("backbones to measure", "--backbones", type=name_in(BACKBONES), nargs="+",
                    default=("resnet101", "resnet50"), metavar="NAME"),
         ),
     }),
 }
 # fmt: on
+# Options that --help shows first, by program.
+MOST_USED = {
+    "train": "--benchmark --datapath --supervision --backbone --lr --bsz --niter --logpath --resume",
+    "test": "--benchmark --datapath --load --alpha --split --from-predictions --logpath --overwrite",
+    "match": "source targets --points --points-file --grid --load --explore --output --benchmark --pair",
+    "search": "--benchmark --datapath --backbone --load --beam --max-layers --pairs --split --logpath",
+}
 # Of these one may be given.
 EXCLUSIVE = ("--points", "--points-file", "--grid")
 
@@ -596,11 +629,9 @@ def check_one_list(options: Namespace) -> None:
 def check_test(options: Namespace) -> None:
     check_one_list(options)
     if options.from_predictions and options.load:
-        raise UserError("--load: predictions need no model, give --from-predictions alone")
+        raise UserError("--load: predictions need no model, give it or --from-predictions")
     if options.load and options.width is not None:
         raise UserError("--width: the checkpoint's own shapes decide it")
-    if options.overwrite and not options.logpath:
-        raise UserError("--overwrite: name the run folder with --logpath")
 
 
 def check_match(options: Namespace) -> None:
@@ -610,10 +641,9 @@ def check_match(options: Namespace) -> None:
         raise UserError("a pair of a benchmark needs both --benchmark and --pair")
     if options.pair is not None and (options.source or options.table_out):
         raise UserError("--pair: a pair of a benchmark has its images, give no others and no --table-out")
-    if options.pair is not None and options.min_confidence and not options.own_points:
-        raise UserError(
-            "--min-confidence: all key-points of a pair are drawn, give it with --points or --grid"
-        )
+    for name in ("min_confidence", "mutual"):
+        if options.pair is not None and getattr(options, name) and not options.own_points:
+            raise UserError(f"{flag(name)}: a pair shows all its key-points, give it with --points or --grid")
     if options.pair is None and not (options.source and options.targets):
         raise UserError("give SRC and TRG, or a pair of a benchmark with --benchmark and --pair")
     for path in filter(None, (options.source, *options.targets, options.points_file)):

@@ -29,6 +29,7 @@ FREE = (FREE_IN["test"] - {"alpha", "datapath", "images", "backbone_weights"}) |
     "load",
     "seed",
     "voting",
+    "decoder",
     "predictions_frame",
 }
 # Verified values with their sources: checkpoints' names without ending, benchmark, figure.
@@ -203,4 +204,4 @@ def run(options: Namespace) -> None:
     ]
     echo("\n" + write(options.table, options.out, found, notes)[options.format].rstrip("\n"))
     if failed:
-        raise UserError(f"{len(failed)} of {len(todo)} cells failed, the first: {failed[0]}")
+        raise UserError(f"{len(failed)} of {len(todo)} evaluations failed, the first: {failed[0]}")

@@ -16,14 +16,14 @@ from dhpf.common.errors import UserError
 from dhpf.common.files import MIB, read_json, replace_file, sha256
 from dhpf.common.processes import choose_device
 from dhpf.common.run import LAYERS, SEARCH_STATE, Run, progress, versions
+from dhpf.data import BENCHMARKS
 from dhpf.data.benchmark import Benchmark
 from dhpf.matching.layer_subsets import Candidates, Subset, SubsetPCK, subset_pck
 from dhpf.matching.predict import LoadingConfig, encode_batches
 from dhpf.model.ablation import Ablation
 from dhpf.model.dhpf import DHPF
 from dhpf.programs import run_program
-from dhpf.programs.opening import open_benchmark, open_model
-from dhpf.programs.options import dated_folder, run_folder, to_save
+from dhpf.programs.opening import create_run, open_benchmark, open_model
 from dhpf.weights.config import ModelConfig, as_text
 
 SAVE_INTERVAL_S = 10.0
@@ -95,11 +95,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(options: Namespace) -> None:
     """Search into a run folder, from where its state says. Raises: UserError."""
+    cls = BENCHMARKS[options.benchmark]
+    if cls.metric != "pck":
+        raise UserError(f"--benchmark {cls.name}: it has no PCK to search by")
+    if options.split not in cls.splits:
+        raise UserError(
+            f"--split {options.split}: {cls.name} has no such pairs, only {', '.join(cls.splits)}: search on another "
+            f"benchmark, or give --split {cls.splits[0]} and measure the layers that are found on other pairs"
+        )
     benchmark = open_benchmark(options)
-    if benchmark.metric != "pck":
-        raise UserError(f"--benchmark {benchmark.name}: it has no PCK to search by")
-    drawn = torch.randperm(len(benchmark), generator=torch.Generator().manual_seed(options.seed))
-    pairs = sorted(drawn[: options.pairs].tolist())
+    drawn = torch.randperm(len(benchmark), generator=torch.Generator().manual_seed(options.seed)).tolist()
+    pairs, held_out = sorted(drawn[: options.pairs]), sorted(drawn[options.pairs : 2 * options.pairs])
     opened = open_model(options)
     model, features = opened.model, "learned" if opened.checkpoint else "raw"
     model.ablate(Ablation(raw=not opened.checkpoint))
@@ -114,10 +120,7 @@ def run(options: Namespace) -> None:
     if options.resume:
         run = Run(options.resume, options.quiet)
     else:
-        folder = run_folder(options)
-        dated = dated_folder("search", options.benchmark, model.backbone.name)
-        saved = to_save(options) | {"versions": versions()}
-        run = Run.create(folder or dated, saved, numbered=not folder, quiet=options.quiet)
+        run = create_run(options, "search", options.benchmark, model.backbone.name)
     with run:
         if options.resume:  # without a state it was killed before it began
             run.rewind(scores.restore(run.folder) if (run.folder / SEARCH_STATE).exists() else {})
@@ -133,9 +136,17 @@ def run(options: Namespace) -> None:
         }  # fmt: skip
         search(options, run, model, benchmark, pairs, scores, metadata)
         result = result_of(scores.means(), metadata)
-        run.log(
-            f"{result['subsets']} subsets; the best, {as_text(result['layers'])}: --layers @{run.folder / LAYERS}"
-        )
+        winner = as_text(result["layers"])
+        run.log(f"{result['subsets']} subsets; the best, {winner}: --layers @{run.folder / LAYERS}")
+        for name, numbers in {"searched": pairs, "held_out": held_out}.items():
+            result[name] = pck = mean_pck(options, model, benchmark, numbers, result["layers"])
+            if pck:
+                which = "other pairs" if name == "held_out" else "pairs that they were chosen on"
+                values = f"{winner} {pck['pck']:.2f} %, all layers {pck['all_layers']:.2f} %"
+                run.log(f"PCK@{options.alpha:g} of {len(numbers)} {which}: {values}")
+        if not held_out:
+            run.log("no other pairs are left: give fewer --pairs, or test these layers on another split")
+        write_layers(run, result)
 
 
 def search(
@@ -150,16 +161,15 @@ def search(
     """Measure subsets of one layer, then of one more and one more; the best so far is always in `layers.json`."""
     layers = len(model.backbone.channels)
     most = min(options.max_layers, layers)
-    bsz = 1 if model.device.type == "cpu" else options.bsz
 
     def next_subsets(size: int) -> Candidates:
         return candidates(scores.means(), size, options.beam, layers)
 
     first = next((size for size in range(1, most + 1) if scores.done(next_subsets(size)) < len(pairs)), None)
     left = [pairs[scores.done(next_subsets(first)) :], *[pairs] * (most - first)] if first else []
-    generations = [[some[b : b + bsz] for b in range(0, len(some), bsz)] for some in left]
+    generations = [batched(options, model, some)[0] for some in left]
     order = [batch for generation in generations for batch in generation]
-    loading = LoadingConfig(options.workers, bsz, options.cache_gb * 1e9, options.on_bad_pair)
+    _, loading = batched(options, model, pairs)
     steps = encode_batches(model, benchmark, order, loading)
     for size, batches in enumerate(generations, first or 1):
         begin, subsets = time.monotonic(), next_subsets(size)
@@ -182,9 +192,36 @@ def search(
             f"{what}: best {as_text(here)}, PCK@{options.alpha:g} {means[here]:.2f} %, "
             f"{time.monotonic() - begin:.0f} s; best so far {as_text(over)}, {means[over]:.2f} %"
         )
-        content = json.dumps(result_of(means, metadata), indent=2) + "\n"
-        replace_file(run.folder / LAYERS, content.encode())
+        write_layers(run, result_of(means, metadata))
         scores.save(run)
+
+
+def write_layers(run: Run, result: Mapping[str, Any]) -> None:
+    replace_file(run.folder / LAYERS, (json.dumps(result, indent=2) + "\n").encode())
+
+
+def mean_pck(
+    options: Namespace, model: DHPF, benchmark: Benchmark, pairs: list[int], winner: Subset
+) -> dict[str, float]:
+    """The mean PCK over some pairs in percent, of the layers that won (pck) and of all layers; empty: none has one."""
+    subsets = {each: (each[:-1], each[-1]) for each in (winner, tuple(range(len(model.backbone.channels))))}
+    batches, loading = batched(options, model, pairs)
+    found: SubsetPCK = {}
+    with progress(f"{as_text(winner)} and all layers", len(pairs), not options.quiet) as advance:
+        for batch, step in zip(batches, encode_batches(model, benchmark, batches, loading), strict=True):
+            for part in step.parts:
+                of_part = subset_pck(model, step.pair_features(part), part, subsets, options.alpha)
+                found |= {pair: pck for pair, pck in of_part.items() if not math.isnan(pck[0])}
+            advance(len(batch))
+    means = [float(np.mean(values)) for values in zip(*found.values(), strict=True)]
+    return {"pck": means[0], "all_layers": means[-1]} if means else {}
+
+
+def batched(options: Namespace, model: DHPF, pairs: list[int]) -> tuple[list[list[int]], LoadingConfig]:
+    """Pairs that are compared together, and how they are read."""
+    bsz = 1 if model.device.type == "cpu" else options.bsz
+    loading = LoadingConfig(options.workers, bsz, options.cache_gb * 1e9, options.on_bad_pair)
+    return [pairs[b : b + bsz] for b in range(0, len(pairs), bsz)], loading
 
 
 def result_of(means: Mapping[Subset, float], metadata: Mapping[str, Any]) -> dict[str, Any]:

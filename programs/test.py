@@ -13,14 +13,15 @@ from typing import Any
 import pandas as pd
 import torch
 
-from dhpf.common.errors import UserError
+from dhpf.common.errors import UserError, count_text
 from dhpf.common.processes import gather, start_processes
 from dhpf.common.program import echo
-from dhpf.common.run import RESULTS, Run, progress, replace_run, versions
+from dhpf.common.run import RESULTS, Run, progress
 from dhpf.data.benchmark import Benchmark
 from dhpf.data.own_data import OwnData
 from dhpf.evaluation.external_predictions import external_rows, is_table, read_external
 from dhpf.evaluation.partial_predictions import PartialPredictions, fingerprint
+from dhpf.evaluation.plausibility import doubt
 from dhpf.evaluation.predictions import PairRows, read_predictions, table_of
 from dhpf.evaluation.results import describe, rescore, save_results
 from dhpf.evaluation.train_test_overlap import load_training_images
@@ -33,12 +34,14 @@ from dhpf.programs import run_program
 from dhpf.programs.opening import (
     OpenedModel,
     ablate,
+    create_run,
     layer_count,
     open_benchmark,
     open_model,
     requested_ablation,
+    searched_note,
 )
-from dhpf.programs.options import dated_folder, flag, own_data_options, run_folder, to_save
+from dhpf.programs.options import flag, own_data_options, to_save
 from dhpf.report.test_report import TestRun, report_test, resources
 from dhpf.weights.config import ModelConfig
 
@@ -85,10 +88,11 @@ def evaluate(options: Namespace) -> dict[str, Any]:
     opened = open_model(options)
     ablate(options, opened.model)
     model = opened.model.to(device)
-    if opened.checkpoint and isinstance(benchmark, OwnData):
-        benchmark.label_overlap(load_training_images(opened.checkpoint.parent))
+    if isinstance(benchmark, OwnData):
+        checkpoint = opened.checkpoint
+        benchmark.label_overlap(load_training_images(checkpoint.parent) if checkpoint else set())
     config = ModelConfig.of_model(model)
-    title = title_of(options, opened)
+    title = "; ".join(filter(None, [title_of(options, opened), searched_note(options.layers, benchmark)]))
 
     run = None
     if processes.is_main_process:
@@ -102,7 +106,7 @@ def evaluate(options: Namespace) -> dict[str, Any]:
         )
         pairs = gather([[i for i in order_by_images(benchmark) if i not in partial.rows]])[0]
         if run and partial.rows:
-            run.log(f"resumed with {len(partial.rows)} of {len(benchmark)} pairs")
+            run.log(f"resumed with {len(partial.rows)} of {count_text(len(benchmark), 'pair')}")
         tested: DHPF | CompiledDHPF = model
         if options.compile:
             tested = CompiledDHPF(model, options.img_side, run.log if run else str)
@@ -111,7 +115,8 @@ def evaluate(options: Namespace) -> dict[str, Any]:
         begin = time.monotonic()
         with progress("testing", len(share), run is not None and not options.quiet) as advance:
             loading = LoadingConfig(options.workers, options.bsz, options.cache_gb * 1e9, options.on_bad_pair)
-            rows, unread, waited = predict(tested, benchmark, share, loading, advance, partial.append)
+            kap = options.alpha if "kap" in options.measures else ()
+            rows, unread, waited = predict(tested, benchmark, share, loading, advance, partial.append, kap)
         seconds = time.monotonic() - begin
         parts, unread = gather([partial.rows | rows]), gather(unread)
         if not run:
@@ -139,10 +144,10 @@ def eval_config(options: Namespace, opened: OpenedModel) -> dict[str, Any]:
 
 def title_of(options: Namespace, opened: OpenedModel) -> str:
     """What is tested, in words."""
-    model = opened.model
-    trained = options.load or f"untrained, drawn from seed {options.seed}"
-    trained = "none, raw features" if model.ablation.unlearned else trained
-    return "; ".join(filter(None, [f"{model.backbone.name}, model: {trained}", model.differences]))
+    model, name = opened.model, opened.model.backbone.name
+    if not model.ablation.unlearned:
+        name += f", model: {options.load or f'random gates and transformation of seed {options.seed}'}"
+    return str(Matcher(model, name, options.img_side))
 
 
 def measure_predictions(options: Namespace) -> None:
@@ -151,7 +156,7 @@ def measure_predictions(options: Namespace) -> None:
     path = options.from_predictions
     own = is_table(path)
     if own and not options.logpath:
-        echo(describe(rescore(path, options.alpha, options.thres)))
+        echo(describe(rescore(path, options.alpha, options.thres, options.measures)))
         return
     unread: list[str] = []
     benchmark, begin = open_benchmark(options), time.monotonic()
@@ -162,7 +167,7 @@ def measure_predictions(options: Namespace) -> None:
     else:
         external = read_external(path, benchmark)
         frame = options.predictions_frame
-        title += f", in pixels of the {frame} frame" * (frame != "image")
+        title += f", in the frame {frame}" * (frame != "image")
         with progress("reading", len(benchmark), not options.quiet) as advance:
             rows, unread = external_rows(
                 external, benchmark, frame, options.workers, options.on_bad_pair, advance
@@ -172,6 +177,8 @@ def measure_predictions(options: Namespace) -> None:
     config = {} if own else {"predictions_frame": options.predictions_frame}
     used = resources(time.monotonic() - begin, len(benchmark), torch.device("cpu"))
     with run:
+        if warning := "" if own else doubt(table, benchmark, options.predictions_frame):
+            run.log(f"warning: {warning}")
         predicted = Predicted(table, unread, title, config, used, predictions=path)
         finish_run(run, options, benchmark, predicted)
 
@@ -186,7 +193,7 @@ def check_same_pairs(path: Path, table: pd.DataFrame, benchmark: Benchmark) -> N
         i < len(keys) and (source, target) == keys[i] for i, source, target in numbered
     ):
         raise UserError(
-            f"{path}: it is of other pairs than {benchmark.name} {benchmark.split} at side {benchmark.img_side}: give "
+            f"{path}: its pairs are not those of {benchmark.name} {benchmark.split} at size {benchmark.img_side}: give "
             f"the --benchmark {first.benchmark}, --split {first.split}, --img-side {first.img_side} and list that it "
             "was made with, or leave --logpath out"
         )
@@ -198,11 +205,7 @@ def start_run(options: Namespace, name: str, notes: list[str]) -> Run:
         if (options.resume / RESULTS).exists():
             raise UserError(f"--resume {options.resume}: this test is finished, its results are there")
         return Run(options.resume, options.quiet)
-    folder = run_folder(options)
-    if options.overwrite and folder:
-        replace_run(folder)
-    saved = to_save(options) | {"versions": versions()}
-    run = Run.create(folder or dated_folder("test", name), saved, numbered=not folder, quiet=options.quiet)
+    run = create_run(options, "test", name)
     run.log("\n".join(filter(None, notes)))
     return run
 
@@ -217,23 +220,18 @@ def finish_run(
     config |= {"categories": options.categories} if options.categories else {}
     config |= {name: value for name, value in own_data_options(options).items() if name != "images"}
     results = save_results(
-        run.folder,
-        predicted.table,
-        options.alpha,
-        options.thres,
-        config | {"skipped": skipped},
-        predicted.checkpoint,
-        predicted.predictions,
-        benchmark.list_path,
-    )
+        run.folder, predicted.table, options.alpha, options.thres, config | {"skipped": skipped},
+        predicted.checkpoint, predicted.predictions, benchmark.list_path, options.measures,
+    )  # fmt: skip
     for message in dict.fromkeys(predicted.unread):  # an image may have been tried more than once
         run.log(f"not readable: {message}")
     if skipped:
-        run.log(f"{len(skipped)} of {len(benchmark)} pairs skipped: {', '.join(skipped)}")
-    run.log(describe(results["figures"]))
+        run.log(f"{len(skipped)} of {count_text(len(benchmark), 'pair')} skipped: {', '.join(skipped)}")
+    lines = describe(results["figures"]).splitlines()
+    run.log("\n".join(line for line in lines if line not in benchmark.notes))  # which begin the log
     used = predicted.resources
     spent = ", ".join(filter(None, [used["time"].partition(",")[0], used.get("loading")]))
-    run.log(f"{len(benchmark)} pairs in {spent}; results: {run.folder}")
+    run.log(f"{count_text(len(benchmark), 'pair')} in {spent}; results: {run.folder}")
     if not options.no_report:
         typed = shlex.join([*options_of.typed_command(options.program), *sys.argv[1:]])
         defaults = vars(options_of.Parser("test").parse_args([]))
@@ -255,6 +253,7 @@ def draw_command(options: Namespace, config: ModelConfig) -> str:
     values |= {
         "backbone": config.backbone,
         "voting": config.voting,
+        "decoder": config.decoder,
         "datapath": Path(options.datapath).resolve(),
     }
     values |= {"backbone_layers": config.blocks, "backbone_side": config.input_size}

@@ -8,10 +8,11 @@ from itertools import repeat
 import torch
 
 from dhpf.common.processes import start_processes
-from dhpf.common.run import Run, versions
+from dhpf.common.run import Run
+from dhpf.model.ablation import check_layer_numbers
 from dhpf.programs import run_program
-from dhpf.programs.opening import check_layer_numbers, check_searched_layers, layer_count, open_benchmark
-from dhpf.programs.options import dated_folder, run_folder, to_save
+from dhpf.programs.opening import check_searched_layers, create_run, layer_count, open_benchmark
+from dhpf.programs.options import Parser
 from dhpf.report.training_report import report_training
 from dhpf.training.trainer import Trainer
 from dhpf.weights.checkpoint import build_model
@@ -42,6 +43,7 @@ def run(options: Namespace) -> Trainer:
         options.width,
         options.voting,
         options.layers,
+        decoder=options.decoder,
     )
     check_searched_layers(options.layers, config)
     model = build_model(config, options.backbone_weights)
@@ -53,12 +55,10 @@ def run(options: Namespace) -> Trainer:
     if processes.is_main_process and options.resume:
         run = Run(options.resume, options.quiet)
     elif processes.is_main_process:
-        folder = run_folder(options)
-        dated = dated_folder(options.benchmark, options.supervision, options.backbone)
-        saved = to_save(options) | {"about": trainer.metadata, "versions": versions()}
-        run = Run.create(folder or dated, saved, numbered=not folder, quiet=options.quiet)
+        name = (options.benchmark, options.supervision, options.backbone)
+        run = create_run(options, *name, about=trainer.metadata)
     with run or nullcontext():
         trainer.train(run)
     if run:
-        report_training(run.folder)
+        report_training(run.folder, vars(Parser("train").parse_args([])))
     return trainer

@@ -13,13 +13,16 @@ from dhpf.report.gallery import LEGEND, OUTLINE_LEGEND, pair_drawing, pair_pictu
 from dhpf.report.page import Picture, Section
 
 MCNEMAR = (
-    "p: McNemar's exact test of the key-points that only one of the two runs predicts correctly; it takes key-points "
-    "as independent, which those of one pair are not, so that it is too small"
+    "p: McNemar's exact test of the key-points that only one of the two runs predicts correctly. It takes key-points "
+    "as independent; those of one pair are not, so p is too small."
 )
 
 
+KEYS = ("run", "name", "average")  # of a row: the run, the metric, what the mean is over
+
+
 def title(found: Comparison) -> str:
-    return f"{', '.join(printable(run) for run in found.runs)}: {found.pairs_note}"
+    return f"Comparison of {', '.join(printable(run) for run in found.runs)}: {found.pairs_note}"
 
 
 def sections(found: Comparison, benchmark: Benchmark | None = None) -> list[Section]:
@@ -32,8 +35,8 @@ def sections(found: Comparison, benchmark: Benchmark | None = None) -> list[Sect
     in_unit = f" in {unit}" if unit else ""
     parts = [
         *(Section(text=note) for note in found.notes),
-        figure_table(found, f"Figures{in_unit}"),
-        difference_table(found, f"Differences from {first}{in_unit}"),
+        figure_table(found, f"{main['name'].partition('@')[0]} of each run{in_unit}"),
+        difference_table(found, f"Difference of each run from {first}{in_unit}"),
     ]
     for by, groups in found.groups.groupby("by", sort=False):
         differences = [text for run in others for text in (f"{run} − {first}", "95 % by pairs")]
@@ -72,16 +75,11 @@ def sections(found: Comparison, benchmark: Benchmark | None = None) -> list[Sect
 def figure_table(found: Comparison, heading: str) -> Section:
     """The values of every run."""
     rows = [
-        [
-            row["run"],
-            row["name"],
-            row["average"],
-            *value_and_intervals(row, "value", ("interval", "interval_by_image")),
-        ]
+        [*(row[k] for k in KEYS), *value_and_intervals(row, "value", ("interval", "interval_by_image"))]
         for row in found.figures.to_dict("records")
     ]
-    header = ["Run", "Figure", "Mean over", "Value", "95 % by pairs", "95 % by images"]
-    text = f"{found.main_figure['basis']}. {DESCRIPTION}."
+    header = ["Run", "Metric", "Mean over", "Value", "95 % by pairs", "95 % by images"]
+    text = f"{found.main_figure['basis']}. {DESCRIPTION}"
     return Section(heading, header, rows, text=text, data=long_table(found))
 
 
@@ -92,18 +90,10 @@ def difference_table(found: Comparison, heading: str) -> Section:
         kinds = ("difference_interval", "difference_interval_by_image")
         tested = pd.notna(row.get("p"))
         test = [int(row["only_first"]), int(row["only_here"]), f"{row['p']:.3g}"] if tested else [""] * 3
-        rows.append(
-            [
-                row["run"],
-                row["name"],
-                row["average"],
-                *value_and_intervals(row, "difference", kinds, "+"),
-                *test,
-            ]
-        )
-    header = ["Run", "Figure", "Mean over", "Difference", "95 % by pairs", "95 % by images"]
-    header += [f"Correct only in {first}", "Correct only in the run", "McNemar's p"]
-    return Section(heading, header, rows, text=f"{MCNEMAR}.")
+        rows.append([*(row[k] for k in KEYS), *value_and_intervals(row, "difference", kinds, "+"), *test])
+    header = ["Run", "Metric", "Mean over", "Difference", "95 % by pairs", "95 % by images"]
+    header += [f"Correct only in {first}", "Correct only in this run", "McNemar's p"]
+    return Section(heading, header, rows, text=MCNEMAR)
 
 
 def value_and_intervals(
@@ -131,7 +121,10 @@ def long_table(found: Comparison) -> pd.DataFrame:
     for column in [name for name in table if "interval" in name]:
         ends = table.pop(column).map(lambda ends: ends if isinstance(ends, list) else [None, None])
         table[[f"{column}_low", f"{column}_high"]] = ends.tolist()
-    return table.drop(columns=["figure", "basis"]).rename(columns={"name": "figure"})
+    table = table.drop(columns=["figure", "basis"]).rename(columns={"name": "figure"})
+    table["by"] = table["by"].replace("", "all pairs")
+    first = ["run", "figure", "unit", "average", "by", "group"]
+    return table[[*first, *table.columns.difference(first, sort=False)]].convert_dtypes()
 
 
 def picture(found: Comparison, run: str, pair: int, value: float, benchmark: Benchmark) -> Picture:

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from dhpf.matching.drawing import MAX_PHOTOGRAPH_SIDE
 from dhpf.matching.matcher import Encoded, Matcher
 from dhpf.model.dhpf import Matches
 from dhpf.model.grid import STRIDE
 from dhpf.model.transfer import mutual_nn_filter, peaks
 from dhpf.report.page import jpeg, render_page
-from dhpf.report.pictures import MAX_PHOTOGRAPH_SIDE
 
 LIKELY = 6  # target cells of each source cell that the page holds: the best, and the next to show doubt
 UNIT = 2**16 - 1  # what the page writes for a share or confidence of 1
@@ -53,15 +53,8 @@ def explorer(
         for name, image in zip(short_names, (encoded.image for encoded in pair), strict=True)
     ]
     title = title or " – ".join(short_names)
-    return render_page(
-        "explorer.html",
-        "copy.js",
-        "explorer.js",
-        title=title,
-        images=images,
-        data=data,
-        model=model or str(matcher),
-    )
+    values = {"title": title, "images": images, "data": data, "model": model or str(matcher)}
+    return render_page("explorer.html", "copy.js", "explorer.js", **values)
 
 
 def cell_type(side: int) -> np.dtype:

@@ -87,9 +87,5 @@ def to_html(title: str, sections: Sequence[Section]) -> str:
 
 
 WRITERS: dict[str, Callable[[str, Sequence[Section]], str]] = {
-    "text": to_text,
-    "markdown": to_markdown,
-    "latex": to_latex,
-    "csv": to_csv,
-    "html": to_html,
-}
+    "text": to_text, "markdown": to_markdown, "latex": to_latex, "csv": to_csv, "html": to_html,
+}  # fmt: skip

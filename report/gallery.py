@@ -9,8 +9,8 @@ from PIL import Image
 
 from dhpf.data.benchmark import Benchmark
 from dhpf.data.images import shrunk
+from dhpf.matching.drawing import PlacedPair, Reals
 from dhpf.report.page import Picture, jpeg
-from dhpf.report.pictures import PlacedPair, Reals
 
 SIDE = 256  # pixels: the common height of two photographs side by side, or width of two one below the other
 MAX_SIDE = 500  # pixels of a photograph, twice what is shown of it
@@ -28,7 +28,7 @@ OUTLINE_LEGEND = (
 def pair_drawing(
     benchmark: Benchmark, rows: pd.DataFrame, correct: NDArray[np.bool_] | None
 ) -> dict[str, Any]:
-    """The arguments of `pictures.matches` for one pair: its photographs as they are stored, large ones shrunk.
+    """The arguments of `drawing.matches` for one pair: its photographs as they are stored, large ones shrunk.
 
     Args: rows: of the pair, in a table of predictions; correct: its key-points, if they can be right or wrong.
     Raises: UserError: an image cannot be read.
@@ -60,7 +60,7 @@ def pair_picture(
     title: str,
     link: str = "",
 ) -> Picture:
-    """A pair as a picture of a page; arguments as for `pictures.matches`. Args: link: a page to explore it."""
+    """A pair as a picture of a page; arguments as for `drawing.matches`. Args: link: a page to explore it."""
     images = (src_image, trg_image)
     pair = PlacedPair.of(images, src_kps, predicted, trg_kps, correct)
     boxes = (np.hstack([pair.corners, pair.extents]) * SIDE).round().astype(int).tolist()

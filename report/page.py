@@ -20,7 +20,7 @@ from PIL import Image
 
 from dhpf.common.files import replace_file
 from dhpf.data.images import shrunk
-from dhpf.report import pictures
+from dhpf.matching import drawing
 
 REPORT = "report.html"  # of a run folder
 PAGE_ROWS = 25  # rows of a long table at a time, as in page.js
@@ -47,13 +47,13 @@ class Picture:
 
     @classmethod
     def of_png(cls, content: bytes, kind: str, caption: str) -> "Picture":
-        """Of a file that `pictures.render` made."""
+        """Of a file that `drawing.render` made."""
         width, height = (side * 96 // DPI for side in Image.open(io.BytesIO(content)).size)
         return cls(data_address(content, "png"), width, height, kind, caption)
 
     @classmethod
     def of_figure(cls, figure: Figure, kind: str, caption: str) -> "Picture":
-        return cls.of_png(pictures.render(figure, "png", DPI), kind, caption)
+        return cls.of_png(drawing.render(figure, "png", DPI), kind, caption)
 
 
 @dataclass(frozen=True)

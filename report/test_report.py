@@ -18,8 +18,10 @@ from dhpf.common.run import progress
 from dhpf.data.benchmark import Benchmark
 from dhpf.evaluation.figures import averages, main_figures, measure
 from dhpf.evaluation.intervals import format_interval
-from dhpf.evaluation.metrics import Figure, Measure
+from dhpf.evaluation.metrics import AVERAGES, Figure, Measure
 from dhpf.evaluation.predictions import pair_columns
+from dhpf.evaluation.results import format_value
+from dhpf.matching import drawing
 from dhpf.matching.matcher import Matcher
 from dhpf.report import pictures
 from dhpf.report.explorer import explorer
@@ -177,9 +179,9 @@ def write_pictures(
         replace_file(folder / "pck-curve.csv", content.encode())
     png = {}
     for name, figure in drawn.items():
-        png[name] = pictures.render(figure, "png", DPI)
+        png[name] = drawing.render(figure, "png", DPI)
         replace_file(folder / f"{name}.png", png[name])
-        replace_file(folder / f"{name}.pdf", pictures.render(figure, "pdf", DPI))
+        replace_file(folder / f"{name}.pdf", drawing.render(figure, "pdf", DPI))
     return png
 
 
@@ -191,20 +193,21 @@ def summary(title: str, figures: Mapping[str, Any], png: Mapping[str, bytes]) ->
     totals, main, tiles = figures["totals"], main_figures(figures["totals"]), []
     for figure in [group[i] for group in (totals, without_leaked(figures)) if group for i in main]:
         note = (
-            f"mean over {figure['average']}, {figure['basis']}" + ", the paper's definition" * figure["paper"]
+            f"mean over {AVERAGES.get(figure['average'], figure['average'])}, {figure['basis']}"
+            + ", the paper's definition" * figure["paper"]
         )
         if figure["interval"]:
             note += f"; 95 % interval {format_interval(figure['interval'], figure['unit'])}"
-        tiles.append((figure["name"], value_text(figure), note))
+        tiles.append((figure["name"], format_value(figure), note))
     frame, alpha = totals[main[0]]["frame"], totals[main[0]].get("alpha")
     rows: dict[str, dict[str, str]] = {}
     for figure in sorted(totals, key=lambda figure: figure["frame"] != frame):
         in_frame = figure["frame"] == frame
         if in_frame or figure.get("alpha") == alpha:
             name = figure["name"] if in_frame else f"{figure['name']}, {figure['frame']}"
-            rows.setdefault(name, {})[figure["average"]] = value_text(figure)
+            rows.setdefault(name, {})[figure["average"]] = format_value(figure)
     averages = list(dict.fromkeys(figure["average"] for figure in totals))
-    header = ["Figure", *(f"mean over {average}" for average in averages)]
+    header = ["Metric", *(f"mean over {average}" for average in averages)]
     cells = [[name, *(values.get(average, "") for average in averages)] for name, values in rows.items()]
     selection = figures.get("layer_selection", {"total": [], "definition": ""})
     charts = {
@@ -232,7 +235,7 @@ def details(figures: Mapping[str, Any]) -> list[Section]:
     columns = [*(totals[i]["name"] for i in main), *counts]
 
     def group_rows(groups: Mapping[str, Sequence[Figure]]) -> list[list[Any]]:
-        values = {name: [value_text(group[i]) for i in main] for name, group in groups.items()}
+        values = {name: [format_value(group[i]) for i in main] for name, group in groups.items()}
         return [
             [name, *values[name], *(groups[name][main[0]][n] for n in ("n_pairs", "n_points"))]
             for name in groups
@@ -260,7 +263,8 @@ def details(figures: Mapping[str, Any]) -> list[Section]:
         rows = table_rows(table.reset_index(), 1)
         sections.append(Section("Kinds of predictions", ["Category", *table], rows, True, text=text))
         table = pd.DataFrame({name: errors[name] for name in ("pixels", "thresholds")})
-        rows = [[f"{100 * float(share):g} %", *values] for share, *values in table_rows(table.reset_index())]
+        table.index = [f"{100 * float(share):g} %" for share in table.index]
+        rows = table_rows(table.reset_index(), 2)
         text = f"{errors['definition']}; {errors['n_points']} predictions."
         sections.append(Section("How far off", ["Share", "Pixels", "Thresholds"], rows, True, text=text))
     rows = []
@@ -269,17 +273,9 @@ def details(figures: Mapping[str, Any]) -> list[Section]:
         definition = (
             f"{figure['definition']}; {figure['basis']}" + " (the paper's definition)" * figure["paper"]
         )
-        rows.append(
-            [
-                figure["name"],
-                value_text(figure),
-                *intervals,
-                figure["n_pairs"],
-                figure["n_points"],
-                definition,
-            ]
-        )
-    header = ["Figure", "Value", "95 % by pairs", "95 % by images", *counts, "Definition"]
+        sizes = figure["n_pairs"], figure["n_points"]
+        rows.append([figure["name"], format_value(figure), *intervals, *sizes, definition])
+    header = ["Metric", "Value", "95 % by pairs", "95 % by images", *counts, "Definition"]
     sections.append(Section("Intervals and definitions", header, rows, True, text=figures["intervals"]))
     return sections
 
@@ -296,13 +292,6 @@ def without_leaked(figures: Mapping[str, Any]) -> list[Figure]:
     others: list[Figure] = figures.get("without_leaked", [])
     same = all(a["n_pairs"] == b["n_pairs"] for a, b in zip(figures["totals"], others, strict=False))
     return [] if same else others
-
-
-def value_text(figure: Figure) -> str:
-    """The value of a figure with its unit."""
-    if figure["value"] is None:
-        return "undefined"
-    return f"{figure['value']:.2f} {figure['unit']}" if figure["unit"] else f"{figure['value']:.4f}"
 
 
 def resources(seconds: float, pairs: int, device: torch.device) -> dict[str, str]:

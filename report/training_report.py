@@ -51,11 +51,14 @@ def report_training(folder: Path, defaults: Mapping[str, Any] = MappingProxyType
         pictures.training_curves(history), "Curves", "Loss, PCK and selected layers over the epochs"
     )
     columns = {name: heading for name, heading in EPOCHS.items() if name in history}
+    decimals = {"trn_pck": 2, "val_pck": 2, "layers": 1}
     paged, by_layer = len(history) > PAGE_ROWS, rates.assign(epoch=history.epoch)[["epoch", *rates]]
     sections = [
         Section(tiles=best_epoch(history, rates.shape[1])),
         Section("Training", pictures=[curves]),
-        Section("Epochs", list(columns.values()), table_rows(history[list(columns)]), paged=paged),
+        Section(
+            "Epochs", list(columns.values()), table_rows(history[list(columns)].round(decimals)), paged=paged
+        ),
         Section("How often each layer is selected", list(by_layer), table_rows(by_layer), folded=True),
         *option_sections(options, defaults),
         Section("Versions", folded=True, facts=versions),
@@ -69,7 +72,7 @@ def best_epoch(history: pd.DataFrame, layers: int) -> list[tuple[str, str, str]]
     last, tiles = history.iloc[-1], []
     if history.val_pck.notna().any():
         best = history.loc[history.val_pck.idxmax()]
-        note = f"mean over validation pairs, epoch {best.epoch:g} of {len(history)}: the model that is kept"
+        note = f"mean over validation pairs, epoch {best.epoch:g} of {len(history)}: the saved model"
         tiles.append(("Best validation PCK", f"{best.val_pck:.2f} %", note))
     selected = f"{last.layers:.1f} of {layers}"
     tiles.append(("Layers selected", selected, f"mean over training pairs, epoch {last.epoch:g}"))

@@ -50,7 +50,7 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every picture of a report is one pixel: drawing takes longer than all the rest."""
     pixel = io.BytesIO()
     Image.new("RGB", (1, 1)).save(pixel, "png")
-    monkeypatch.setattr("dhpf.report.pictures.render", lambda *_: pixel.getvalue())
+    monkeypatch.setattr("dhpf.matching.drawing.render", lambda *_: pixel.getvalue())
 
 
 @pytest.fixture

@@ -9,9 +9,6 @@ from pathlib import Path
 
 import pytest
 
-import dhpf
-from dhpf.common import __version__
-from tests.helpers.commands import run
 from tests.helpers.places import ROOT
 
 # From the ground up: a package imports from those before it, and model not from data.
@@ -39,24 +36,6 @@ def test_a_package_imports_from_packages_below_it(package: str) -> None:
     files = sorted((ROOT / package).glob("**/*.py"))
     assert files
     assert {path.name: imports(path) - allowed for path in files if imports(path) - allowed} == {}
-
-
-def test_the_package_shows_what_it_has() -> None:
-    names = {"Matcher", "evaluate", "open_benchmark", "__version__"}
-    assert names <= set(dir(dhpf))
-    assert all(getattr(dhpf, name) for name in names)
-    assert dhpf.__version__ == __version__
-
-
-def test_tools_find_a_package_where_it_lies() -> None:
-    jedi = pytest.importorskip("jedi")
-    project = jedi.Project(ROOT)
-    for source, path in {
-        "from dhpf.model import dhpf": "model/dhpf.py",
-        "from dhpf import Matcher": "matching/matcher.py",
-    }.items():
-        (found,) = jedi.Script(source, project=project).goto(1, len(source), follow_imports=True)
-        assert found.module_path.resolve() == ROOT / path
 
 
 def python(
@@ -104,39 +83,43 @@ def test_a_clone_without_links_is_used(tmp_path: Path) -> None:
     assert_found("dhpf.model", tmp_path, clone / "model" / "__init__.py", clone)
 
 
-HUB = f"""
-import torch
-matcher = torch.hub.load({str(ROOT)!r}, "dhpf", backbone="efficientnet_lite0", device="cpu", source="local")
-import model
-print(type(matcher), model.__file__)
-"""
+PIP = "-m", "pip", "--quiet", "--disable-pip-version-check"
+
+
+def copied_clone(folder: Path) -> Path:
+    """The files that git knows, and links: builds leave files behind."""
+    files = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True)
+    if files.returncode:
+        pytest.skip("no clone: what is installed is built from the files that git knows")
+    for name in files.stdout.decode().split("\n"):
+        if (ROOT / name).is_symlink() or (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name, follow_symlinks=False)
+    return folder
 
 
 @pytest.mark.slow
-def test_torch_hub_gives_a_matcher_beside_another_package_of_the_name_of_a_package(tmp_path: Path) -> None:
-    folder = with_own_model(tmp_path)
-    done = python(folder, "-c", HUB)
-    assert done.stdout == f"<class 'dhpf.matching.matcher.Matcher'> {folder}/model/__init__.py\n", done.stderr
+def test_a_script_beside_a_clone_called_dhpf_uses_what_is_installed_of_it(tmp_path: Path) -> None:
+    clone, installed = copied_clone(tmp_path / "dhpf"), tmp_path / "installed"
+    options = "--no-deps", "--no-build-isolation", "--target", installed
+    done = python(tmp_path, *PIP, "install", *options, "-e", clone)
+    assert done.returncode == 0, done.stderr
+    script = f"import site; site.addsitedir({str(installed)!r}); from dhpf import Matcher, model; print(model.__file__)"
+    (tmp_path / "mine.py").write_text(script)
+    done = python(tmp_path, "mine.py")
+    assert Path(done.stdout.strip()).resolve() == clone / "model" / "__init__.py", done.stderr
 
 
 @pytest.mark.slow
 def test_the_wheel_has_all_packages_files_and_commands(tmp_path: Path) -> None:
-    source = tmp_path / "source"  # builds leave files behind
-    files = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True)
-    if files.returncode:
-        pytest.skip("no clone: the wheel is built from the files that git knows")
-    for name in files.stdout.decode().split("\n"):
-        if (ROOT / name).is_file():
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, source / name)
-    pip = "-m", "pip", "--quiet", "--disable-pip-version-check"
-    wheel = python(tmp_path, *pip, "wheel", "--no-deps", "-w", tmp_path, source)
+    source = copied_clone(tmp_path / "source")
+    wheel = python(tmp_path, *PIP, "wheel", "--no-deps", "-w", tmp_path, source)
     if wheel.returncode and "setuptools" in wheel.stderr and "requires" not in wheel.stderr:
         pytest.skip("setuptools cannot be had here, which building the wheel needs")
     assert wheel.returncode == 0, wheel.stderr
     (built,) = tmp_path.glob("dhpf-*.whl")
     installed = tmp_path / "installed"
-    assert python(tmp_path, *pip, "install", "--no-deps", "--target", installed, built).returncode == 0
+    assert python(tmp_path, *PIP, "install", "--no-deps", "--target", installed, built).returncode == 0
 
     files = ["report/page.html", "report/explorer.html", "report/explorer.js", "programs/published.json"]
     files += [f"{package}/__init__.py" for package in PACKAGES]
@@ -151,21 +134,10 @@ def test_the_wheel_has_all_packages_files_and_commands(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "program", [*(f"{name}.py" for name in PROGRAMS), "-m dhpf.data.verify", "-m dhpf.data.download"]
-)
-def test_every_command_says_its_version(program: str, tmp_path: Path) -> None:
-    outcome = run(tmp_path, f"{program} --version")
-    assert (outcome.code, outcome.out) == (0, f"DHPF {__version__}\n")
-
-
-@pytest.mark.parametrize(
     ("arguments", "code"),
     [
         *((f"{program}.py --help", 0) for program in PROGRAMS),
-        *((f"{program}.py --nonsense 1", 2) for program in PROGRAMS),
-        ("train.py --device tpu", 2),
-        ("train.py --niter 0", 2),
-        ("test.py --load dhpf:spair-strong-resnet50", 2),
+        ("train.py --nonsense 1", 2),
         ("test.py --load nowhere.pt", 2),
         ("match.py nowhere.jpg nowhere.png", 2),
     ],

@@ -22,7 +22,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from dhpf.common import run as files
-from dhpf.common.errors import UserError
+from dhpf.common.errors import UserError, count_text
 from dhpf.common.processes import gather, peak_memory, synchronise, total
 from dhpf.common.program import STOP_SIGNALS, Stopped
 from dhpf.common.run import Run, progress, versions
@@ -70,7 +70,7 @@ class Trainer:
                 f"--bsz {options.bsz}: gates need batch statistics, a training batch at least 2 pairs a process"
             )
         if len(sets["trn"]) < 2 * self.process_count:
-            raise UserError(f"{sets['trn'].list_path}: one pair makes no training batch, two are needed")
+            raise UserError(f"{sets['trn'].list_path}: training needs at least two pairs a process")
         if self.process_count > 1 and device.type == "cuda":
             model.learner = nn.SyncBatchNorm.convert_sync_batchnorm(model.learner)
         model.to(device)
@@ -289,7 +289,7 @@ class Trainer:
         epoch, seconds = f"epoch {self.epoch}", time.monotonic() - start
         rates = (training.selection / max(training.pairs, 1)).tolist()
         lines = [f"skipped: {error}" for error in skipped]
-        lines += [f"{epoch}: {len(skipped)} pairs skipped"] if skipped else []
+        lines += [f"{epoch}: {count_text(len(skipped), 'pair')} skipped"] if skipped else []
         lines.append(
             f"{epoch}/{self.options.niter}: training loss {figures['trn_loss']:.4f} "
             f"PCK {percent(figures['trn_pck'])}, validation loss {figures['val_loss']:.4f} "
@@ -298,9 +298,10 @@ class Trainer:
         )
         for split, t in (("training", training), ("validation", validation)):
             if 0 < t.pck_pairs < t.pairs:
+                without = count_text(round(t.pairs - t.pck_pairs), f"{split} pair")
                 lines.append(
-                    f"{epoch}: {t.pairs - t.pck_pairs:.0f} {split} pairs are in no PCK, without key-points or with a "
-                    "threshold of zero: python -m dhpf.data.verify names them"
+                    f"{epoch}: {without} without PCK: no key-points, or a threshold of zero: "
+                    "python -m dhpf.data.verify names them"
                 )
         self.run.log("\n".join(lines))
         figures |= {f"selection/{layer:02d}": rate for layer, rate in enumerate(rates)}

@@ -2,4 +2,5 @@
 
 DEFAULT_BACKBONE = "efficientnet_lite0"  # its weights come with a package
 DEFAULT_VOTING = "hough"
+DEFAULT_DECODER = "cells"
 RANDOM = "random"  # instead of a file of weights: they are drawn

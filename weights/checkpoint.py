@@ -50,25 +50,30 @@ def build_model(config: ModelConfig, weights: str | Path | None = None) -> DHPF:
             f"{source}: the model was trained on weights of {config.backbone} with the hash {config.weights_hash}, "
             f"these have {backbone.weights_hash}: give its own as --backbone-weights FILE"
         )
-    model = DHPF(backbone, config.voting)
+    model = DHPF(backbone, config.voting, config.decoder)
     model.ablate(Ablation(config.fixed_layers))
     return model
 
 
 def load_model(
-    path: Path, weights: str | Path | None = None, voting: str | None = None, **required: Any
+    path: Path,
+    weights: str | Path | None = None,
+    voting: str | None = None,
+    decoder: str | None = None,
+    **required: Any,
 ) -> tuple[DHPF, str]:
     """The model of a checkpoint, and a sentence that says where its backbone was guessed (else empty).
 
     Args:
         weights: as in `build_model`.
-        voting: replaces the one that it was trained with.
+        voting, decoder: replace those that it was trained with.
         required: fields of `ModelConfig` that the checkpoint must agree with (None: any).
     Raises: UserError: the file is unusable, or does not agree.
     """
     state = read_tensors(path)
     config, note = checkpoint_config(path, state, **required)
-    model = build_model(replace(config, voting=voting or config.voting), weights)
+    config = replace(config, voting=voting or config.voting, decoder=decoder or config.decoder)
+    model = build_model(config, weights)
     load_learner(model, path, state)
     return model, note
 
@@ -92,7 +97,11 @@ def checkpoint_config(path: Path, state: State, **required: Any) -> tuple[ModelC
     if not config.backbone:
         config = replace(config, backbone=fitting_backbone(path, state))
         note = f"{path.name} does not name its backbone: by its layers it is {config.backbone}"
-    elif not fits(config.backbone, state, config.blocks):
+    elif config.backbone.startswith("timm:") and config.blocks is None and not fits(config.backbone, state):
+        # In earlier versions a transformer's final norm gave no layer.
+        earlier = tuple(range(len(BACKBONES[config.backbone].channels) - 1))
+        config = replace(config, blocks=earlier) if fits(config.backbone, state, earlier) else config
+    if not fits(config.backbone, state, config.blocks):
         if other := next((name for name in KNOWN_BACKBONES if fits(name, state)), None):
             raise UserError(
                 f"--backbone {config.backbone}: by its layers the checkpoint {path} belongs to {other}"

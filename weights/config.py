@@ -5,9 +5,9 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from dhpf.common.errors import UserError
-from dhpf.model import VOTINGS
+from dhpf.model import DECODERS, VOTINGS
 from dhpf.model.dhpf import DHPF
-from dhpf.weights import DEFAULT_VOTING
+from dhpf.weights import DEFAULT_DECODER, DEFAULT_VOTING
 
 # The names of the fields in files, and of the options that give them.
 KEYS = {
@@ -18,6 +18,7 @@ KEYS = {
     "voting": "voting",
     "fixed_layers": "layers",
     "weights_hash": "backbone_weights",
+    "decoder": "decoder",
 }
 
 
@@ -34,6 +35,7 @@ class ModelConfig:
         voting: a key of `VOTINGS`.
         fixed_layers: the hyperpixel layers that all pairs use, ascending; None: the gates choose.
         weights_hash: of the backbone's weights; empty where it is not known.
+        decoder: a key of `DECODERS`; files name it unless it is the paper's.
     """
 
     backbone: str
@@ -43,6 +45,7 @@ class ModelConfig:
     voting: str = DEFAULT_VOTING
     fixed_layers: tuple[int, ...] | None = None
     weights_hash: str = ""
+    decoder: str = DEFAULT_DECODER
 
     @classmethod
     def of_model(cls, model: DHPF) -> "ModelConfig":
@@ -56,12 +59,15 @@ class ModelConfig:
             model.voting,
             model.ablation.fixed_layers,
             backbone.weights_hash,
+            model.decoder,
         )
 
     def to_metadata(self) -> dict[str, str]:
         """As files have it: texts by `KEYS`, without what is None or empty."""
         values = {KEYS[field.name]: getattr(self, field.name) for field in fields(self)}
-        return {key: as_text(value) for key, value in values.items() if value not in (None, "")}
+        return {
+            key: as_text(value) for key, value in values.items() if value not in (None, "", DEFAULT_DECODER)
+        }
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any]) -> "ModelConfig":
@@ -77,6 +83,7 @@ class ModelConfig:
                 VOTINGS.checked(values["voting"] or DEFAULT_VOTING),
                 _numbers(values["fixed_layers"]),
                 values["weights_hash"],
+                DECODERS.checked(values["decoder"] or DEFAULT_DECODER),
             )
         except ValueError as error:
             raise UserError(f"the description of the model cannot be read ({error})") from error

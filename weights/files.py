@@ -50,7 +50,7 @@ def read(path: Path) -> Any:
             else None
         ):
             raise UserError(
-                f"{path}: not a file of tensors alone, it names {found[1]}, and loading that could run code: save "
+                f"{path}: it holds {found[1]} besides tensors, whose loading could run code: save "
                 "the state dict, torch.save(model.state_dict(), FILE), where you trust it"
             ) from error
         raise UserError(

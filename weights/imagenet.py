@@ -22,6 +22,29 @@ FILES = {
 }
 
 
+def timm_pretrained(arch: str) -> State:
+    """The weights of a network of timm: from its cache or the network. Raises: UserError: they cannot be had."""
+    import requests
+    from huggingface_hub import constants
+
+    offline, reason = constants.HF_HUB_OFFLINE, ""
+    try:
+        requests.head(constants.ENDPOINT, timeout=10)
+    except requests.RequestException:
+        constants.HF_HUB_OFFLINE = True  # read the cache, without a minute of retries
+        reason = f"{constants.ENDPOINT} cannot be reached"
+    try:
+        return timm.create_model(arch, pretrained=True).state_dict()
+    except Exception as error:
+        reason = reason or str(error).partition("\n")[0][:200]
+        raise UserError(
+            f"the weights of timm:{arch} cannot be downloaded ({reason}): get the file elsewhere, and give it as "
+            "--backbone-weights FILE"
+        ) from error
+    finally:
+        constants.HF_HUB_OFFLINE = offline
+
+
 def pretrained(backbone: str) -> State:
     """The pretrained weights of a backbone: a ResNet's from torch's cache or the network, others from their packages.
 
@@ -35,14 +58,7 @@ def pretrained(backbone: str) -> State:
     if backbone not in FILES:
         if not (arch := getattr(cls, "arch", "")):
             raise UserError(f"backbone {backbone} brings no weights of its own: give --backbone-weights FILE")
-        try:
-            return timm.create_model(arch, pretrained=True).state_dict()  # from its cache or the network
-        except Exception as error:  # no network
-            reason = str(error).partition("\n")[0][:200]
-            raise UserError(
-                f"the weights of {backbone} cannot be had ({reason}): get a file of timm or of its makers "
-                "and give it as --backbone-weights FILE"
-            ) from error
+        return timm_pretrained(arch)
     folder, new = Path(torch.hub.get_dir()) / "checkpoints", FILES[backbone][0]
     if not any((folder / name).is_file() for name in FILES[backbone]):
         try:
@@ -61,4 +77,4 @@ def pretrained(backbone: str) -> State:
             problems.append(f"{path}: the file {error}")
         except UserError as error:
             problems.append(str(error))
-    raise UserError(f"{'; '.join(problems)}; once it is removed the weights of {backbone} are fetched anew")
+    raise UserError(f"{'; '.join(problems)}; remove the file to download the weights of {backbone} again")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from dhpf.common.download import DRIVE, fetch
 from dhpf.common.errors import UserError
+from dhpf.common.run import BEST_MODEL
 
 PREFIX = "dhpf:"
 FILES = {  # ids on Google Drive
@@ -66,7 +67,8 @@ def is_named(file: Path, model: str, mu: str) -> bool:
 
 
 def resolve(name: str) -> Path:
-    """The checkpoint that `--load` names: a path, or a released model, fetched into the cache if it is not there.
+    """The checkpoint that `--load` names: a file, a run folder's best model, or a released model, fetched into the
+    cache if it is not there.
 
     A released model is checked to be a learner of its backbone.
     Raises:
@@ -77,7 +79,7 @@ def resolve(name: str) -> Path:
 
     known = released(name)
     if known is None:
-        return Path(name)
+        return Path(name) / BEST_MODEL if Path(name).is_dir() else Path(name)
     model, mu = known
     path = cache() / f"{model}-mu{mu}.pt"
     if not path.exists():

@@ -5,7 +5,6 @@ import torch
 
 from dhpf.common.errors import UserError
 from dhpf.common.processes import choose_device
-from tests.helpers.models import build
 
 
 @pytest.fixture
@@ -28,25 +27,3 @@ def test_a_process_has_the_device_that_it_asks_for(two_gpus: None, monkeypatch: 
 def test_a_device_that_is_not_there_is_named(two_gpus: None, name: str) -> None:
     with pytest.raises(UserError, match=f"--device {name}"):
         choose_device(name)
-
-
-@pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="it lacks none")
-@pytest.mark.parametrize("name", ["cuda", "mps"])
-def test_what_this_machine_lacks_is_named(name: str) -> None:
-    with pytest.raises(UserError, match=f"--device {name}"):
-        choose_device(name)
-
-
-def test_two_models_on_two_devices_do_not_disturb_each_other() -> None:
-    """The meta device stands for another: it has shapes and no values."""
-    torch.manual_seed(0)
-    here, there = (build("efficientnet_lite0").eval() for _ in range(2))
-    there.to("meta")
-    images, points = torch.randn(2, 3, 64, 64), torch.rand(1, 2, 5) * 64
-    found = []
-    for _ in range(2):
-        with torch.no_grad():
-            found.append(here(images[:1], images[1:]).transfer(points))
-            moved = there(images[:1].to("meta"), images[1:].to("meta")).transfer(points.to("meta"))
-        assert (moved.shape, moved.device) == (points.shape, torch.device("meta"))
-    assert torch.equal(*found)

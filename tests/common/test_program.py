@@ -32,8 +32,6 @@ def test_openmp_spins_shortly_and_has_the_granted_threads_unless_the_user_says_o
 @pytest.mark.parametrize(
     ("group", "files", "granted"),
     [
-        ("0::/", {}, math.inf),
-        ("0::/", {".": "max 100000"}, math.inf),
         ("0::/", {".": "150000 100000"}, 1.5),
         ("0::/a/b", {"a": "200000 100000", "a/b": "max 100000"}, 2),
         ("0::/not/here", {".": "50000 100000"}, 0.5),  # in a container only what is above it may be there

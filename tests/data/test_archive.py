@@ -1,11 +1,8 @@
 """Archives that are damaged, hostile, or only littered: unpacked whole, or refused, and never a file outside."""
 
 import gzip
-import io
 import lzma
 import tarfile
-import zipfile
-from pathlib import Path
 
 import pytest
 
@@ -13,23 +10,13 @@ from dhpf.common.errors import UserError
 from dhpf.data import archive
 from tests.helpers.archives import ARCHIVE, FILES, FOLDER, TAR, WHOLE, is_whole, member, tar_of, zip_of
 
-
-def with_size(size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
-    """A .tar.gz with a member that claims `size` bytes, before 1 MiB of zeros."""
-    info, _ = member(f"{FOLDER}/claims", type=kind)
-    info.size = size
-    return gzip.compress(TAR[: 2 * tarfile.BLOCKSIZE] + info.tobuf(tarfile.GNU_FORMAT) + bytes(1 << 20))
-
-
 ZIP = zip_of({f"{FOLDER}/{name}": content for name, content in FILES.items()})
 SPARSE = {"GNU.sparse.map": "0,0", "GNU.sparse.size": str(1 << 40)}
 BAD = {
-    "nothing": b"",
     "noise": bytes(range(1, 256)) * 9,
     "cut off": ARCHIVE[:-30_000],
     "checksum cut off": ARCHIVE[:-6],
     "flipped bit": ARCHIVE[:50_000] + bytes([ARCHIVE[50_000] ^ 4]) + ARCHIVE[50_001:],
-    "gz, but no tar": gzip.compress(b"hello" * 999),
     "tar cut off": gzip.compress(TAR[:40_000]),
     "zip cut off": ZIP[:-30_000],
     "flipped bit in a zip": ZIP[:50_000] + bytes([ZIP[50_000] ^ 4]) + ZIP[50_001:],
@@ -41,8 +28,6 @@ BAD = {
     "many bytes in a zip": zip_of({f"{FOLDER}/bomb": bytes(1 << 20)}),
     "many sparse bytes": tar_of(member(f"{FOLDER}/bomb", pax_headers=SPARSE)),
     "many files": tar_of(*(member(f"{FOLDER}/{i}") for i in range(99))),
-    "negative size": with_size(-1),
-    "endless loop": with_size(-1024),
 }
 
 
@@ -87,24 +72,3 @@ def test_archives_of_all_kinds_are_known_by_their_content_and_unpacked_without_l
     assert not any(path.name.startswith((".", "__")) for path in tmp_path.rglob("*"))
     inner = "outer/inner.tar.gz" if "in a" in kind else f"{FOLDER}/test_pairs.csv"
     assert inner in {name.removeprefix("./") for name in archive.member_names(path)}
-
-
-def test_only_what_is_wanted_is_unpacked(tmp_path):
-    path = tmp_path / "a.zip"
-    path.write_bytes(ZIP)
-    archive.unpack(path, tmp_path / "unpacked", r"\.csv$")
-    assert [path.name for path in Path(tmp_path / "unpacked").rglob("*") if path.is_file()] == [
-        "test_pairs.csv"
-    ]
-
-
-def test_a_zip_with_a_password_is_refused(tmp_path):
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as zipped:
-        zipped.writestr("a", b"secret")
-    content = bytearray(stream.getvalue())
-    content[6] |= 1  # of the file's header
-    content[content.index(b"PK\x01\x02") + 8] |= 1  # of the directory
-    (tmp_path / "a.zip").write_bytes(content)
-    with pytest.raises(UserError, match="password"):
-        archive.unpack(tmp_path / "a.zip", tmp_path / "unpacked")

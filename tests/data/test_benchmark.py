@@ -2,23 +2,19 @@
 
 import csv
 import json
-import pickle
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as st_numpy
 from scipy.io import loadmat, savemat
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from dhpf.common.errors import UserError
-from dhpf.data.benchmark import Benchmark, Pair, mirrored_points
+from dhpf.data import open_benchmark
+from dhpf.data.benchmark import Benchmark
 from tests.helpers import tiny
 from tests.helpers.places import SHARED
 from tests.helpers.tiny import BENCHMARKS
@@ -90,15 +86,6 @@ def test_thresholds_are_those_of_the_published_program(golden, name, thres):
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
-@needs_shared
-def test_caltech_classes_are_the_folders_that_the_class_numbers_mean():
-    for pair in open_real("caltech", "test").pairs:
-        folder = pair.src_key.split("/")[1]
-        assert BENCHMARKS["caltech"].categories[pair.category_id] == folder
-    for name, count in {"pfpascal": 20, "pfwillow": 10, "caltech": 101, "spair": 18}.items():
-        assert len(set(BENCHMARKS[name].categories)) == len(BENCHMARKS[name].categories) == count
-
-
 @pytest.mark.parametrize(("name", "split"), SPLITS)
 def test_workers_deliver_batches_in_the_contracted_format(whole, name, split):
     dataset = BENCHMARKS[name](whole, split, img_side=96)
@@ -118,61 +105,6 @@ def test_workers_deliver_batches_in_the_contracted_format(whole, name, split):
     for kps, n in zip(batch["src_kps"], batch["n_pts"], strict=True):
         assert (kps[:, :n] >= 0).all()
         assert (kps[:, n:] == -1).all()
-
-
-@pytest.mark.parametrize("name", BENCHMARKS)
-def test_annotation_is_the_sample_without_pixels_and_survives_pickling(whole, name):
-    dataset = BENCHMARKS[name](whole, "test")
-    sample, annotation = dataset[3], pickle.loads(pickle.dumps(dataset)).annotation(3)
-    assert set(sample) - set(annotation) == {"src_img", "trg_img"}
-    for key, value in annotation.items():
-        np.testing.assert_array_equal(value, sample[key])
-
-
-class InMemory(Benchmark):
-    """A benchmark without files: pairs, sizes and images come from the class, as in the synthetic one."""
-
-    name, folder = "memory", ""
-    categories, splits, thresholds, auto_thres = ("a",), ("trn",), ("img", "bbox", "bbox-kp"), "img"
-    made: Pair
-    stored: tuple[int, int]
-
-    def read_pairs(self) -> list[Pair]:
-        return [self.made]
-
-    def size(self, key: str) -> tuple[int, int]:
-        return self.stored
-
-    def image(self, key: str) -> Tensor:
-        return torch.arange(self.img_side).expand(3, self.img_side, -1).float()
-
-
-POINTS = st_numpy.arrays(np.float64, st.tuples(st.just(2), st.integers(0, 40)), elements=st.floats(-50, 2000))
-
-
-@settings(deadline=None, max_examples=60)
-@given(
-    POINTS,
-    st.integers(1, 3000),
-    st.integers(1, 3000),
-    st.sampled_from([60, 240, 320]),
-    st.sampled_from([0, 1]),
-)
-def test_a_frame_can_be_undone(points, width, height, side, flip):
-    InMemory.made = Pair(1, "x", "y", 0, src_kps=points, trg_kps=points, flip=flip)
-    InMemory.stored = (width, height)
-    sample = InMemory("", "trn", "bbox-kp", side)[0]
-    n = sample["n_pts"]
-    kps = sample["src_kps"][:, :n].double().numpy()
-    if flip:
-        kps = mirrored_points(kps, side)
-    size = sample["src_size"].double().numpy()[:, None]
-    np.testing.assert_allclose(kps * size / side, points, atol=1e-2 * size.max() / side, rtol=1e-5)
-    assert n == points.shape[1]
-    extent = np.ptp(points / size * side, axis=1).max() if n else 0
-    assert float(sample["pckthres"]) == pytest.approx(extent, rel=1e-5, abs=1e-4)
-    columns = sample["trg_img"][0, 0].tolist()
-    assert columns == sorted(columns, reverse=bool(flip))
 
 
 def rewrite(path: Path, edit: Any) -> None:
@@ -204,6 +136,16 @@ def test_only_training_pairs_are_mirrored(datapath):
     assert not any(dataset.annotation(i)["flip"] for i in range(len(dataset)))
 
 
+def test_python_opens_what_the_command_line_does(datapath):
+    assert len(open_benchmark("synthetic")) == 48
+    for categories in ("cat", ["cat"]):
+        data = open_benchmark("pfpascal", str(datapath), "trn", categories=categories)
+        assert {(data.categories[pair.category_id], pair.flip) for pair in data.pairs} == {("cat", 0)}
+        assert "pfpascal trn" in repr(data)
+    with pytest.raises(UserError, match="--val-share"):
+        open_benchmark("pfpascal", datapath, val_share=0.5)
+
+
 def test_key_points_count_where_both_images_have_them(datapath):
     """Image k of the tiny PF-PASCAL lacks key-point k: 8 of 10 are left; then none."""
     dataset = BENCHMARKS["pfpascal"](datapath, "val")
@@ -231,50 +173,8 @@ def test_pairs_that_leak_from_training_are_marked_in_either_order(datapath):
     assert [dataset.annotation(i)["leaked"] for i in range(3)] == [-1, -1, -1]  # not known
 
 
-@pytest.mark.parametrize(
-    ("name", "thres", "expected"),
-    [
-        ("pfpascal", "auto", "img"),
-        ("pfwillow", "auto", "bbox"),
-        ("spair", "auto", "bbox"),
-        ("caltech", "auto", "img"),
-        ("pfpascal", "bbox", "bbox"),
-        ("pfpascal", "bbox-kp", "bbox-kp"),
-        ("pfwillow", "bbox-kp", "bbox-kp"),
-        ("pfwillow", "img", "img"),
-        ("spair", "bbox-kp", "bbox-kp"),
-    ],
-)
-def test_thresholds_by_definition(whole, name, thres, expected):
-    sample = BENCHMARKS[name](whole, "test", thres).annotation(1)
-    kps = sample["trg_kps"][:, : sample["n_pts"]]
-    box = sample["trg_bbox"]
-    values = {
-        "img": torch.tensor(240.0),
-        "bbox": kps.max() + 1 if name == "pfwillow" else (box[2:] - box[:2]).max(),
-        "bbox-kp": (kps.amax(1) - kps.amin(1)).max(),
-    }
-    torch.testing.assert_close(sample["pckthres"], values[expected])
-
-
 def test_thresholds_and_splits_that_a_benchmark_lacks(whole):
     with pytest.raises(UserError, match="--thres bbox"):
         BENCHMARKS["caltech"](whole, "test", "bbox")
     with pytest.raises(UserError, match="trn"):
         BENCHMARKS["pfwillow"](whole, "trn")
-
-
-def test_opening_spair_reads_no_annotation(datapath):
-    shutil.rmtree(datapath / "SPair-71k/PairAnnotation")
-    shutil.rmtree(datapath / "SPair-71k/JPEGImages")
-    assert len(BENCHMARKS["spair"](datapath, "trn")) == 8
-
-
-def test_spair_without_key_points_or_grades(datapath):
-    path = next((datapath / "SPair-71k/PairAnnotation/test").glob("000000-*"))
-    content = json.loads(path.read_text()) | {"src_kps": [], "trg_kps": []}
-    del content["truncation"]
-    path.write_text(json.dumps(content))
-    sample = BENCHMARKS["spair"](datapath, "test")[0]
-    assert sample["n_pts"] == 0
-    assert (sample["truncation"], sample["occlusion"]) == (-1, 0)

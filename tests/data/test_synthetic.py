@@ -1,33 +1,23 @@
 """The synthetic benchmark: exact key-points, sensible samples, the same pair in any worker and any order."""
 
 import pickle
-from collections.abc import Callable
 from itertools import combinations
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from dhpf.common.errors import UserError
 from dhpf.data import synthetic
 from dhpf.data.synthetic import (
     BACKGROUNDS,
-    LENGTHS,
-    MAX_PTS,
-    MIN_PTS,
     OBJECTS,
     Scene,
     Synthetic,
     as_image,
-    find_corners,
-    photograph,
     sample,
 )
-from dhpf.data.warp import Array, Warp, draw_warp, pixel_grid
 
 SIDE = 240
 
@@ -36,35 +26,8 @@ def rng(*seed: int) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def points_on_object(warp: Warp, reach: float = 1.2, step: int = 12) -> Array:
-    """Pixels [2, n] of the target frame that show the object."""
-    frame = pixel_grid(SIDE, SIDE)[:, ::step, ::step].reshape(2, -1)
-    return frame[:, np.hypot(*warp.from_target(frame)) < reach]
-
-
-def inverted(function: Callable[[Array], Array], values: Array, guess: Array) -> Array:
-    """Where a map of the plane takes the values [2, n], by Newton's method with numerical derivatives."""
-    right, down = np.array([[0.5], [0]]), np.array([[0], [0.5]])
-    for _ in range(30):
-        slopes = [function(guess + step) - function(guess - step) for step in (right, down)]
-        jacobian = np.stack(slopes, -1).transpose(1, 0, 2)  # [n, 2, 2]
-        guess = guess + np.linalg.solve(jacobian, (values - function(guess)).T[..., None])[..., 0].T
-    return guess
-
-
 def difference(first: Tensor, second: Tensor) -> float:
     return float((first - second).abs().mean())
-
-
-@settings(deadline=None, max_examples=10)
-@given(st.integers(0, 2**32))
-def test_the_map_between_the_frames_is_one_to_one_over_the_object(seed: int) -> None:
-    warp = draw_warp(rng(seed), SIDE)
-    target = points_on_object(warp)
-    straight = warp.target(warp.source.inverse(warp.to_source(target)))  # off by the bend alone
-    found = inverted(warp.to_source, warp.to_source(target), straight)
-    assert np.abs(found - target).max() < 0.05
-    assert np.abs(straight - target).max() > 1
 
 
 def mismatch(scenes: list[Scene], dx: int = 0, dy: int = 0) -> float:
@@ -96,29 +59,6 @@ def test_pairs_are_what_they_were() -> None:
     assert float(sample["src_img"].mean()) == pytest.approx(0.674335, rel=1e-4)
 
 
-@pytest.mark.parametrize("split", LENGTHS)
-def test_samples_are_complete_and_consistent(split: str) -> None:
-    benchmark = Synthetic("anywhere", split)
-    assert len(benchmark) == LENGTHS[split]
-    for i in range(0, len(benchmark), len(benchmark) // 4):
-        pair = benchmark[i]
-        n = pair["n_pts"]
-        assert MIN_PTS <= n <= MAX_PTS
-        assert f"{pair['category']}." in " ".join(OBJECTS[split])
-        for end in ("src", "trg"):
-            kps, (x1, y1, x2, y2) = pair[f"{end}_kps"], pair[f"{end}_bbox"]
-            assert (kps[:, n:] == -1).all()
-            points, low, high = kps[:, :n].T, torch.stack((x1, y1)), torch.stack((x2, y2))
-            assert torch.equal(pair[f"{end}_bbox"].clamp(0, SIDE - 1), pair[f"{end}_bbox"])
-            assert (low < high).all()
-            assert ((points >= low - 1) & (points <= high + 1)).all()
-            assert pair[f"{end}_img"].shape == (3, SIDE, SIDE)
-            assert pair[f"{end}_size"].tolist() == [SIDE, SIDE]
-            assert torch.equal(pair[f"{end}_img"], benchmark.image(pair[f"{end}_key"]))
-        x1, y1, x2, y2 = pair["trg_bbox"]
-        assert pair["pckthres"] == max(x2 - x1, y2 - y1)
-
-
 def test_pairs_are_the_same_in_any_worker_and_any_order() -> None:
     benchmark = Synthetic("anywhere", "val")
     chosen = [0, 3, 5, 8]
@@ -138,27 +78,3 @@ def test_splits_share_no_photograph_and_seeds_and_indices_no_pair() -> None:
     for first, second in combinations(scenes, 2):
         assert not np.array_equal(first.images[0], second.images[0])
         assert not np.array_equal(first.kps[1], second.kps[1])
-
-
-def test_the_frame_may_have_another_side() -> None:
-    pair = Synthetic("anywhere", "test", "img", 120)[0]
-    assert pair["trg_img"].shape == (3, 120, 120)
-    assert pair["pckthres"] == 120
-    assert 60 < pair["trg_kps"].max() < 120
-
-
-def test_corners_are_in_the_mask_and_apart() -> None:
-    photo = photograph("camera.png")
-    mask = np.zeros(photo.shape[1:], dtype=bool)
-    mask[:, :128] = True
-    found = find_corners(photo[3], mask, 10)
-    assert found.shape[1] > 5
-    assert found[0].max() < 128
-    assert min(np.abs(a - b).max() for a, b in combinations(found.T, 2)) > 10
-
-
-def test_mistakes_are_named() -> None:
-    with pytest.raises(UserError, match="large"):
-        Synthetic("anywhere", "large")
-    with pytest.raises(UserError, match=r"absent\.png"):
-        photograph("absent.png")

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 
 import pytest
 
@@ -36,12 +35,14 @@ def test_a_whole_benchmark_has_no_problem(whole, name, capsys):
 
 
 def test_own_data_are_checked_too(tmp_path, capsys):
-    tiny_own.make_ap10k(tmp_path)
     tiny_own.make_spairu(tmp_path)
     path = tiny_own.make_coco(tmp_path)
-    data = {"ap10k": tmp_path, "spairu": tmp_path, "coco": path, "table": tiny_own.make_table(tmp_path)}
+    data = {"spairu": tmp_path, "coco": path, "table": tiny_own.make_table(tmp_path)}
     for name, place in data.items():
         assert main(["--benchmark", name, "--datapath", str(place)]) == 0, name
+    three = f"{path},{path},{tmp_path}/pairs.csv"
+    assert main(["--benchmark", "coco", "--datapath", three]) == 1  # each of the files is read
+    assert "pairs.csv" in capsys.readouterr().out
     content = json.loads(path.read_text())
     content["annotations"][0]["keypoints"][6] = 1000
     tiny_own.make_coco(tmp_path, content)
@@ -79,23 +80,3 @@ def test_what_is_odd_about_a_split_is_counted(datapath, changes, problem):
     problems = verify(BENCHMARKS["spair"], datapath).problems
     assert len(problems) == bool(problem)
     assert re.search(problem, "".join(problems))
-
-
-def test_another_list_and_many_problems(datapath, monkeypatch):
-    folder = datapath / "PF-PASCAL"
-    shutil.copy(folder / "val_pairs.csv", folder / "test_pairs.csv")
-    shutil.rmtree(folder / "JPEGImages")
-    (folder / "trn_pairs.csv").unlink()
-    monkeypatch.setattr("dhpf.data.verify.MAX_PROBLEMS", 2)
-    problems = verify(BENCHMARKS["pfpascal"], datapath).problems
-    assert "trn" in problems[0]
-    test = [line for line in problems if line.startswith("pfpascal test: ")]
-    assert "the published val list" in test[0]
-    assert len([line for line in problems if re.fullmatch(r"pfpascal val: and \d more", line)]) == 1
-
-
-@pytest.mark.parametrize("name", BENCHMARKS)
-def test_a_missing_folder_is_named_with_the_way_to_get_it(tmp_path, name, capsys):
-    assert main(["--benchmark", name, "--datapath", str(tmp_path)]) == 2
-    error = capsys.readouterr().err
-    assert all(part in error for part in (str(tmp_path), f"'{BENCHMARKS[name].folder}'", "--no-download"))

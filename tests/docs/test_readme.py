@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,9 +20,10 @@ import torchvision
 from dhpf.data import synthetic
 from dhpf.weights import released
 from dhpf.weights.imagenet import FILES
-from tests.helpers import tiny, tiny_own
+from tests.helpers import tiny
 from tests.helpers.commands import run
 from tests.helpers.models import draw_learner
+from tests.helpers.notebook import code_cells, read_notebook, run_cells
 from tests.helpers.places import ROOT
 
 LITE = "efficientnet_lite0"
@@ -41,7 +43,7 @@ LEFT = {
     "docs/own-images.md": "matches/collins-hopper.json matches/collins-hopper-warped.png gridded/collins-hopper.csv "
     "portraits.html matches/spair-test-3.csv",
     "docs/data.md": "logs/cats-and-dogs/results.json logs/listed/results.json",
-    "docs/own-data.md": "logs/animals-val/results.json logs/animals-new/results.json portraits/pairs.csv",
+    "docs/own-data.md": "logs/drawings-test/results.json logs/persons/results.json portraits/pairs.csv",
     "docs/search.md": "logs/layers/layers.json logs/static/best_model.pt logs/static-test/results.json",
     "docs/tables.md": "logs/tables/table-1.csv logs/tables/table-3.md logs/tables/table-mu.html",
 }
@@ -92,7 +94,6 @@ def home(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         home / "hubconf.py": ROOT / "hubconf.py",
     }.items():
         link.symlink_to(target)
-    tiny_own.make_animals(tmp_path / "shared" / "data")
     return home
 
 
@@ -162,6 +163,33 @@ def test_python_runs(
         with contextlib.chdir(home):
             exec(block, names)
         assert len(names["found"].points) == 2  # type: ignore[attr-defined]
+
+
+def shown(notebook: dict[str, Any]) -> tuple[list[str], list[float]]:
+    """What the cells of a notebook show: words and kinds of content, and numbers."""
+    outputs = [output for cell in code_cells(notebook) for output in cell["outputs"]]
+    texts = ["".join(output.get("text", []) or output["data"]["text/plain"]) for output in outputs]
+    kinds = [str(sorted(output.get("data", {}))) for output in outputs]
+    numbers = [float(number) for text in texts for number in re.findall(r"-?\d+(?:\.\d+)?", text)]
+    return [*kinds, *(re.sub(r"[\d.]+|\s+", " ", text) for text in texts)], numbers
+
+
+@pytest.mark.slow
+def test_the_notebook_shows_what_it_has_kept(tmp_path: Path) -> None:
+    kept, run_again = (read_notebook(ROOT / "docs" / "tour.ipynb") for _ in range(2))
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "images").symlink_to(ROOT / "docs" / "images")
+    run_cells(run_again, tmp_path / "docs")
+    assert shown(run_again)[0] == shown(kept)[0]
+    assert (tmp_path / "matches" / "portraits.html").stat().st_size > 1e5
+    assert shown(run_again)[1] == pytest.approx(shown(kept)[1], abs=2)  # other processors round otherwise
+
+
+def test_the_notebook_has_run_in_order() -> None:
+    cells = code_cells(read_notebook(ROOT / "docs" / "tour.ipynb"))
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    for cell in cells:
+        compile("".join(cell["source"]), "cell", "exec")
 
 
 def anchors(document: Path) -> set[str]:

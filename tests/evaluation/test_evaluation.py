@@ -1,8 +1,6 @@
 """Scoring: against a naive evaluator in exact arithmetic, the published program's values, and the edges."""
 
-import tracemalloc
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,17 +11,14 @@ from hypothesis import strategies as st
 from torch.utils.data import default_collate
 
 from dhpf.common.errors import UserError
-from dhpf.data.benchmark import Benchmark
 from dhpf.data.caltech import Caltech
-from dhpf.data.pfpascal import PFPascal
-from dhpf.data.pfwillow import PFWillow
-from dhpf.data.spair import DIFFICULTY, SPair
+from dhpf.data.spair import DIFFICULTY
+from dhpf.evaluation import intervals
 from dhpf.evaluation import predictions as table
 from dhpf.evaluation.figures import measure, score
 from dhpf.evaluation.metrics import keypoint_errors
-from tests.helpers import tiny
 from tests.helpers.places import SHARED
-from tests.helpers.tables import MAX_PTS, SIDE, make_pair, random_pairs, rows_of, table_of, whole_points
+from tests.helpers.tables import MAX_PTS, SIDE, make_pair, table_of, whole_points
 
 needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason="no benchmark data beside the repository")
 
@@ -100,7 +95,7 @@ def check_against_naive(figures: list[dict], pairs: list[dict], thres: str, boxe
     assert {f["n_pairs"] for f in figures} == {len(counted)}
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=8)
 @given(st.lists(pair(), min_size=1, max_size=6), st.sampled_from(("img", "bbox", "bbox-kp")), st.booleans())
 def test_every_pck_agrees_with_a_naive_evaluator(pairs: list[dict], thres: str, boxed: bool) -> None:
     rows = []
@@ -113,8 +108,9 @@ def test_every_pck_agrees_with_a_naive_evaluator(pairs: list[dict], thres: str, 
         listed = sample["trg_kps"]  # PF-WILLOW's published box is that of the list with its padding
         sample["bbox_extent"] = box[2:] - box[:2] if boxed else listed.amax(1) - listed.amin(1)
         rows.append((sample, predicted))
-    result = score(table_of(rows), ALPHAS, thres)
-
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(intervals, "RESAMPLES", 2)  # they take nearly all the time
+        result = score(table_of(rows), ALPHAS, thres)
     check_against_naive(result["totals"], pairs, thres, boxed)
     check_against_naive(result["without_leaked"], [p for p in pairs if not p["leaked"]], thres, boxed)
     assert set(result["categories"]) == {p["category"] for p in pairs}
@@ -143,43 +139,6 @@ def test_a_point_exactly_on_the_limit_counts_for_every_decimal_alpha() -> None:
             )
             assert correct.tolist() == [[True, False]]
             assert distance[0, 0] == on
-
-
-def test_padding_and_missing_predictions_are_incorrect_and_infinitely_far() -> None:
-    predicted = torch.tensor([[[1.0, torch.nan, -1.0], [1.0, 1.0, -1.0]]])
-    target = torch.tensor([[[1.0, 1.0, -1.0], [2.0, 1.0, -1.0]]])
-    correct, distance = keypoint_errors(predicted, target, torch.tensor([2]), torch.tensor([240.0]), 0.1)
-    assert correct.tolist() == [[True, False, False]]
-    assert distance.tolist() == [[1.0, torch.inf, torch.inf]]
-
-
-@needs_data
-def test_published_pck_of_published_predictions() -> None:
-    pairs = np.load(SHARED / "golden/resnet50/pairs.npz")
-    golden = np.load(SHARED / "golden/resnet50/eval_batch_resnet50.npz")
-    n_pts = torch.from_numpy(pairs["n_pts"])
-    predicted, target = torch.from_numpy(golden["predicted_kps"]), torch.from_numpy(pairs["trg_kps"])
-    correct, _ = keypoint_errors(predicted, target, n_pts, torch.full((4,), 240.0), 0.1)
-    assert (100 * correct.sum(1) / n_pts).numpy() == pytest.approx(golden["pck"])
-
-
-@needs_data
-@pytest.mark.parametrize(
-    ("of", "thres"), [(of, thres) for of in (PFPascal, PFWillow, SPair) for thres in of.thresholds]
-)
-def test_thresholds_are_those_of_the_samples(of: type[Benchmark], thres: str) -> None:
-    data = of(SHARED / "data", "test", thres)
-    chosen = range(0, len(data), len(data) // 20)
-    samples = [data.annotation(i) for i in chosen]
-    # Every key-point is predicted just inside, or just outside, its pair's limit to the right.
-    for factor, percent in ((1 - 1e-5, 100), (1 + 1e-5, 0)):
-        batch = default_collate(samples)
-        predicted = batch["trg_kps"].double()
-        predicted[:, 0] += 0.1 * factor * batch["pckthres"].double()[:, None]
-        result = score(
-            table.table_of(table.rows_of(batch, predicted, data), list(data.labels)), (0.1,), thres
-        )
-        assert values(result["totals"])[0.1, "pairs", "240x240 frame"] == percent
 
 
 @needs_data
@@ -263,11 +222,6 @@ def test_a_threshold_that_the_benchmark_cannot_give_is_named() -> None:
         score(table_of([pair]), (0.1,), "bbox")
 
 
-def test_nothing_evaluated_is_an_error() -> None:
-    with pytest.raises(UserError):
-        table.table_of({}, [])
-
-
 def test_layer_selection_is_averaged_over_the_pairs_of_a_category() -> None:
     pairs = [make_pair(i, [(1, 1)] * (i + 1), [(1, 1)] * (i + 1), [None] * (i + 1)) for i in range(3)]
     pairs[2][0]["category"] = "dog"
@@ -296,30 +250,3 @@ def test_shares_by_point_go_by_name_or_by_number_and_category() -> None:
     }
     assert list(points["values"]) == ["cat 2", "cat 10", "dog 2", "left eye"]
     assert "points" not in score(table_of(pairs[3:]), (0.1,))
-
-
-@pytest.mark.parametrize(("of", "first"), [(PFPascal, "2"), (PFWillow, "1"), (SPair, "")])
-def test_points_of_benchmarks_have_numbers(tmp_path: Path, of: type[Benchmark], first: str) -> None:
-    """Image k of the tiny PF-PASCAL lacks key-point k + 1; tiny SPair-71k has no kps_ids, the real one has."""
-    tiny.MAKERS[of.name](tmp_path, pairs=2)
-    assert of(tmp_path, "test").annotation(0)["points"].split("\t")[0] == first
-
-
-def test_every_number_says_what_it_is() -> None:
-    result = score(table_of(random_pairs(3, 6)), (0.1,), "bbox-kp")
-    for figure in result["totals"]:
-        assert {"value", "unit", "definition", "basis", "n_pairs", "n_points"} <= set(figure)
-        assert "0.1 x threshold" in figure["definition"]
-        assert "bbox-kp = larger side of the target key-points' extent" in figure["basis"]
-        assert not figure["paper"]  # neither the frame nor the threshold is the paper's
-
-
-def test_a_pair_of_an_evaluation_keeps_little_memory() -> None:
-    """SPair-71k's test split has 12,234 pairs."""
-    pairs, selection = random_pairs(4, 100), torch.zeros(100, 34)
-    tracemalloc.start()
-    rows = rows_of(pairs, selection=selection)
-    kept = tracemalloc.get_traced_memory()[0]
-    tracemalloc.stop()
-    assert len(rows) == 100
-    assert kept / 100 < 4096

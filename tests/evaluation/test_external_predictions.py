@@ -22,6 +22,7 @@ from dhpf.data.pfwillow import PFWillow
 from dhpf.data.spair import SPair
 from dhpf.evaluation.external_predictions import external_rows, find_pairs, read_external
 from dhpf.evaluation.figures import measure, score
+from dhpf.evaluation.prediction_frames import checked_frame, from_image
 from dhpf.evaluation.predictions import read_predictions, table_of
 from tests.helpers import tiny
 from tests.helpers.commands import refused, succeed
@@ -59,7 +60,7 @@ def lines(own: pd.DataFrame) -> pd.DataFrame:
 @pytest.fixture
 def read(data: Path, tmp_path: Path) -> Callable[..., pd.DataFrame]:
     """The table that is made of a file's content."""
-    benchmark = open_benchmark("pfpascal", data, "test", img_side=64, evaluation=True)
+    benchmark = open_benchmark("pfpascal", data, "test", img_side=64)
 
     def read(content: bytes, frame: str = "image") -> pd.DataFrame:
         (tmp_path / "theirs").write_bytes(content)
@@ -89,21 +90,14 @@ FORMS = {
     "by number": csv,
     "by name": lambda lines: csv(named(lines)),
     "by last part": lambda lines: csv(named(lines).assign(source=lines.source.str.rpartition("/")[2])),
-    "without ending": lambda lines: csv(
-        lines.drop(columns="pair").replace({"target": r"\.jpg$"}, "", regex=True)
-    ),
     "by both": lambda lines: csv(lines.assign(pair=lines.pair.astype(float))),
     "byte-order mark, semicolons": lambda lines: (
         codecs.BOM_UTF8 + lines.to_csv(index=False, sep=";").encode()
     ),
     "numbered rows, as R writes them": lambda lines: lines.to_csv(index_label=False).encode(),
-    "a separator at the end": lambda lines: csv(lines).replace(b"5\n", b"5,\n"),
     "blank lines": lambda lines: b"\n" + csv(lines).replace(b"\n", b"\r\n\n"),
     "packed": lambda lines: gzip.compress(csv(lines)),
     "JSON lines": lambda lines: named(lines).to_json(orient="records", lines=True).encode(),
-    "JSON lines, byte-order mark": lambda lines: (
-        codecs.BOM_UTF8 + lines.to_json(orient="records", lines=True).encode()
-    ),
 }
 
 
@@ -114,11 +108,38 @@ def test_predictions_are_read_in_every_form(
     pd.testing.assert_frame_equal(read(FORMS[form](lines)), own)
 
 
-def test_predictions_in_the_frame_are_told_apart_from_those_in_the_image(
-    read: Callable[..., pd.DataFrame], own: pd.DataFrame, lines: pd.DataFrame
+@pytest.mark.parametrize("frame", ["image", "64", "240", "777", "pad840", "pad99", "0..1", "-1..1"])
+def test_true_targets_are_right_in_every_frame(
+    read: Callable[..., pd.DataFrame], data: Path, own: pd.DataFrame, frame: str
 ) -> None:
-    framed = lines.assign(x=own.predicted_x * (240 / 64), y=own.predicted_y * (240 / 64))
-    pd.testing.assert_frame_equal(read(csv(framed), "240"), own)
+    size, true = own[["target_width", "target_height"]].to_numpy(float), own[["target_x", "target_y"]] / 64
+    written = np.array(
+        [from_image(xy * wh, frame, wh) for xy, wh in zip(true.to_numpy(float), size, strict=True)]
+    )
+    table = pd.DataFrame({"pair": own.pair, "point": own.point, "x": written[:, 0], "y": written[:, 1]})
+    figures = score(read(csv(table), frame), (0.01,))["totals"]
+    assert {figure["value"] for figure in figures} == {100}
+    answers = iter([written[own.pair == pair] for pair in own.pair.unique()])
+    benchmark = open_benchmark("pfpascal", data, img_side=64)
+    found = evaluate(lambda *_: next(answers), benchmark, alpha=(0.01,), frame=frame)
+    assert {figure["value"] for figure in found.figures["totals"]} == {100}
+
+
+def test_a_padded_square_has_the_borders_of_geoaware_sc() -> None:
+    """As its `preprocess_kps_pad` computes them, for a wide, a tall and a square image."""
+    for size, expected in (
+        ((300, 225), (28, 133)),
+        ((203, 400), (840 * 30 / 400 + 207, 63)),
+        ((50, 50), (504, 504)),
+    ):
+        found = from_image(np.array([[10, 10] if size[0] == 300 else [30, 30]]), "pad840", size)
+        assert found[0] == pytest.approx(expected), size
+
+
+@pytest.mark.parametrize("frame", ["pad", "0", "-240", "pad0", "0..2", "240x240", "99999"])
+def test_what_is_no_frame_is_refused(frame: str) -> None:
+    with pytest.raises(UserError, match=frame):
+        checked_frame(frame)
 
 
 def test_missing_predictions_count_as_wrong_and_are_counted_apart(
@@ -131,18 +152,12 @@ def test_missing_predictions_count_as_wrong_and_are_counted_apart(
     found = score(read(csv(right)), (0.1,))
     n = [int((own.pair == pair).sum()) for pair in (0, 1)]
     assert found["n_points_without_prediction"] == n[0] + 2
-    assert f"predictions: {n[0] + 2} of {len(own)} key-points have none and count as wrong" in found["about"]
+    assert (
+        f"predictions: {n[0] + 2} of {len(own)} key-points have no prediction and count as wrong"
+        in found["about"]
+    )
     by_pair = [0, 100 * (n[1] - 2) / n[1], *[100] * 6]
     assert found["totals"][0]["value"] == pytest.approx(np.mean(by_pair))
-
-
-def test_the_program_measures_a_file(data: Path, tmp_path: Path, ours: Path, lines: pd.DataFrame) -> None:
-    (tmp_path / "theirs").write_bytes(csv(lines))
-    succeed(tmp_path, f"{ON} --datapath {data} --from-predictions theirs --logpath theirs")
-    theirs, own = (results_of(folder) for folder in (tmp_path / "logs/theirs", ours))
-    assert theirs["predictions"]["file"] == "theirs"
-    del own["figures"]["layer_selection"]
-    assert theirs["figures"] == own["figures"]
 
 
 def test_our_own_predictions_get_a_report_where_a_folder_is_named(
@@ -158,10 +173,7 @@ def test_our_own_predictions_get_a_report_where_a_folder_is_named(
     assert "--split" in message
 
 
-WRONG = [
-    "9,0,1,1", "0,40,1,1", "0,0,2,2", "-1,0,1,1", "0.5,0,1,1", "0,left eye,1,1", "0,,1,1", ",1,1,1", "0,1,1,",
-    "0,1,here,1", "0,1,inf,1",
-]  # fmt: skip
+WRONG = ["9,0,1,1", "0,40,1,1", "0,0,2,2", "0.5,0,1,1", "0,left eye,1,1", ",1,1,1", "0,1,1,", "0,1,inf,1"]
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl"])
@@ -173,27 +185,6 @@ def test_wrong_lines_are_named(read: Callable[..., pd.DataFrame], line: str, for
         lines = ["", *(json.dumps(dict(zip(names, row, strict=True))) for row in rows)]
     with pytest.raises(UserError, match="theirs, line 3: "):
         read("\n".join(lines).encode())
-
-
-@pytest.mark.parametrize(
-    ("content", "named"),
-    [
-        ("", "theirs"),
-        ("pair,point,x,y\n", "theirs"),
-        ("pair,point,x\n0,0,1\n", r"theirs.*\by\b"),
-        ("pair,x,y\n0,0,1\n", "theirs.*point"),
-        ("point,x,y\n0,0,1\n", "theirs.*source and target"),
-        ('{"pair": 0, "x": 1, "y": 1}', "theirs, line 1: .*point"),
-        ('{"pair": 0, "point": true, "x": 1, "y": 1}', "theirs, line 1: .*True"),
-        ('{"pair": 0, "point": 0, "x": 1, "y": 1}\n{"pair"', "theirs, line 2: "),
-        ('{"pair": 0, "point": 0, "x": 1, "y": 1}\n[1]', "theirs, line 2: "),
-    ],
-)
-def test_what_is_no_file_of_predictions_is_refused(
-    read: Callable[..., pd.DataFrame], content: str, named: str
-) -> None:
-    with pytest.raises(UserError, match=named):
-        read(content.encode())
 
 
 class Listed(SPair):
@@ -217,17 +208,13 @@ LISTED = Listed(
 @pytest.mark.parametrize(
     ("source", "target", "category", "found"),
     [
-        ("JPEGImages/dog/1.jpg", "JPEGImages/dog/2.jpg", "", [1]),
         ("elsewhere/dog/1.jpg", "/dog/2.jpg", "", [1]),
         ("dog/1", "2.jpg", "", [1]),
-        ("1.jpg", "2.jpg", "cat", [0]),
         ("1.JPG", "2", "CAT", [0]),
         ("3.jpg", "2.jpg", "", [2]),
         ("3.jpg", "2.jpg", "cat", []),
         ("cat/3.jpg", "2.jpg", "", []),  # a folder that is a category says it
         ("2.jpg", "1.jpg", "cat", []),  # the other way round is another pair
-        ("1.png", "2.jpg", "cat", []),
-        ("/", "2.jpg", "", []),
         ("1.jpg", "2.jpg", "", [0, 1]),
         ("4.jpg", "5.jpg", "cow", [3, 4]),
     ],
@@ -237,19 +224,14 @@ def test_names_match_by_their_last_parts(
 ) -> None:
     """One pair is meant, or none can be told, and a number tells."""
     path, names = tmp_path / "theirs", (source, target, category)
-
-    def read(pair: Any) -> list[int]:
-        path.write_text(f"pair,source,target,category,point,x,y\n{pair},{','.join(names)},0,1,1\n")
-        return read_external(path, LISTED).table.pair.tolist()
-
     assert find_pairs([names], LISTED) == {names: found}
-    assert [read(pair) for pair in found] == [[pair] for pair in found]
-    if len(found) == 1:
-        assert read("") == found
-    wrong = [min({0, 1} - {*found}, default=2), *[""] * (len(found) != 1)]
-    for pair in wrong:
-        with pytest.raises(UserError, match="theirs, line 2"):
-            read(pair)
+    for pair in ("", 0, 1, 2, 3):
+        path.write_text(f"pair,source,target,category,point,x,y\n{pair},{','.join(names)},0,1,1\n")
+        if pair in found or (pair == "" and len(found) == 1):
+            assert read_external(path, LISTED).table.pair.tolist() == (found if pair == "" else [pair])
+        else:
+            with pytest.raises(UserError, match="theirs, line 2"):
+                read_external(path, LISTED)
 
 
 @needs_data
@@ -282,7 +264,7 @@ def test_the_published_programs_predictions_give_its_own_figures(tmp_path: Path)
 @pytest.mark.parametrize("name", ["pfwillow", "synthetic"])
 def test_a_matcher_gets_images_as_shown_and_points_in_their_pixels(name: str, tmp_path: Path) -> None:
     tiny.make_pfwillow(tmp_path)
-    benchmark = open_benchmark(name, tmp_path, "test", img_side=64, evaluation=True)
+    benchmark = open_benchmark(name, tmp_path, "test", img_side=64)
     del benchmark.pairs[6:]
     answers = iter(map(benchmark.complete, benchmark.pairs))
 
@@ -304,25 +286,6 @@ def test_a_matcher_gets_images_as_shown_and_points_in_their_pixels(name: str, tm
     assert "count as wrong" in str(found)
     pd.testing.assert_frame_equal(read_predictions(tmp_path / "run/predictions.csv.gz"), found.table)
     assert results_of(tmp_path / "run")["figures"] == found.figures
-
-
-def test_an_encoder_sees_every_image_once(tmp_path: Path) -> None:
-    tiny.make_pfwillow(tmp_path)
-    benchmark = PFWillow(tmp_path, "test", evaluation=True)
-    seen: list[str] = []
-
-    def encode(image: Image.Image) -> str:
-        seen.append(image.tobytes().hex())
-        return seen[-1]
-
-    def matcher(source: str, target: str, points: np.ndarray) -> list[list[float]]:
-        assert source in seen
-        assert target in seen
-        return [[0, 0]] * len(points)
-
-    evaluate(matcher, benchmark, encode=encode)
-    keys = {key for pair in benchmark.pairs for key in (pair.src_key, pair.trg_key)}
-    assert len(seen) == len(set(seen)) == len(keys)
 
 
 @pytest.mark.parametrize("answer", [[[1, 1]], [[np.inf, 1]] * 10, np.zeros((2, 10))])
@@ -355,7 +318,7 @@ def test_a_matcher_of_ours_gives_the_figures_of_ours(data: Path, own: pd.DataFra
     from dhpf import Matcher
 
     matcher = Matcher.load("efficientnet_lite0", img_side=64, device="cpu")
-    benchmark = open_benchmark("pfpascal", data, "test", img_side=64, evaluation=True)
+    benchmark = open_benchmark("pfpascal", data, "test", img_side=64)
     found = evaluate(lambda *pair: matcher.match(*pair).points, benchmark, encode=matcher.encode)
     size = own[["target_width", "target_height"]].to_numpy()
     clipped = own[["predicted_x", "predicted_y"]].clip(0, 64 * (size - 1) / size)  # as `match` does
@@ -363,3 +326,15 @@ def test_a_matcher_of_ours_gives_the_figures_of_ours(data: Path, own: pd.DataFra
         clipped.to_numpy(), abs=1e-3
     )
     assert set(score(found.table, (0.1,))) == set(found.figures)
+
+    found = evaluate(matcher, benchmark)
+    pd.testing.assert_frame_equal(found.table.assign(layer_sel=""), own)
+    assert found.pck == found.pck_at(0.1) == score(own, (0.1,))["totals"][0]["value"]
+    assert found.pck_at(0.05) < found.pck < found.pck_at(0.3)
+    assert f"{found.pck:.2f} %" in found.summary()
+    assert f"{found.pck:.2f} %" in repr(found)
+    assert len(repr(found)) < 200
+    with pytest.raises(UserError, match="img_side"):
+        evaluate(matcher, open_benchmark("pfpascal", data))
+    with pytest.raises(UserError, match="evaluation=True"):
+        evaluate(matcher, open_benchmark("pfpascal", data, "trn", img_side=64, evaluation=False))

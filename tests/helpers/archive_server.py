@@ -17,9 +17,6 @@ class Page:
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     ranges: bool = True  # answer Range with 206
-    if_range: bool = True  # heed If-Range, as it should
-    sized: bool = True  # announce the length
-    failures: list[int] = field(default_factory=list)  # a status for each of the first requests
     cuts: list[int] = field(default_factory=list)  # bytes after which each of the first connections breaks
     pause: float = 0.0  # seconds after each piece
     piece: int = 1 << 14  # bytes
@@ -40,7 +37,6 @@ class ArchiveServer(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         self.pages: dict[str, Page] = {}
         self.requests: list[Request] = []
-        self.sending = threading.Event()  # set while a body is on its way
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -51,9 +47,7 @@ class _Handler(BaseHTTPRequestHandler):
         time.sleep(page.hang)
         wanted = self.headers.get("Range")
         status, start = page.status, 0
-        if page.failures:
-            status = page.failures.pop(0)
-        elif wanted and page.ranges and self._is_version(page):
+        if wanted and page.ranges and self.headers.get("If-Range") in (None, *page.headers.values()):
             start = int(wanted.removeprefix("bytes=").removesuffix("-"))
             status = 206 if start < len(page.body) else 416
         body = page.body[start:] if status in (200, 206) else b"refused"
@@ -62,8 +56,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(key, value)
         if status == 206:
             self.send_header("Content-Range", f"bytes {start}-{len(page.body) - 1}/{len(page.body)}")
-        if page.sized:
-            self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Length", str(len(body)))
         if page.cuts and status != 416:
             body = body[: page.cuts.pop(0)]
         self.server.requests.append(Request(self.path, wanted, len(body)))
@@ -71,13 +64,7 @@ class _Handler(BaseHTTPRequestHandler):
         with contextlib.suppress(ConnectionError):
             for at in range(0, len(body), page.piece):
                 self.wfile.write(body[at : at + page.piece])
-                self.server.sending.set()
                 time.sleep(page.pause)
-        self.server.sending.clear()
-
-    def _is_version(self, page: Page) -> bool:
-        asked = self.headers.get("If-Range")
-        return asked is None or not page.if_range or asked in page.headers.values()
 
     def log_message(self, format: str, *args: object) -> None:
         pass

@@ -12,10 +12,6 @@ VOID = {"meta", "img", "br", "input"}
 HOSTILE = (
     """</title><script src="http://example.org/x.js">alert('1')</script> & "cat" {0} {{ 7 * 7 }} {% x %}"""
 )
-# One pixel as PNG.
-PIXEL = base64.b64decode(
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
-)
 
 
 class Page(HTMLParser):

@@ -53,7 +53,8 @@ def make_pair(
     sample = {
         "index": index, "src_key": f"{index}a.jpg", "trg_key": f"{index}b.jpg", "category": "cat",
         "n_pts": len(source), "n_trg_pts": len(target), "src_kps": padded(source), "trg_kps": padded(target),
-        "points": "", "trg_size": torch.tensor([SIDE, SIDE]), "bbox_extent": torch.tensor([20.0, 10.0]),
+        "points": "", "trg_visible": "", "azimuth_difference": -1,
+        "trg_size": torch.tensor([SIDE, SIDE]), "bbox_extent": torch.tensor([20.0, 10.0]),
     } | dict.fromkeys(Toy.labels, -1) | changes  # fmt: skip
     nan = (float("nan"), float("nan"))
     return sample, padded([nan if xy is None else xy for xy in predicted])[:, : len(source)]
@@ -77,27 +78,3 @@ def rows_of(pairs: list, name: str = "toy", selection: torch.Tensor | None = Non
 
 def table_of(pairs: list, name: str = "toy", selection: torch.Tensor | None = None) -> pd.DataFrame:
     return predictions.table_of(rows_of(pairs, name, selection), list(benchmark(name).labels))
-
-
-def random_table(
-    benchmark: str, categories: list[str], pairs: int = 6, points: int = 5, layers: int = 15
-) -> pd.DataFrame:
-    """Predictions of some pairs, categories in turn; the first pair has no key-points and unknown difficulty."""
-    rng = np.random.default_rng(0)
-    rows = []
-    for pair in range(pairs):
-        n = points if pair else 0
-        label = pair % 3 if benchmark == "spair" and pair else -1
-        row = dict.fromkeys(("viewpoint_variation", "scale_variation", "truncation", "occlusion"), label) | {
-            "benchmark": benchmark, "split": "test", "img_side": 240, "auto_thres": "img", "pair": pair,
-            "source": "a.jpg", "target": "b.jpg", "category": categories[pair % len(categories)], "n_pts": n,
-            "target_width": 500, "target_height": 300, "leaked": pair % 2 if benchmark == "pfpascal" else -1,
-            "layer_sel": " ".join(map(str, rng.integers(0, 2, layers))),
-        }  # fmt: skip
-        for point in range(n) if n else [-1]:
-            xy = rng.uniform(10, 230, 2) if n else np.full(2, np.nan)
-            ends = {"source": xy, "target": xy, "predicted": xy + rng.normal(0, 20, 2)}
-            at = {f"{end}_{axis}": place[k] for end, place in ends.items() for k, axis in enumerate("xy")}
-            rows.append(row | {"point": point, "point_name": str(point + 1)} | at)
-    types = predictions.columns(list(BENCHMARKS[benchmark].labels))
-    return pd.DataFrame(rows).reindex(columns=list(types)).astype(types)

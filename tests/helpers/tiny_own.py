@@ -1,14 +1,11 @@
 """Tiny data of one's own, AP-10K and SPair-U, made like `tiny`'s by the facts: the archives could not be had."""
 
 import json
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dhpf.data.ap10k import AP10K
-from dhpf.data.own_data import is_validation_image
 from dhpf.data.spairu import SPairU
 from tests.helpers import tiny
 
@@ -52,20 +49,6 @@ def make_coco(folder: Path, content: dict[str, Any] | None = None) -> Path:
     return folder / "own.json"
 
 
-def make_animals(data: Path) -> None:
-    """What docs/own-data.md takes; half of the images are held out."""
-    content = coco(data, ("cat", "dog", "horse", "cow", "sheep"))
-    images = data / "PF-PASCAL" / "JPEGImages"
-    images.mkdir(parents=True)
-    for n, image in enumerate(content["images"]):
-        named = (f"{image['file_name']}-{k}.jpg" for k in count())
-        name = next(name for name in named if is_validation_image(name, 0.2) == bool(n % 2))
-        (data / "images" / image["file_name"]).rename(images / name)
-        image["file_name"] = name
-    (data / "coco" / "pf-pascal").mkdir(parents=True)
-    make_coco(data, content).rename(data / "coco" / "pf-pascal" / "keypoints.json")
-
-
 def make_table(folder: Path, boxes: bool = True, pairs: int = 4) -> Path:
     """folder/pairs.csv, the lines of its pairs mixed, of which the second has no category; returns its path."""
     rows: list[list[object]] = []
@@ -80,31 +63,6 @@ def make_table(folder: Path, boxes: bool = True, pairs: int = 4) -> Path:
     path = folder / "pairs.csv"
     tiny.write_csv(path, [[*header, *["x1", "y1", "x2", "y2"] * boxes], *rows[::2], *rows[1::2]])
     return path
-
-
-def make_ap10k(root: Path, pairs: int = 6) -> Path:
-    """root/ap-10k with `pairs` pairs a split. Returns root."""
-    folder = root / AP10K.folder
-    homes = {"king cheetah": "Felidae", "dog": "Canidae"}
-    for c, (species, family) in enumerate(homes.items()):
-        for k, view in enumerate(tiny.views(species)):
-            name = f"{family}/{species}/{10 * c + k:012d}"
-            tiny.save(view.image, folder / "JPEGImages" / f"{name}.jpg")
-            width, height = view.image.size
-            content = {"width": width, "height": height, "name": species, "supercategory": family}
-            content |= {"keypoints": flat(view, k), "bbox": corner_and_size(view)}
-            path = folder / "ImageAnnotation" / f"{name}.json"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(content))
-    for split in AP10K.splits:
-        for species, *order in tiny.pairs_of(tuple(homes), "trn", pairs):
-            numbers = [10 * list(homes).index(species) + k for k in order]
-            label = {"species": homes[species], "family": "all"}.get(split.rpartition("_")[2], species)
-            where = [f"data/ap-10k/ImageAnnotation/{homes[species]}/{species}/{n:012d}.json" for n in numbers]
-            path = folder / f"PairAnnotation/{split}" / f"{numbers[0]}-{numbers[1]}:{label}.json"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps({"src_json_path": where[0], "trg_json_path": where[1]}))
-    return root
 
 
 def make_spairu(root: Path) -> Path:

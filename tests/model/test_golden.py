@@ -5,7 +5,7 @@
 
 import importlib.util
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,7 @@ from torch import Tensor
 from dhpf.model.backbone import ResNet50
 from dhpf.model.dhpf import DHPF, Matches
 from dhpf.model.features import ImageFeatures
-from dhpf.model.grid import nearest_cells
-from dhpf.model.transfer import best_targets
+from dhpf.model.transfer import mutual_nn_filter
 from dhpf.training import SUPERVISIONS
 from tests.helpers.places import SHARED
 
@@ -143,16 +142,16 @@ def test_evaluation_of_a_batch(evaluation: Matches, batch: dict[str, Any]) -> No
     np.testing.assert_allclose(pck, reference["pck"])
 
 
-@pytest.mark.parametrize("b", range(4))
-def test_every_row_of_evaluation(evaluation: Matches, b: int) -> None:
+def test_every_row_of_evaluation(evaluation: Matches) -> None:
     reference = golden("eval_batch_resnet50")
-    pair = evaluation[b : b + 1]
-    scores = pair.scores.rows(torch.arange(3600)[None])
-    assert error(scores.sum(2)[0], reference["row_sum"][b]) < SCORES
-    assert error(scores.amax(2)[0], reference["row_max"][b]) < SCORES
-    best = best_targets(scores, pair.scores.column_max)[0]
-    # A row whose two best cells tie to within rounding may take the other: none on one CPU, one on a GPU.
-    assert (best.numpy() != reference["mutual_argmax"][b]).sum() <= 1
+    for b in range(4):
+        pair = evaluation[b : b + 1]
+        scores = pair.scores.rows(torch.arange(3600)[None])
+        assert error(scores.sum(2)[0], reference["row_sum"][b]) < SCORES
+        assert error(scores.amax(2)[0], reference["row_max"][b]) < SCORES
+        best = mutual_nn_filter(scores, pair.scores.column_max)[0].argmax(1)
+        # A row whose two best cells tie to within rounding may take the other: none on one CPU, one on a GPU.
+        assert (best.numpy() != reference["mutual_argmax"][b]).sum() <= 1
 
 
 def test_evaluation_of_single_pairs(backbone: ResNet50, batch: dict[str, Any]) -> None:
@@ -167,37 +166,15 @@ def test_evaluation_of_single_pairs(backbone: ResNet50, batch: dict[str, Any]) -
         points_agree(predicted, reference["predicted_kps"][b : b + 1], batch["n_pts"][b : b + 1])
 
 
-def test_nearest_cells(pairs: Golden) -> None:
-    for way in ("src", "trg"):
-        cells = nearest_cells(torch.from_numpy(pairs[f"{way}_kps"]), 60)
-        for b, n in enumerate(pairs["n_pts"]):
-            assert np.array_equal(cells[b, :n], pairs[f"{way}_kpidx"][b, :n])
-
-
 # Training
 
 
-@dataclass
-class Run:
-    """What three training steps and an evaluation gave, beside what they should have given."""
-
-    kind: str
-    model: DHPF
-    reference: Golden
-    losses: list[float] = field(default_factory=list)
-    pck: list[Tensor] = field(default_factory=list)
-    selections: list[Tensor] = field(default_factory=list)
-    gradient_norms: list[list[float]] = field(default_factory=list)
-    first_gradients: dict[str, Tensor] = field(default_factory=dict)
-    rows: Tensor | None = None
-    predicted: Tensor | None = None
-
-
 @pytest.fixture(scope="module", params=["strong", "weak"])
-def run(request: pytest.FixtureRequest, backbone: ResNet50, batch: dict[str, Any]) -> Run:
-    kind = request.param
-    model = trained(backbone).train()
-    run = Run(kind, model, golden(f"train_{kind}_resnet50"))
+def run(request: pytest.FixtureRequest, backbone: ResNet50, batch: dict[str, Any]) -> SimpleNamespace:
+    """What three training steps and an evaluation gave, beside what they should have given."""
+    kind, model = request.param, trained(backbone).train()
+    run = SimpleNamespace(kind=kind, model=model, reference=golden(f"train_{kind}_resnet50"))
+    run.losses, run.pck, run.selections, run.gradient_norms = [], [], [], []
     optimizer = torch.optim.SGD(model.learner.parameters(), lr=LR[kind], momentum=0.5)
     for k in range(STEPS_TAKEN):
         step = SUPERVISIONS[kind](model, batch, 0.1, 0.5, torch.from_numpy(run.reference[f"noise_{k}"]))
@@ -219,23 +196,20 @@ def run(request: pytest.FixtureRequest, backbone: ResNet50, batch: dict[str, Any
     return run
 
 
-def test_losses(run: Run) -> None:
+def test_losses_selections_and_pck_of_steps(run: SimpleNamespace) -> None:
     expected = [float(run.reference[f"loss_{k}"]) for k in range(STEPS_TAKEN)]
     assert run.losses == pytest.approx([*expected, float(run.reference["eval_loss"])], rel=LOSS)
-
-
-def test_selections_and_pck_of_steps(run: Run) -> None:
     for k in range(STEPS_TAKEN):
         assert np.array_equal(run.selections[k], run.reference[f"layer_sel_{k}"])
         np.testing.assert_allclose(run.pck[k], run.reference[f"pck_{k}"], rtol=1e-6)
 
 
-def test_scores_and_predictions_of_the_first_step(run: Run, batch: dict[str, Any]) -> None:
+def test_scores_and_predictions_of_the_first_step(run: SimpleNamespace, batch: dict[str, Any]) -> None:
     assert error(run.rows, run.reference["corr_rows_0"]) < SCORES
     points_agree(run.predicted, run.reference["predicted_kps_0"], batch["n_pts"])
 
 
-def test_parameters_and_statistics_after_the_steps(run: Run) -> None:
+def test_parameters_and_statistics_after_the_steps(run: SimpleNamespace) -> None:
     norms = [p.norm().item() for p in run.model.learner.parameters()]
     np.testing.assert_allclose(norms, run.reference["final_norm"], rtol=5e-4)
     state = run.model.learner.state_dict()
@@ -243,14 +217,11 @@ def test_parameters_and_statistics_after_the_steps(run: Run) -> None:
     np.testing.assert_allclose(running, run.reference["final_running_mean_norm"], rtol=1e-5)
 
 
-def test_norms_of_gradients(run: Run) -> None:
+def test_gradients_of_steps(run: SimpleNamespace) -> None:
     for k in range(STEPS_TAKEN):
         expected = run.reference[f"grad_norm_{k}"]
         atol = 2e-5 * np.linalg.norm(expected)
         np.testing.assert_allclose(run.gradient_norms[k], expected, rtol=1e-3, atol=atol)
-
-
-def test_gradients_of_the_first_step(run: Run) -> None:
     gradients_agree(run.first_gradients, run.reference, ROUNDED[run.kind])
 
 
@@ -265,6 +236,7 @@ def exact_backbone(weights: dict[str, Tensor]) -> ResNet50:
         torch.set_default_dtype(default)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", LR)
 def test_gradients_in_float64(kind: str, exact_backbone: ResNet50, batch: dict[str, Any]) -> None:
     reference, model = golden(f"train_{kind}_resnet50"), trained(exact_backbone).train()

@@ -1,27 +1,18 @@
 """The fast program equals the dense oracle, in float64, on random inputs; its pieces equal naive loops."""
 
-import math
-import pickle
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from dhpf.model import correlation, gating, hough, reference, voting, weak_loss
+from dhpf.model import correlation, gating, hough, reference, voting
 from dhpf.model.dhpf import DHPF
-from dhpf.model.features import ImageFeatures, interpolated_norms
-from dhpf.model.gating import DynamicGating
-from dhpf.model.grid import bilinear_taps, covering_cells, nearest_cells
-from dhpf.model.hough import diagonal_sums, geometric_scores
 from dhpf.model.losses import entropies
-from dhpf.model.voting import rows_by_offset
 from dhpf.training import SUPERVISIONS
 from tests.helpers.models import Bank
 
@@ -108,11 +99,16 @@ def all_cells(pairs: int, side: int) -> Tensor:
 
 @given(problems())
 @settings(deadline=None, max_examples=25)
-def test_evaluation_equals_the_oracle(problem: Problem) -> None:
+def test_evaluation_and_validation_equal_the_oracle(problem: Problem) -> None:
     model, batch = problem.model.eval(), problem.batch
     with torch.no_grad():
         matches = model(batch["src_img"], batch["trg_img"], frame=batch["frame"])
         pairs = reference.match(model.learner, problem.maps("src_img"), problem.maps("trg_img"))
+        keypoints = (batch["src_kps"], batch["trg_kps"], batch["n_pts"], ALPHA * batch["pckthres"])
+        strong, weak = reference.strong_loss(pairs, *keypoints), reference.weak_loss(pairs, len(pairs))
+        for kind, loss in (("strong", strong), ("weak", weak)):
+            step = SUPERVISIONS[kind](model, batch, ALPHA, RATE, None)
+            close(step.loss, loss + reference.selection_loss(pairs, RATE), 1e-6)
     cells = all_cells(len(pairs), matches.side)
     appearance, scores = matches.scores.rows.correlation.appearance(cells), matches.scores.rows(cells)
     predicted = matches.transfer(batch["src_kps"])
@@ -162,58 +158,7 @@ def test_training_step_and_its_gradients_equal_the_oracle(kind: str, problem: Pr
         close(ours, theirs)
 
 
-@given(problems())
-@settings(deadline=None, max_examples=10)
-def test_validation_loss_equals_the_oracle(problem: Problem) -> None:
-    model, batch = problem.model.eval(), problem.batch
-    before = deepcopy(model.state_dict())
-    with torch.no_grad():
-        pairs = reference.match(model.learner, problem.maps("src_img"), problem.maps("trg_img"))
-        keypoints = (batch["src_kps"], batch["trg_kps"], batch["n_pts"], ALPHA * batch["pckthres"])
-        losses = {
-            "strong": reference.strong_loss(pairs, *keypoints),
-            "weak": reference.weak_loss(pairs, len(pairs)),
-        }
-        for kind, loss in losses.items():
-            step = SUPERVISIONS[kind](model, batch, ALPHA, RATE, None)
-            close(step.loss, loss + reference.selection_loss(pairs, RATE), 1e-6)
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-
-
-def test_training_counts_layer_zero_twice_and_gates_once() -> None:
-    torch.manual_seed(0)
-    problem = make_problem([12, 6, 3], [4, 5, 6], [2, 3, 4], 3)
-    for kind in SUPERVISIONS:
-        learner = deepcopy(problem.model.learner)
-        model = DHPF(problem.model.backbone)
-        model.learner = learner
-        SUPERVISIONS[kind](model.double().train(), problem.batch, ALPHA, RATE, problem.noise)
-        assert [int(ffn[1].num_batches_tracked) for ffn in learner.reduction_ffns] == [4, 2, 2]
-        assert [int(gate[1].num_batches_tracked) for gate in learner.gumbel_ffns] == [1, 1, 1]
-
-
 # Features
-
-
-@given(problems(fewest=2))
-@settings(deadline=None, max_examples=10)
-def test_comparing_codes_equals_forward_however_they_were_kept(problem: Problem) -> None:
-    """Features of one image each, in another order, one source against many."""
-    model, batch, frame = problem.model.eval(), problem.batch, problem.batch["frame"]
-    with torch.no_grad():
-        expected = model(batch["src_img"], batch["trg_img"][[0] * len(batch["n_pts"])], frame=frame)
-        src = [model.encode(image[None], frame) for image in batch["src_img"]]
-        trg = model.encode(batch["trg_img"].flip(0), frame)
-        last = torch.tensor([len(trg) - 1])
-        actual = model.compare(ImageFeatures.cat(src), ImageFeatures.cat([trg[last]] * len(src)))
-        assert torch.equal(actual.selection, expected.selection)
-        close(actual.scores.rows.hough_scores, expected.scores.rows.hough_scores)
-        close(actual.scores.column_max, expected.scores.column_max)
-        cells = all_cells(len(src), expected.side)
-        close(actual.scores.rows(cells), expected.scores.rows(cells))
-        some = slice(1, 2)
-        close(expected[some].scores.rows(cells[some]), expected.scores.rows(cells)[some])
-        close(expected[some].transfer(batch["src_kps"][some]), expected.transfer(batch["src_kps"])[some])
 
 
 @given(problems(), st.integers(1, 2**17), st.integers(1, 2**15), st.sampled_from([0, 2**30]))
@@ -250,23 +195,6 @@ def test_pairs_together_as_on_a_gpu_equal_pairs_one_by_one(problem: Problem) -> 
     close(entropies(actual.scores), entropies(expected.scores))
 
 
-@pytest.mark.parametrize("kind", list(SUPERVISIONS))
-def test_a_side_of_which_no_layer_is_selected_takes_no_part(kind: str) -> None:
-    """With two threads PyTorch's `embedding_bag` refuses rows without entries."""
-    torch.manual_seed(0)
-    problem = make_problem([12, 8, 4], [4, 4, 3], [2, 2, 3], 2, "all layers")
-    problem.model.learner.gumbel_ffns[1][3].weight.data *= -1
-    torch.set_num_threads(2)
-    try:
-        step = SUPERVISIONS[kind](problem.model.train(), problem.batch, ALPHA, RATE, problem.noise)
-        step.loss.backward()
-    finally:
-        torch.set_num_threads(1)
-    assert step.selection.tolist() == [[1, 0, 1]] * len(step.selection)
-    gradients = [ffn[0].weight.grad for ffn in problem.model.learner.reduction_ffns]
-    assert [bool(g is not None and g.any()) for g in gradients] == [True, False, True]
-
-
 # The weak loss
 
 
@@ -286,7 +214,7 @@ def factors_of(
 
 
 @pytest.mark.parametrize("vote", [hough.hough_voting, voting.no_voting])
-@pytest.mark.parametrize("sides", [(12,), (20, 9, 4, 1), (17, 17, 8)])
+@pytest.mark.parametrize("sides", [(12,), (17, 9, 1)])
 def test_fused_entropies_are_those_of_whole_matrices(sides: tuple[int, ...], vote: voting.Voting) -> None:
     """Value and gradients; the plain path has neither blocks nor tables."""
     results = []
@@ -303,43 +231,10 @@ def test_fused_entropies_are_those_of_whole_matrices(sides: tuple[int, ...], vot
         close(fused, plain)
 
 
-def test_gradient_of_fused_entropies_is_that_of_their_values() -> None:
-    factors = factors_of(5, (5, 3), 2, 0.1)
-    table = torch.rand(1, 9, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-
-    def entropy(*tensors: Tensor) -> Tensor:
-        changed = correlation.CorrelationFactors(tensors[:2], tensors[2:4], (), *tensors[4:])
-        matrix = correlation.Correlation((changed,))
-        return weak_loss.entropies_by_offset(matrix, table, *voting.maxima(changed.blocks(), table))
-
-    inputs = (*factors.src, *factors.trg, factors.src_length, factors.trg_length)
-    assert torch.autograd.gradcheck(entropy, inputs)
-
-
-def test_equal_maxima_pass_the_gradient_to_the_first() -> None:
-    """As `max` does: all source cells are alike, so that every column is a tie of all rows."""
-    gradients = []
-    for path in ("fused", "plain"):
-        src, trg = (torch.ones(1, 144, 1, dtype=torch.float64).requires_grad_() for _ in range(2))
-        target = (trg * torch.linspace(1, 2, 144, dtype=torch.float64)[:, None],)
-        lengths = torch.ones(2, 1, 144, dtype=torch.float64)
-        scores = voting.no_voting(
-            correlation.Correlation((correlation.CorrelationFactors((src,), target, (), *lengths),))
-        )
-        if path == "plain":
-            scores = voting.Scores(voting.DenseRows(scores.rows(torch.arange(144)[None])), scores.column_max)
-        gradients.append(torch.autograd.grad(entropies(scores).sum(), (src, trg)))
-    assert gradients[1][0].unique().numel() > 1
-    for fused, plain in zip(*gradients, strict=True):
-        close(fused, plain)
-
-
 # Gating
 
 
-@pytest.mark.parametrize(
-    "change", ["loaded", "loaded by a parent", "trained", "passed with gradient", "moved"]
-)
+@pytest.mark.parametrize("change", ["loaded", "trained", "passed with gradient", "moved"])
 def test_folded_batch_norms_follow_the_weights(change: str) -> None:
     """With a gradient, the modules themselves evaluate."""
     problem = make_problem([12, 12, 8], [4, 4, 3], [2, 2, 3], 2, "all layers")
@@ -348,8 +243,6 @@ def test_folded_batch_norms_follow_the_weights(change: str) -> None:
         before = [y for _, y in learner.transformed(maps)]
     if change == "loaded":
         learner.load_state_dict({k: v + 1 for k, v in learner.state_dict().items()})
-    elif change == "loaded by a parent":
-        problem.model.load_state_dict({k: v + 1 for k, v in problem.model.state_dict().items()})
     elif change == "trained":
         list(learner.train().transformed(maps))
         learner.eval()
@@ -365,128 +258,7 @@ def test_folded_batch_norms_follow_the_weights(change: str) -> None:
     assert not torch.equal(after[1], before[1])
 
 
-def test_a_copied_or_pickled_learner_evaluates_alike() -> None:
-    problem = make_problem([12, 12, 8], [4, 4, 3], [2, 2, 3], 2, "all layers")
-    learner, maps = problem.model.learner.eval(), problem.maps("src_img")
-    with torch.no_grad():
-        expected = [y for _, y in learner.transformed(maps)]
-        for again in (deepcopy(learner), pickle.loads(pickle.dumps(learner))):
-            again.load_state_dict(learner.state_dict())
-            assert all(torch.equal(y, e) for (_, y), e in zip(again.transformed(maps), expected, strict=True))
-
-
-def test_gates_select_with_the_probability_of_their_logits() -> None:
-    """The Gumbel-max trick: P(select) = sigmoid(select logit - skip logit)."""
-    torch.manual_seed(2)
-    learner, pairs = DynamicGating((6, 5), (2, 2)).train(), 4000
-    pooled = tuple(torch.randn(1, c).repeat(pairs, 1) + 1e-3 * torch.randn(pairs, c) for c in (6, 5))
-    selection = learner(torch.cat(pooled, 1))
-    assert set(selection.unique().tolist()) <= {0.0, 1.0}
-    for k, (gate, x) in enumerate(zip(learner.gumbel_ffns, pooled, strict=True)):
-        logits = gate(x[:, :, None, None])[:, :, 0, 0]
-        expected = torch.sigmoid(logits[:, 1] - logits[:, 0]).mean()
-        assert abs(selection[:, k].mean() - expected) < 0.03
-
-
-def test_gradients_reach_gates_of_skipped_layers_through_the_selection_loss() -> None:
-    torch.manual_seed(3)
-    learner = DynamicGating((6, 5), (2, 2)).train()
-    noise = torch.tensor([1 - 1e-6, 1e-6]).expand(2, 3, 2)  # skip, always
-    selection = learner(torch.randn(3, 11), noise)
-    assert not selection.any()
-    selection.sum().backward()
-    assert all(gate[3].weight.grad.abs().sum() > 0 for gate in learner.gumbel_ffns)
-
-
 # Pieces
 
 
-@given(st.integers(1, 3), st.integers(1, 6), st.integers(1, 4), st.integers(0, 99))
-@settings(deadline=None)
-def test_diagonal_sums(L: int, S: int, M: int, seed: int) -> None:
-    x = np.random.default_rng(seed).integers(-9, 9, (L, S, M, S)).astype(float)
-    expected = np.zeros((L, M, 2 * S - 1))
-    for i in range(S):
-        for j in range(S):
-            expected[:, :, j - i + S - 1] += x[:, i, :, j]
-    assert np.array_equal(diagonal_sums(torch.from_numpy(x)).numpy(), expected)
-
-
-SIZES = st.integers(2, 16).flatmap(lambda side: st.tuples(st.integers(1, side), st.just(side)))
-
-
-@given(SIZES, st.lists(st.integers(1, 4), min_size=1, max_size=3), st.integers(0, 99))
-@settings(deadline=None)
-def test_interpolated_norms(sizes: tuple[int, int], widths: list[int], seed: int) -> None:
-    (size, side), generator = sizes, torch.Generator().manual_seed(seed)
-    maps = torch.randn(2, size, size, sum(widths), dtype=torch.float64, generator=generator)
-    on_grid = F.interpolate(maps.permute(0, 3, 1, 2), (side, side), mode="bilinear", align_corners=True)
-    expected = torch.stack([x.square().sum(1) for x in on_grid.split(widths, 1)], 1)
-    close(interpolated_norms(maps, widths, side), expected)
-
-
-@given(SIZES)
-@settings(deadline=None)
-def test_bilinear_taps(sizes: tuple[int, int]) -> None:
-    size, side = sizes
-    index, weight = bilinear_taps(torch.zeros(0, dtype=torch.float64), size, side)
-    matrix = torch.zeros(side**2, size**2, dtype=torch.float64).scatter_add(1, index, weight)
-    units = torch.eye(size**2, dtype=torch.float64).view(-1, 1, size, size)
-    expected = F.interpolate(units, (side, side), mode="bilinear", align_corners=True).flatten(1).T
-    close(matrix, expected)
-
-
-@given(st.sampled_from([12, 17, 20, 29]), st.integers(0, 99))
-@settings(deadline=None, max_examples=15)
-@example(48, 0)  # as at the published 60, several displacements share a bin
-def test_geometric_scores(S: int, seed: int) -> None:
-    random = np.random.default_rng(seed)
-    appearance = torch.from_numpy(random.random((S * S, S * S)) ** 4)
-    y, x = np.divmod(np.arange(S * S), S)
-    displacement = (y - y[:, None] + S - 1) * (2 * S - 1) + x - x[:, None] + S - 1
-    votes = np.bincount(displacement.ravel(), appearance.numpy().ravel()).reshape(1, 2 * S - 1, 2 * S - 1)
-    geometric = geometric_scores(torch.from_numpy(votes))
-    close(rows_by_offset(geometric, all_cells(1, S))[0], reference.geometric_scores(appearance))
-
-
 # Where boxes begin and end, and where two centres are equally near; the neighbouring floats, and far away.
-edges = st.integers(-12, 70).map(lambda n: float(n) / 2)
-coordinate = st.one_of(
-    edges,
-    st.tuples(edges, st.sampled_from([-np.inf, np.inf])).map(lambda e: float(np.nextafter(*np.float32(e)))),
-    st.floats(-(2.0**99), 2.0**99, width=32),
-    st.floats(-20, 60, width=32),
-)
-
-
-@given(st.lists(st.tuples(coordinate, coordinate), min_size=1, max_size=5), st.integers(1, 8))
-@settings(deadline=None, max_examples=150)
-@example([(-1.0000001, 0.0)], 3)
-def test_cells_of_points(points: list[tuple[float, float]], S: int) -> None:
-    kps = torch.tensor(points).T[None]
-    cells, covers = covering_cells(kps, S)
-    close_to = nearest_cells(kps, S)
-    for p, point in enumerate(kps[0].T):
-        expected = reference.covering_cells(point.double(), S)
-        assert sorted(cells[0, p][covers[0, p]].tolist()) == expected.tolist()
-        if point.abs().max() < 100:  # far away the oracle's squares round
-            assert close_to[0, p] == reference.nearest_cell(point, S)
-
-
-@pytest.mark.parametrize("side", [12, 60])
-def test_points_outside_every_receptive_field_have_no_prediction(side: int) -> None:
-    torch.manual_seed(4)
-    problem = make_problem([side], [3], [3], 1)
-    problem.model.eval()
-    last = 4 * (side - 1)
-    edge = [-5, last + 5]
-    beyond = [math.nextafter(e, s * math.inf) for e, s in zip(edge, (-1, 1), strict=True)]
-    inside = [(x, y) for x in edge for y in edge]
-    outside = [(b, 8.0) for b in beyond] + [(8.0, b) for b in beyond] + [(-1e9, 1e9)]
-    points = torch.tensor(inside + outside, dtype=torch.float64).T[None]
-    with torch.no_grad():
-        predicted = problem.model(
-            problem.batch["src_img"], problem.batch["trg_img"], frame=4 * side
-        ).transfer(points)
-    assert predicted[..., : len(inside)].isfinite().all()
-    assert predicted[..., len(inside) :].isnan().all()

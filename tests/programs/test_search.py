@@ -11,7 +11,6 @@ import torch
 
 from dhpf.evaluation.figures import measure
 from dhpf.evaluation.predictions import read_predictions
-from dhpf.programs.search import best, candidates
 from tests.helpers import tiny
 from tests.helpers.commands import refused, run, succeed
 
@@ -20,18 +19,6 @@ SEARCH = f"search.py --benchmark pfpascal {SMALL} --pairs 3 --beam 2"
 DRAWN = sorted(
     torch.randperm(4, generator=torch.Generator().manual_seed(0))[:3].tolist()
 )  # three of four pairs
-
-
-def test_a_beam_adds_every_other_layer_to_the_best_and_nothing_twice() -> None:
-    found = {(0,): 10.0, (1,): 30.0, (2,): 30.0, (3,): 20.0}
-    assert list(candidates({}, 1, 2, 4)) == list(found)
-    assert best(found, found) == [(1,), (2,), (3,), (0,)]  # of equal ones the first
-    children = candidates(found, 2, 2, 4)
-    assert set(children) == {(0, 1), (1, 2), (1, 3), (0, 2), (2, 3)}
-    assert all(subset == tuple(sorted((*parent, layer))) for subset, (parent, layer) in children.items())
-    found |= dict.fromkeys(children, 0.0) | {(2, 3): 30.0}
-    assert set(candidates(found, 3, 1, 4)) == {(0, 2, 3), (1, 2, 3)}
-    assert best(found, found)[:3] == [(1,), (2,), (2, 3)]  # of equal ones the smaller
 
 
 @pytest.fixture
@@ -50,15 +37,27 @@ def test_figures_are_those_of_the_test_program(home: Path) -> None:
     assert tuple(result[key] for key in ("backbone", "benchmark", "split")) == origin
     assert len(read(home / "logs" / "run" / "search.json")["pck"]) == result["subsets"] == 15 + 14 + 13
     assert [len(of["layers"]) for of in result["best_by_size"]] == [1, 2]
-    assert max(of["pck"] for of in result["best_by_size"]) == result["pck"]
-    for number, of in enumerate(result["best_by_size"]):
+    assert max(of["pck"] for of in result["best_by_size"]) == result["pck"] == result["searched"]["pck"]
+    (held_out,) = {*range(4)} - {*DRAWN}
+    every = {"layers": list(range(15)), "pck": result["searched"]["all_layers"]}
+    for number, of in enumerate([*result["best_by_size"], every]):
         best_of_all = of["layers"] == result["layers"]
         layers = "@logs/run/layers.json" if best_of_all else ",".join(map(str, of["layers"]))
         test = f"test.py --benchmark pfpascal {SMALL} --split val --raw --layers {layers} --logpath test-{number}"
-        succeed(home, test)
+        out = succeed(home, test).out
         table = read_predictions(home / "logs" / f"test-{number}" / "predictions.csv.gz")
         by_pair = measure(table, [0.1])[0][1].to_numpy()
         assert of["pck"] == pytest.approx(by_pair[DRAWN].mean(), abs=0)
+        assert ("chosen on this list" in out) == best_of_all
+        if best_of_all or of == every:
+            assert result["held_out"]["pck" if best_of_all else "all_layers"] == by_pair[held_out]
+
+
+def test_pairs_that_are_none_or_not_enough_are_said(home: Path) -> None:
+    refused(home, f"search.py --benchmark pfwillow {SMALL}", "--split test", "pfwillow")
+    log = succeed(home, f"{SEARCH} --pairs 4 --max-layers 1 --logpath all").out
+    assert "--pairs" in log
+    assert read(home / "logs" / "all" / "layers.json")["held_out"] == {}
 
 
 def test_a_search_that_was_stopped_goes_on_to_the_same_end(
@@ -89,21 +88,6 @@ def test_a_search_that_was_stopped_goes_on_to_the_same_end(
     refused(home, resume, "logs/stopped", "pairs")
 
 
-def test_pairs_that_cannot_be_read_are_left_out_or_stop_it(home: Path) -> None:
-    (home / "PF-PASCAL" / "JPEGImages" / "2008_000000_cat.jpg").write_bytes(b"no image")
-    outcome = run(home, f"{SEARCH} --max-layers 1 --pairs 4 --logpath stopped")
-    assert (outcome.code, "2008_000000_cat.jpg" in outcome.err) == (2, True)
-    succeed(home, f"{SEARCH} --max-layers 1 --pairs 4 --logpath skipped --on-bad-pair skip")
-    values = read(home / "logs" / "skipped" / "search.json")["pck"]["3"]
-    assert 0 < values.count(None) < len(values) == 4
-    assert "2008_000000_cat.jpg" in (home / "logs" / "skipped" / "log.txt").read_text()
-
-
-def test_a_benchmark_without_pck_is_refused(tmp_path: Path) -> None:
-    tiny.make_caltech(tmp_path)
-    refused(tmp_path, f"search.py --benchmark caltech --split test {SMALL}", "--benchmark caltech")
-
-
 def layers_file(path: Path, **content: Any) -> str:
     path.write_text(json.dumps({"backbone": "efficientnet_lite0", "layers": [9, 3]} | content))
     return f"@{path}"
@@ -124,20 +108,11 @@ def test_layers_of_a_file_go_to_training_and_stay_with_its_checkpoint(home: Path
         assert ablation.endswith(f" {layers}")
 
 
-@pytest.mark.parametrize(
-    ("content", "options", "named"),
-    [
-        ({"backbone": "resnet101"}, "", ("resnet101", "efficientnet_lite0")),
-        ({"backbone_layers": "0,3,9"}, "", ("efficientnet_lite0 0,3,9",)),
-        ({"backbone_layers": "0,3,9", "layers": [0, 2]}, "--backbone-layers 0,3,8", ("0,3,9", "0,3,8")),
-        ({"layers": [3, 15]}, "", ("--layers 15",)),
-        ({"layers": "all"}, "", ("layers.json",)),
-        ({"layers": [-1]}, "", ("layers.json",)),
-    ],
-)
-@pytest.mark.parametrize("program", ["test.py --raw", "train.py"])
-def test_layers_of_another_backbone_are_refused(
-    tmp_path: Path, program: str, content: dict[str, Any], options: str, named: tuple[str, ...]
-) -> None:
-    file = layers_file(tmp_path / "layers.json", **content)
-    refused(tmp_path, f"{program} --benchmark synthetic {SMALL} {options} --layers {file}", *named)
+def test_layers_of_another_backbone_are_refused(tmp_path: Path) -> None:
+    train = f"train.py --benchmark synthetic {SMALL} --layers @layers.json"
+    layers_file(tmp_path / "layers.json", backbone="resnet101")
+    refused(tmp_path, train, "resnet101", "efficientnet_lite0")
+    layers_file(tmp_path / "layers.json", backbone_layers="0,3,9", layers=[0, 2])
+    refused(tmp_path, f"{train} --backbone-layers 0,3,8", "0,3,9", "0,3,8")
+    layers_file(tmp_path / "layers.json", layers=[3, 15])
+    refused(tmp_path, train, "--layers 15")

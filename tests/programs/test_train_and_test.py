@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
 import safetensors.torch
@@ -14,9 +13,6 @@ import torch
 from filelock import FileLock
 
 from dhpf.common import __version__
-from dhpf.evaluation.predictions import read_predictions
-from dhpf.model.dhpf import DHPF
-from tests.helpers import tiny
 from tests.helpers.commands import CLOSED, TINY, Command, refused, run, succeed
 from tests.helpers.models import draw_learner
 
@@ -74,7 +70,7 @@ def test_a_weakly_supervised_model_of_another_benchmark_is_tested(data: Path, tm
 @pytest.mark.parametrize("program", ["train.py", "test.py"])
 def test_a_run_folder_is_never_overwritten(data: Path, home: Path, program: str) -> None:
     before = contents(home / "logs" / "trained")
-    refused(home, f"{program} {on(data)} --logpath trained", "logs/trained", "--resume")
+    refused(home, f"{program} {on(data)} --logpath trained", "logs/trained", "--resume", "--overwrite")
     assert contents(home / "logs" / "trained") == before
 
 
@@ -85,13 +81,16 @@ def test_a_run_folder_is_overwritten_where_that_is_asked(data: Path, home: Path,
     (folder / "mine.txt").write_text("no run")
     command = f"test.py {TEST.format(data=data)} --logpath run --overwrite"
     refused(tmp_path, command, "logs/run")
-    assert (folder / "mine.txt").exists()
     (folder / "options.json").write_text("{}")
-    with FileLock(folder / ".lock"):
-        refused(tmp_path, command, "logs/run")
     succeed(tmp_path, command)
     assert contents(folder, *RESULTS) == contents(home / "logs" / "tested", *RESULTS)
     assert not (folder / "mine.txt").exists()
+    log = (folder / "log.txt").read_text().splitlines()
+    assert len(log) == len(set(log))
+    assert max(map(len, log[-8:])) <= 100
+    refused(tmp_path, f"train.py {on(data)} --overwrite", "--logpath")
+    succeed(tmp_path, f"train.py {on(data)} --niter 1 --logpath run --overwrite")
+    assert not (folder / "results.json").exists()
 
 
 def test_one_process_at_a_time_has_a_run_folder(home: Path, tmp_path: Path) -> None:
@@ -100,11 +99,6 @@ def test_one_process_at_a_time_has_a_run_folder(home: Path, tmp_path: Path) -> N
     with FileLock(folder / ".lock"):
         refused(tmp_path, "train.py --resume logs/trained --niter 3", "logs/trained")
     assert contents(folder) == before
-
-
-def test_a_run_folder_that_cannot_be_made_is_refused(data: Path, tmp_path: Path) -> None:
-    (tmp_path / "logs").write_text("a file")
-    refused(tmp_path, f"train.py {on(data)} --logpath new", "logs/new")
 
 
 # On what results do not depend
@@ -157,22 +151,6 @@ def test_results_do_not_depend_on_the_console(data: Path, home: Path, console: P
     assert contents(home / "logs" / name, *RESULTS) == contents(home / "logs" / "tested", *RESULTS)
 
 
-def test_images_of_several_pairs_are_encoded_once(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sizes, encode = [], DHPF.encode
-
-    def counted(model: DHPF, images: torch.Tensor, frame: int | None = None) -> Any:
-        sizes.append(len(images))
-        return encode(model, images, frame)
-
-    monkeypatch.setattr(DHPF, "encode", counted)
-    succeed(tmp_path, f"test.py {on(data)} --raw --logpath run")
-    table = read_predictions(tmp_path / "logs" / "run" / "predictions.csv.gz")
-    tried = sum(sizes) - len({*table.source, *table.target})
-    assert tried in (0, 1)  # to see what the network costs
-
-
 def test_a_path_may_have_a_byte_that_is_not_utf_8(data: Path, tmp_path: Path) -> None:
     folder = tmp_path / os.fsdecode(b"\xff")
     folder.symlink_to(data)
@@ -184,23 +162,11 @@ def test_a_path_may_have_a_byte_that_is_not_utf_8(data: Path, tmp_path: Path) ->
 # Data that cannot be used
 
 
-def test_data_that_cannot_be_trained_on_are_refused(data: Path, tmp_path: Path) -> None:
-    tiny.make_pfwillow(tmp_path)
-    refused(tmp_path, f"train.py {on(tmp_path, 'pfwillow')}", "trn")
-    shutil.copytree(data / "PF-PASCAL", tmp_path / "PF-PASCAL")
-    pairs = tmp_path / "PF-PASCAL" / "trn_pairs.csv"
-    pairs.write_text("".join(pairs.read_text().splitlines(keepends=True)[:2]))
-    refused(tmp_path, f"train.py {on(tmp_path)}", str(pairs), "one pair")
-
-
 @pytest.mark.parametrize("program", ["train.py --niter 1", "test.py"])
 def test_a_damaged_image_stops_the_run_and_is_in_its_log(broken: Path, tmp_path: Path, program: str) -> None:
     outcome = run(tmp_path, f"{program} {on(broken)} --logpath run")
-    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
-    last = (tmp_path / "logs" / "run" / "log.txt").read_text().splitlines()[-1]
-    assert last.startswith("stopped: ")
-    assert DAMAGED in last
-    assert last.removeprefix("stopped: ") in outcome.err
+    assert (outcome.code, outcome.err.count("\n"), DAMAGED in outcome.err) == (2, 1, True)
+    assert DAMAGED in (tmp_path / "logs" / "run" / "log.txt").read_text().splitlines()[-1]
     assert not (tmp_path / "logs" / "run" / "results.json").exists()
 
 
@@ -250,17 +216,16 @@ def test_a_stopped_test_goes_on_to_the_same_results(
     refused(tmp_path, "test.py --resume logs/run", "logs/run")
 
 
-@pytest.mark.parametrize("name", ["SIGHUP", "SIGINT", "SIGTERM"])
+@pytest.mark.parametrize(
+    "name", ["SIGINT", *(pytest.param(n, marks=pytest.mark.slow) for n in ("SIGHUP", "SIGTERM"))]
+)
 def test_a_signal_ends_a_test_that_can_be_resumed(tmp_path: Path, name: str) -> None:
     number = signal.Signals[name]
     command = Command(tmp_path, f"test.py --benchmark synthetic --raw --logpath run {TINY} --workers 1")
     command.wait_for(tmp_path / "logs" / "run" / "log.txt")
     command.signal(number, everywhere=True)
     outcome = command.end()
-    assert (outcome.code, outcome.err) == (128 + number, f"test.py: stopped by {name}\n")
-    assert (tmp_path / "logs" / "run" / "log.txt").read_text().splitlines()[-1] == outcome.out.splitlines()[
-        -1
-    ]
+    assert outcome.code == 128 + number
     assert "--resume logs/run" in outcome.out.splitlines()[-1]
 
 

@@ -1,8 +1,9 @@
 """The explorer: its page predicts what match.py predicts, for any point, in both directions, and holds nothing else."""
 
 import io
-import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +14,15 @@ from PIL import Image
 
 from dhpf.data import open_benchmark
 from dhpf.data.synthetic import PHOTOGRAPHS
-from dhpf.evaluation.metrics import keypoint_errors
 from dhpf.matching.matcher import Matcher
 from dhpf.report import explorer as explorers
-from dhpf.report.explorer import cell_type, explorer, pack
-from tests.helpers import chromium, tiny
-from tests.helpers.commands import run, succeed
-from tests.helpers.pages import HOSTILE, Page
+from dhpf.report.explorer import cell_type, pack
+from tests.helpers import tiny
+from tests.helpers.commands import refused, succeed
 
 TINY = "--img-side 64 --device cpu"
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), "")
+OPTIONS = "--headless --no-sandbox --disable-gpu --disable-dev-shm-usage --virtual-time-budget=60000"
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +49,14 @@ def shown(html: str) -> pd.DataFrame:
     return pd.read_csv(io.StringIO(text[1] if text else ""))
 
 
-@chromium.needs_chromium
+@pytest.mark.slow
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium, see CONTRIBUTING.md")
 def test_any_point_is_predicted_as_by_the_program_in_both_directions(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A thousand points each way, also on borders."""
-    monkeypatch.setattr("dhpf.report.pictures.render", lambda *_: b"")
-    monkeypatch.setattr("dhpf.report.pictures.matches", lambda *_, **__: None)
+    monkeypatch.setattr("dhpf.matching.drawing.render", lambda *_: b"")
+    monkeypatch.setattr("dhpf.matching.drawing.matches", lambda *_, **__: None)
     rng = np.random.default_rng(0)
     asked, expected = [], []
     ends = {"a.png": (300, 200), "others/b, c.png": (170, 145)}
@@ -76,45 +78,13 @@ def test_any_point_is_predicted_as_by_the_program_in_both_directions(
     assert 60_000 < directions < 63_000
     assert len(html) - images + 3 * directions < 300_000  # at side 240, which has four times the cells
 
-    table = shown(chromium.dump(page.as_uri() + "#" + ";".join(asked)))
+    command = [CHROMIUM, *OPTIONS.split(), "--dump-dom", page.as_uri() + "#" + ";".join(asked)]
+    table = shown(subprocess.run(command, capture_output=True, timeout=120, check=True, text=True).stdout)
     assert set(table.source) == {"a.png"}
     assert set(table.target) == {"others/b, c.png"}  # quoted where it has a comma
     found = table.iloc[:, 2:].to_numpy()
     np.testing.assert_allclose(found[:1000], expected[0], atol=0.001)
     np.testing.assert_allclose(found[1000:, [2, 3, 0, 1, 4]], expected[1], atol=0.001)
-
-
-@chromium.needs_axe
-def test_a_page_is_accessible_fits_and_keeps_names_in_their_places(
-    tmp_path: Path, matcher: Matcher, photo: Image.Image
-) -> None:
-    pair = matcher.encode(photo.resize((90, 60))), matcher.encode(photo)
-    long = f"\u202egnp.{HOSTILE}" + "x" * 4000
-    html = explorer(matcher, pair, [long, "../" + HOSTILE]).decode()
-    plain = explorer(matcher, pair, ["a.png", "b.png"]).decode()
-    bare = "<!DOCTYPE html><title>x</title><p style='color:#aaa;background:#fff'>pale</p><img src='data:,'>"
-    found = chromium.looked_at(
-        tmp_path,
-        {
-            "phone": (390, "dark", html),
-            "desk": (1280, "light", html),
-            "dark": (1280, "dark", plain),
-            "paper": (700, "print", plain),
-            "bad": (390, "light", bare),
-        },
-    )
-    bad = found.pop("bad")["violations"]
-    assert {line.partition(":")[0] for line in bad} >= {"color-contrast", "image-alt"}
-    for name, what in found.items():
-        assert what["violations"] == [], name
-        assert {"color-contrast", "image-alt"} <= set(what["passed"])
-        assert (what["wrong"], what["wide"]) == (None, 0), name
-    # Names are text, and one of the table's fields: nothing of theirs is an element or a line of its own.
-    page = Page(html)
-    assert [tag for tag, _ in page.elements].count("script") == 2
-    assert page.text("bdi") == [long.rpartition("/")[2], HOSTILE.rpartition("/")[2]]
-    data = json.loads("".join(page.text("script")).partition('"use strict"')[0])
-    assert data["names"] == [long, "../" + HOSTILE]
 
 
 def test_the_best_cells_come_first_and_shares_add_up(
@@ -130,44 +100,33 @@ def test_the_best_cells_come_first_and_shares_add_up(
     assert (np.diff(shares) <= 0).all()
     assert (shares.sum(1) <= explorers.UNIT + 6).all()
     assert all(len(set(row)) == 6 for row in cells.tolist())
-    assert cell_type(256).itemsize == 2  # the last side whose cells two bytes can number
-    assert cell_type(257).itemsize == 4
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "named"),
     [
-        ("a.png others/. a.png --explore x.html", r"--explore x\.html: a page shows one pair, give one TRG"),
-        ("a.png a.png --explore a.png/x.html", r"a\.png/x\.html: cannot be written"),
-        ("a.png", "give SRC and TRG, or a pair"),
-        ("--pair 1", "needs both --benchmark and --pair"),
-        ("a.png a.png --benchmark synthetic", "needs both --benchmark and --pair"),
-        ("a.png a.png --benchmark synthetic --pair 1", "has its images, give no others"),
-        ("--benchmark synthetic --pair 1 --min-confidence 0.5", "give it with --points or --grid"),
-        ("--benchmark synthetic --pair 48", r"--pair 48: .* 0 to 47"),
-        ("--benchmark synthetic --pair -1", r"--pair: -1 is not at least 0"),
-        (
-            "--benchmark spair --pair 1 --no-download --datapath .",
-            "SPair-71k: it has no images and pairs",
-        ),
+        ("a.png others/. a.png --explore x.html", "--explore x.html"),
+        ("a.png a.png --explore a.png/x.html", "a.png/x.html"),
+        ("a.png", "TRG"),
+        ("a.png a.png --benchmark synthetic", "--pair"),
+        ("a.png a.png --benchmark synthetic --pair 1", "--pair"),
+        ("--benchmark synthetic --pair 48", "--pair 48"),
+        ("--benchmark spair --pair 1 --no-download --datapath .", "SPair-71k"),
     ],
 )
-def test_a_mistake_is_told_in_one_sentence(home: Path, arguments: str, message: str) -> None:
-    outcome = run(home, f"match.py {arguments} {TINY}")
-    assert outcome.code == 2
-    assert re.fullmatch(r"match\.py: error: [^\n]{20,}\n", outcome.err), outcome.err
-    assert re.search(message, outcome.err), outcome.err
+def test_a_mistake_is_told_in_one_sentence(home: Path, arguments: str, named: str) -> None:
+    refused(home, f"match.py {arguments} {TINY}", named)
 
 
 def test_a_pair_of_a_benchmark_is_drawn_as_it_is_tested(
     tmp_path: Path, matcher: Matcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its key-points, annotated and predicted, in pixels of the stored images; right and wrong as the test has them."""
+    """Its key-points, annotated and predicted, in pixels of the stored images."""
     tiny.make_spair(tmp_path)
     drawn = {}
-    monkeypatch.setattr("dhpf.report.pictures.render", lambda *_: b"")
+    monkeypatch.setattr("dhpf.matching.drawing.render", lambda *_: b"")
     monkeypatch.setattr(
-        "dhpf.report.pictures.matches", lambda *images, **more: drawn.update(more, images=images)
+        "dhpf.matching.drawing.matches", lambda *images, **more: drawn.update(more, images=images)
     )
     succeed(
         tmp_path,
@@ -181,27 +140,13 @@ def test_a_pair_of_a_benchmark_is_drawn_as_it_is_tested(
     found = matcher.match(source, target, np.asarray(pair.src_kps).T)
     np.testing.assert_allclose(table.iloc[:, 2:4], found.points, atol=1e-3)
     np.testing.assert_allclose(drawn["trg_kps"], pair.trg_kps, atol=1e-3)
-    n = sample["n_pts"]
-    moved = found.matches.transfer(sample["src_kps"][None, :, :n])
-    correct = keypoint_errors(
-        moved, sample["trg_kps"][None, :, :n], torch.tensor([n]), sample["pckthres"][None], 0.1
-    )[0]
-    np.testing.assert_array_equal(drawn["correct"], correct[0])
-    assert drawn["title"] == f"spair test, pair 5, dog: PCK@0.1 {100 * correct.float().mean():.1f} %"
-    assert json.loads((tmp_path / "out" / "spair-test-5.json").read_text())["source"]["file"].endswith(
-        sample["src_key"]
-    )
+    assert drawn["title"] == f"spair test, pair 5, dog: PCK@0.1 {100 * np.mean(drawn['correct']):.1f} %"
 
 
-def test_other_points_and_outlines_of_a_pair(tmp_path: Path) -> None:
+def test_other_points_and_outlines_of_a_pair(tmp_path: Path, undrawn: None) -> None:
     tiny.make_caltech(tmp_path)
     where = f"match.py --benchmark caltech --datapath . --no-download {TINY}"
     succeed(tmp_path, f"{where} --pair 1 --output outline")
     assert len(pd.read_csv(tmp_path / "outline" / "caltech-test-1.csv")) > 3
     succeed(tmp_path, f"{where} --pair 1 --points 10,20 --output own")
     assert pd.read_csv(tmp_path / "own" / "caltech-test-1.csv").iloc[:, :2].to_numpy().tolist() == [[10, 20]]
-    succeed(tmp_path, f"{where} --pair 1 --grid 3 --output grid")
-    sure = pd.read_csv(tmp_path / "grid" / "caltech-test-1.csv").confidence
-    assert len(sure) == 9
-    succeed(tmp_path, f"{where} --pair 1 --grid 3 --min-confidence {sure.median()} --output sure")
-    assert len(pd.read_csv(tmp_path / "sure" / "caltech-test-1.csv")) == (sure >= sure.median()).sum()

@@ -62,8 +62,3 @@ def test_marks_lie_on_their_points_in_photographs_of_their_own_shape() -> None:
     assert len(points(drawn.marks["truth"])) == 3
     assert len(points(drawn.marks["missing"])) == 2  # from the point to itself
     assert {"correct ends", "incorrect ends"} < set(drawn.marks)
-
-
-def test_what_is_neither_right_nor_wrong_has_matches_alone() -> None:
-    assert set(picture(None).marks) == {"truth", "missing", "match", "match ends"}
-    assert set(picture(None, [np.nan] * 3).marks) == {"truth", "missing"}

@@ -5,21 +5,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from dhpf.common.errors import UserError
-from dhpf.common.run import RESOURCES, Run
 from dhpf.evaluation.figures import score
-from dhpf.report import pictures, test_report, training_report
+from dhpf.matching import drawing
+from dhpf.report import pictures, test_report
 from dhpf.report.gallery import pair_picture
-from dhpf.report.page import Picture, Section, option_sections, write_report
-from tests.helpers import chromium
-from tests.helpers.pages import HOSTILE, Page, assert_self_contained
-from tests.helpers.tables import random_table
+from dhpf.report.page import Picture, Section, write_report
+from tests.helpers.pages import HOSTILE, assert_self_contained
+from tests.helpers.tables import random_pairs, table_of
 
 pytestmark = pytest.mark.filterwarnings("error", "ignore::DeprecationWarning")
-HISTORY = [f"{split}_{name}" for split in ("trn", "val") for name in ("loss", "pck", "selection_loss")]
-HISTORY += ["selection/00", "selection/01"]
 
 
 def photographs(title: str, link: str = "") -> Picture:
@@ -36,9 +34,11 @@ def written(folder: Any, *sections: Section, title: str = "DHPF") -> str:
 
 
 def test_text_from_data_is_escaped_everywhere_and_the_page_holds_all_it_shows(tmp_path):
-    figures = score(random_table("spair", [HOSTILE, "cat"]), [0.1])
+    pairs = random_pairs(0, 6)
+    pairs[0][0]["category"] = HOSTILE
+    figures = score(table_of(pairs, selection=torch.rand(6, 15).round()), [0.1])
     figures["layer_selection"]["definition"] = HOSTILE
-    layers = pictures.render(pictures.layer_selection({HOSTILE: [0.5] * 15}), "png", 50)
+    layers = drawing.render(pictures.layer_selection({HOSTILE: [0.5] * 15}), "png", 50)
     sections = [
         *test_report.summary(HOSTILE, figures, {"layers": layers}),
         *test_report.details(figures),
@@ -53,13 +53,6 @@ def test_text_from_data_is_escaped_everywhere_and_the_page_holds_all_it_shows(tm
     assert f"Matches: {HOSTILE}" in [attrs["alt"] for attrs in page.all("img")]
 
 
-def test_headings_over_nothing_are_left_out(tmp_path):
-    page = Page(
-        written(tmp_path, Section("Nothing"), Section("Facts", facts={}), Section("Text", text="text"))
-    )
-    assert page.text("h2") == ["Text"]
-
-
 def test_a_long_table_is_in_the_page_as_data_and_its_first_rows_without_a_script(tmp_path):
     rows = [[n, HOSTILE, None if n > 28 else n / 7] for n in range(30)]
     links = {3: "explorer/3.html"}
@@ -72,27 +65,6 @@ def test_a_long_table_is_in_the_page_as_data_and_its_first_rows_without_a_script
     assert page.text("th") == ["Pair", "Name", "PCK", "Look"]
 
 
-def test_numbers_stand_to_the_right_and_long_text_gets_its_own_line_on_a_phone(tmp_path):
-    rows = [["cat", 1.5, "undefined", "short"], ["dog", "12 %", "-3", "x" * 61]]
-    page = Page(written(tmp_path, Section("", ["a", "b", "c", "d"], rows)))
-    kinds = ["text", "number", "number", "long"]
-    assert [attrs["class"] for tag, attrs in page.elements if tag in ("th", "td")] == kinds * 3
-    assert page.all("table") == [{"class": "stacked"}]
-
-
-def test_facts_are_written_as_people_write_them(tmp_path):
-    facts = {"rate": 5.77123456, "alpha": [0.05, 0.1], "skipped": [], "commit": None}
-    page = Page(written(tmp_path, Section("Timing", facts=facts)))
-    assert page.text("dd") == ["5.77123", "0.05, 0.1", "none", "None"]
-
-
-def test_options_at_their_defaults_are_folded_away():
-    options = {"seed": 0, "alpha": [0.1], "bsz": 4, "new": 1}
-    shown, folded = option_sections(options, {"seed": 0, "alpha": (0.1,), "bsz": 8})
-    assert (shown.facts, shown.folded) == ({"bsz": 4, "new": 1}, False)
-    assert (folded.facts, folded.folded) == ({"seed": 0, "alpha": [0.1]}, True)
-
-
 def test_a_report_is_replaced_as_a_whole_and_the_same_again(tmp_path):
     curve = Picture.of_figure(pictures.pck_curve({"frame": {0.1: 1.0}}), "Curves", "")
     section = Section("Curve", pictures=[curve, photographs("")])
@@ -101,86 +73,3 @@ def test_a_report_is_replaced_as_a_whole_and_the_same_again(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="file"):
         write_report(tmp_path / "file" / "report.html", "DHPF", [])
-
-
-@chromium.needs_axe
-def test_pages_are_accessible_on_screen_and_paper_and_hostile_names_stay_in_their_cells(tmp_path):
-    """A report with a long table and a training's, in both schemes, on a phone and on paper, by axe-core."""
-    long = "\u202e" + HOSTILE + "x" * 4000 + "../" * 9
-    rows = [[n, long if n == 1 else "cat", "a.jpg", None if n == 7 else n * 1.5] for n in range(60)]
-    figures = score(random_table("spair", [long, "cat"]), [0.1])
-    drawn, links = photographs(long, "explorer/3.html"), {3: "explorer/3.html"}
-    header, command = ["Pair", "Name", "Image", "PCK"], f"python {long}"
-    sections = [
-        *test_report.summary(long, figures, {}),
-        Section("Pairs: worst", pictures=[drawn, drawn]),
-        Section("All", header, rows, paged=True, command=command, links=links),
-        *test_report.details(figures),
-        Section("Options", facts={long: long}),
-    ]
-    html = written(tmp_path, *sections, title=long)
-    run = Run.create(tmp_path / "run", {"benchmark": long, "supervision": "strong"})
-    for epoch in range(1, 4):
-        run.record(epoch, dict.fromkeys(HISTORY, 1.5 * epoch))
-        run.record(epoch, {"seconds": 60 * epoch, "memory": 2.5}, RESOURCES)
-    run.close()
-    training_report.report_training(tmp_path / "run")
-    training = (tmp_path / "run" / "report.html").read_text()
-    pages = {"phone": (390, "dark", html), "desk": (1280, "light", html), "paper": (700, "print", html)}
-    found = chromium.looked_at(tmp_path, pages | {"training": (390, "light", training)})
-    for name, what in found.items():
-        assert what["violations"] == [], name
-        assert {"color-contrast", "image-alt"} <= set(what["passed"])
-        assert (what["wrong"], what["wide"]) == (None, 0), name
-
-
-@chromium.needs_chromium
-def test_a_long_table_is_searched_sorted_turned_and_copied(tmp_path):
-    """Clicks and typing in one Chromium; what is then seen comes back as text. Without a clipboard, as over plain
-    http, a command is copied from a selected field, and "Copied" is said only if it was."""
-    rows = [[n, "Dog" if n % 2 else HOSTILE, None if n == 7 else (n * 7) % 61] for n in range(60)]
-    html = written(tmp_path, Section("All", ["Pair", "Name", "PCK"], rows, paged=True, command="draw --pair"))
-    steps = """<script>
-      const seen = [], cell = (row) => row.cells[0].textContent, status = document.querySelector("[role=status]");
-      const look = () => seen.push([...document.querySelectorAll("tbody tr")].map(cell),
-        document.querySelector(".position").textContent, status.textContent);
-      const click = (what) => (document.querySelector(what).click(), look());
-      const search = document.querySelector("input"), type = (text) => {
-        search.value = text; search.dispatchEvent(new Event("input")); look(); };
-      const copy = async (works) => {
-        let selected = "";
-        Object.defineProperty(navigator, "clipboard", {value: undefined, configurable: true});
-        document.execCommand = () => { selected = document.activeElement.value; return works; };
-        document.querySelector("td.command button").click();
-        await new Promise((done) => setTimeout(done));
-        return [selected, status.textContent];
-      };
-      look(); click("[name=on]"); click("[name=last]");
-      click("th:nth-child(3) button"); click("th:nth-child(3) button"); click("[name=last]");
-      type("DOG"); type("</TITLE>"); type("nothing"); type("");
-      (async () => {
-        seen.push(await copy(true), await copy(false));
-        document.body.append(Object.assign(document.createElement("pre"), {textContent: JSON.stringify(seen)}));
-      })();
-      </script></body>"""
-    html = html.replace('http-equiv="Content-Security-Policy"', "").replace("</body>", steps)
-    (tmp_path / "steps.html").write_text(html)
-    page = Page(chromium.dump((tmp_path / "steps.html").as_uri()))
-    *seen, copied, failed = json.loads(page.text("pre")[0])
-    shown, positions, counts = ([*seen[k::3]] for k in range(3))
-    order = sorted((r for r in rows if r[2] is not None), key=lambda row: row[2])
-    rising, falling = ([str(r[0]) for r in of] for of in (order, order[::-1]))
-    assert shown[:3] == [[str(n) for n in range(a, b)] for a, b in ((0, 25), (25, 50), (50, 60))]
-    assert shown[3:5] == [rising[:25], falling[:25]]
-    assert shown[5] == [*falling[50:], "7"]  # what is undefined stands last either way
-    assert shown[6] == [n for n in [*falling, "7"] if int(n) % 2][:25]
-    assert shown[7] == [n for n in falling if not int(n) % 2][:25]
-    assert (shown[8], shown[9]) == ([], falling[:25])
-    assert positions[2] == "page 3 of 3"
-    assert counts[6:9] == ["30 of 60 rows", "30 of 60 rows", "0 of 60 rows"]
-    assert [attrs.get("aria-sort") for attrs in page.all("th")] == [None, None, "descending", None]
-    assert HOSTILE in page.text("td")
-    command = f"draw --pair {falling[0]}"
-    assert copied == [command, f"Copied: {command}"]
-    assert failed[0] == command
-    assert not failed[1].startswith("Copied")

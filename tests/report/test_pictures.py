@@ -1,20 +1,14 @@
 """Pictures: what they show, where, and that it can be told apart and read."""
 
 import io
-import sys
-from itertools import pairwise
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
+from dhpf.matching import drawing
 from dhpf.report import pictures
-from dhpf.report.page import DPI
 
 pytestmark = pytest.mark.filterwarnings(  # matplotlib's, of what cannot be laid out or drawn
     "error", "ignore::DeprecationWarning"
@@ -35,18 +29,12 @@ def lines(axes, *kinds):
     return np.concatenate([np.reshape(segments, (-1, 2, 2)) for segments in drawn])
 
 
-def marks(axes, kind):
-    """The places that are marked."""
-    (line,) = [line for line in axes.lines if line.get_gid() == kind]
-    return line.get_xydata()
-
-
 def legend(figure):
     return [text.get_text() for box in figure.legends for text in box.get_texts()]
 
 
 def pixels(figure):
-    return np.asarray(Image.open(io.BytesIO(pictures.render(figure, "png", 96))).convert("RGB"))
+    return np.asarray(Image.open(io.BytesIO(drawing.render(figure, "png", 96))).convert("RGB"))
 
 
 SRC = points((10, 10), (20, 30), (30, 20), (5, 35))
@@ -58,21 +46,12 @@ PAIR = {
 }  # fmt: skip
 
 
-@settings(deadline=None, max_examples=15)
-@given(st.data())
-def test_match_ends_lie_on_the_points_they_name_for_images_of_any_sizes(data):
-    sides = [data.draw(st.tuples(st.integers(2, 300), st.integers(2, 300))) for _ in range(2)]
-    n = data.draw(st.integers(0, 5))
-    kps = [
-        points(*[(data.draw(st.integers(0, w - 1)), data.draw(st.integers(0, h - 1))) for _ in range(n)])
-        for w, h in sides
-    ]
-    (axes,) = pictures.matches(photograph(*sides[0]), photograph(*sides[1]), *kps).axes
-
-    assert len(axes.images) == 2
-    drawn = lines(axes, "match")
-    assert len(drawn) == n
-    boxes = [image.get_extent() for image in axes.images]
+@pytest.mark.parametrize("sides", [((60, 40), (80, 100)), ((300, 50), (300, 60)), ((50, 60), (300, 80))])
+def test_match_ends_lie_on_the_points_they_name_for_images_of_any_sizes(sides):
+    kps = [points((0, 0), (w - 1, h - 1), (w // 3, h // 2)) for w, h in sides]
+    (axes,) = drawing.matches(photograph(*sides[0]), photograph(*sides[1]), *kps).axes
+    drawn, boxes = lines(axes, "match"), [image.get_extent() for image in axes.images]
+    assert len(drawn) == 3
     assert boxes[0][1] < boxes[1][0] or boxes[0][2] < boxes[1][3]  # side by side, or one below the other
     for k, ((left, right, bottom, top), (w, h), xy) in enumerate(zip(boxes, sides, kps, strict=True)):
         assert (right - left) / (bottom - top) == pytest.approx(w / h)  # the aspect is kept
@@ -81,196 +60,23 @@ def test_match_ends_lie_on_the_points_they_name_for_images_of_any_sizes(data):
 
 
 def test_correct_incorrect_and_missing_are_told_without_colour():
-    figure = pictures.matches(**PAIR)
+    figure = drawing.matches(**PAIR)
     (axes,) = figure.axes
     drawn = {kind: lines(axes, kind) for kind in ("correct", "incorrect")}
     assert [len(segments) for segments in drawn.values()] == [2, 1]
     one, other = (next(c for c in axes.collections if c.get_gid() == kind) for kind in drawn)
     assert one.get_linestyle() != other.get_linestyle()
-    assert pictures.KINDS["correct"]["marker"] != pictures.KINDS["incorrect"]["marker"]
+    assert drawing.KINDS["correct"]["marker"] != drawing.KINDS["incorrect"]["marker"]
     assert legend(figure) == ["correct (2)", "incorrect (1)", "no prediction (1)", "ground truth (4)"]
 
 
-def test_panoramas_are_put_one_below_the_other_and_seen():
-    wide, square = photograph(1000, 100), photograph(200, 200, 1)
-    for pair, least in ((wide, wide), 0.15), ((wide, square), 0.9):
-        picture = pixels(pictures.matches(*pair, SRC, TRG))
-        assert picture.shape[0] > least * picture.shape[1]
-    assert pixels(pictures.matches(square, square, SRC, TRG)).shape[0] < 0.8 * picture.shape[1]
-
-
-def test_confidence_colours_and_widens_the_lines_under_a_colour_bar():
-    sure = [0.1, np.nan, 0.9, 0.5]
-    figure = pictures.matches(photograph(60, 40), photograph(80, 100), SRC, TRG, confidence=sure)
-    assert figure.axes[1].get_xlabel() == "confidence"
-    (drawn,) = [c for c in figure.axes[0].collections if c.get_gid() == "match"]
-    assert drawn.get_linewidths() == pytest.approx([0.84, 0.7, 1.96, 1.4])
-    colours = [mpl.colors.to_hex(colour) for colour in drawn.get_colors()]
-    assert colours[1] == "#ffffff"
-    assert len(set(colours)) == 4
-
-
-def test_of_ten_thousand_matches_an_even_choice_is_drawn():
-    kps = np.stack([np.arange(10000) % 60, np.arange(10000) // 250]).astype(float)
-    figure = pictures.matches(photograph(60, 40), photograph(60, 40), kps, kps, confidence=np.ones(10000))
-    drawn = lines(figure.axes[0], "match")
-    assert len(drawn) == pictures.MAX_DRAWN_MATCHES
-    assert drawn[:, 0, 1].min() < 0.1
-    assert drawn[:, 0, 1].max() > 0.9
-    assert figure.axes[0].get_title().endswith("200 of 10000 drawn")
-
-
-def test_a_missing_prediction_leaves_a_mark_at_its_source_point_alone():
-    (axes,) = pictures.matches(**PAIR).axes
-    left, right, bottom, top = axes.images[0].get_extent()
-    ((x, y),) = marks(axes, "no prediction")
-    assert left < x < right
-    assert top < y < bottom
-
-
-def test_ground_truth_is_ringed_and_tied_to_its_prediction_only_where_they_correspond():
-    (axes,) = pictures.matches(**PAIR).axes
-    assert len(marks(axes, "ground truth")) == 4
-    assert len(lines(axes, "error")) == 3  # of those that are predicted
-    outlines = pictures.matches(PAIR["src_image"], PAIR["trg_image"], SRC, PREDICTED, TRG[:, :2])
-    assert len(marks(outlines.axes[0], "ground truth")) == 2
-    assert "error" not in [c.get_gid() for c in outlines.axes[0].collections]
-    assert legend(outlines) == ["match", "no prediction", "ground truth"]
-
-
-@pytest.mark.parametrize("far", [1e9, np.inf, -np.inf])
-def test_a_prediction_far_outside_does_not_blow_up_the_picture(far):
-    image = PAIR["src_image"]
-    near = pixels(pictures.matches(image, image, SRC, SRC))
-    assert pixels(pictures.matches(image, image, SRC, np.full((2, 4), far))).size < 1.5 * near.size
-
-
-@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK"])
-def test_photographs_of_any_mode_and_size_are_shown(mode):
-    large = Image.fromarray(photograph(3000, 40)).convert(mode)
-    figure = pictures.matches(large, PAIR["trg_image"], SRC, SRC)
-    assert max(figure.axes[0].images[0].get_array().shape) <= 1000  # what is kept of it
-    assert pixels(figure).shape[1] < 500
-
-
-def test_a_contact_sheet_has_a_named_row_for_each_group_and_every_pair_once():
-    figure = pictures.contact_sheet(
-        {"best": [PAIR | {"title": "cat 75 %"}, PAIR], "none": [], "worst": [PAIR]}
-    )
-    assert [len(axes.images) for axes in figure.axes] == [2, 2, 0, 0, 2, 0]
-    assert [axes.texts[0].get_text() for axes in figure.axes if axes.texts] == ["best", "none", "worst"]
-    assert figure.axes[0].get_title() == "cat 75 %"
-    assert legend(figure) == ["correct", "incorrect", "no prediction", "ground truth"]
-    assert pixels(figure).shape[1] > 500
-
-
-@settings(deadline=None, max_examples=50)
-@given(st.lists(st.floats(0, 100) | st.just(np.nan), max_size=30), st.integers(1, 4))
-def test_extremes_shows_no_pair_twice_and_ranks_them(values, n):
-    series = pd.Series(values, index=[f"pair {i}" for i in range(len(values))], dtype="float64")
-    groups = pictures.extremes(series, n)
-    shown = [label for labels in groups.values() for label in labels]
-    assert len(shown) == len(set(shown))
-    ranked = [series[label] for label in groups["best"] + groups["median"] + groups["worst"][::-1]]
-    assert ranked == sorted(ranked, reverse=True)
-    known = series.dropna()
-    assert [len(labels) for labels in groups.values()] == [n] * 3 or len(known) < 3 * n
-    assert bool(shown) == bool(len(known))
-    if shown:
-        assert series[groups["best"][0]] == known.max()
-    if len(known) >= 3 * n:
-        assert series[groups["worst"][0]] == known.min()
-        assert series[groups["median"]].max() >= known.quantile(0.5, "lower")
-        assert series[groups["median"]].min() <= known.quantile(0.5, "higher")
-
-
-def test_tied_pairs_are_not_the_first_of_the_list():
-    """The first would all be of one category."""
+def test_extremes_shows_no_pair_twice_and_of_tied_ones_not_the_first_of_the_list():
+    values = pd.Series([50.0, np.nan, 10, 90, 70, 30, 60, 20, 80, 40])
+    assert pictures.extremes(values, 1) == {"best": [3], "median": [0], "worst": [2]}
     groups = pictures.extremes(pd.Series(100.0, index=range(90)))
     shown = [label for labels in groups.values() for label in labels]
     assert len(set(shown)) == 9
-    assert max(shown) - min(shown) > 45
-    assert groups == pictures.extremes(pd.Series(100.0, index=range(90)))
-
-
-def assert_readable(figure, axes, rows, size=650_000):
-    """Every tick has its label inside the picture, none touches the next, and the file is small.
-
-    A report of Caltech-101 has three pictures of its 101 categories, and nine of pairs.
-    """
-    assert len(pictures.render(figure, "png", DPI)) < size
-    canvas = FigureCanvasAgg(figure)
-    for labels, first, last in ((axes.get_yticklabels(), "y0", "y1"), (axes.get_xticklabels(), "x0", "x1")):
-        boxes = [label.get_window_extent(canvas.get_renderer()) for label in labels]
-        assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 for box in boxes)
-        assert all(figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1 for box in boxes)
-        boxes.sort(key=lambda box: getattr(box, first))
-        assert all(getattr(one, last) < getattr(other, first) for one, other in pairwise(boxes))
-    assert len(axes.get_yticklabels()) == rows
-
-
-@pytest.mark.parametrize(("categories", "layers"), [(1, 15), (101, 34)])
-def test_layer_selection_shows_every_rate_under_readable_labels(categories, layers):
-    rates = np.random.default_rng(0).random((categories, layers))
-    names = [f"{i} {'Motorbike ' * 3}"[:30] for i in range(categories)]
-    figure = pictures.layer_selection(dict(zip(names, rates.tolist(), strict=True)))
-    axes, bar = figure.axes
-    assert np.array_equal(axes.images[0].get_array(), rates)
-    assert axes.images[0].get_clim() == (0, 1)
-    assert [label.get_text() for label in axes.get_yticklabels()] == names
-    assert [label.get_text() for label in axes.get_xticklabels()] == list(map(str, range(layers)))
-    assert_readable(figure, axes, categories)
-    assert bar.get_xlabel()
-    assert not bar.get_tightbbox().overlaps(axes.get_window_extent())
-
-
-def test_endless_category_names_are_cut():
-    figure = pictures.layer_selection({"x" * 500: [0.5] * 15})
-    assert figure.axes[0].get_yticklabels()[0].get_text().endswith("x…")
-    assert_readable(figure, figure.axes[0], 1)
-
-
-def test_layer_selection_is_monotone_in_lightness_and_tells_unknown_from_none():
-    figure = pictures.layer_selection({"a": np.linspace(0, 1, 17), "b": [np.nan] * 17})
-    image = figure.axes[0].images[0]
-    lightness = image.to_rgba(image.get_array())[..., :3] @ [0.2126, 0.7152, 0.0722]
-    assert (np.diff(lightness[0]) < 0).all()
-    assert not np.isclose(lightness[1, 0], lightness[0, 0], atol=0.1)
-
-
-def test_curves_differ_in_dashes_and_markers():
-    curves = {f"curve {i}": {0.05: i, 0.1: np.nan} for i in range(4)}
-    figure = pictures.pck_curve(curves)
-    drawn = figure.axes[0].lines
-    assert [line.get_ydata()[0] for line in drawn] == [0, 1, 2, 3]
-    assert len({line.get_linestyle() for line in drawn}) == len({line.get_marker() for line in drawn}) == 4
-    assert legend(figure) == list(curves)
-
-
-def history(epochs, pck, selection):
-    loss = np.linspace(5, 1, epochs)
-    columns = {"epoch": range(1, epochs + 1), "trn_loss": loss, "val_loss": loss + 1, "trn_pck": 50.0}
-    rates = {f"selection/{k:02d}": rate for k, rate in enumerate(selection.T)}
-    return pd.DataFrame(columns | {"val_pck": pck} | rates)
-
-
-def test_training_curves_mark_the_first_best_epoch_and_show_each_layers_rate():
-    selection = np.random.default_rng(0).random((4, 15))
-    figure = pictures.training_curves(history(4, [10.0, 30.0, 30.0, 20.0], selection))
-    loss, pck, rates, _ = figure.axes
-    assert [line.get_label() for line in loss.lines] == ["training", "validation"]
-    (star,) = [line for line in pck.lines if line.get_marker() == "*"]
-    assert star.get_xydata().tolist() == [[2, 30]]
-    assert np.array_equal(rates.images[0].get_array(), selection.T)
-    assert rates.images[0].get_extent()[:2] == [0.5, 4.5]  # an epoch's column is under its figures
-
-
-@pytest.mark.parametrize(("epochs", "pck"), [(1, 40.0), (3, np.nan)])
-def test_training_curves_of_one_epoch_or_without_validation(epochs, pck):
-    figure = pictures.training_curves(history(epochs, pck, np.full((epochs, 2), 0.5)))
-    ticks = figure.axes[2].get_xticks()
-    assert np.array_equal(ticks, ticks.round())
-    figure.draw_without_rendering()
+    assert max(shown) - min(shown) > 45  # the first would all be of one category
 
 
 def test_text_from_data_is_never_read_as_formulas():
@@ -283,21 +89,7 @@ def test_text_from_data_is_never_read_as_formulas():
         "title": name,
     }
     for figure in (
-        pictures.matches(**pair), pictures.contact_sheet({name: [pair]}),
+        drawing.matches(**pair), pictures.contact_sheet({name: [pair]}),
         pictures.layer_selection({name: [0.5]}), pictures.pck_curve({name: {1: 1}}),
     ):  # fmt: skip
         figure.draw_without_rendering()
-
-
-@pytest.mark.parametrize(("form", "begins"), [("png", b"\x89PNG"), ("pdf", b"%PDF"), ("jpg", b"\xff\xd8")])
-def test_what_is_drawn_alike_is_the_same_file(form, begins):
-    first, second = (pictures.render(pictures.matches(**PAIR), form, 50) for _ in range(2))
-    assert first == second
-    assert first.startswith(begins)
-
-
-def test_drawing_leaves_no_state_behind():
-    before = dict(mpl.rcParams)
-    pictures.matches(**PAIR)
-    assert dict(mpl.rcParams) == before
-    assert not sys.modules.get("matplotlib.pyplot") or not sys.modules["matplotlib.pyplot"].get_fignums()

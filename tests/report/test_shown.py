@@ -2,21 +2,13 @@
 
 import io
 import json
-import math
-import re
-import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from dhpf.common import run as run_files
-from dhpf.common.run import Run, progress
-from dhpf.evaluation.results import average_table
-from dhpf.training.examples import CORRECT, INCORRECT, example
 from tests.helpers import tiny
 from tests.helpers.commands import TINY, run, succeed
 
@@ -47,12 +39,8 @@ def test_the_events_are_what_tensorboard_reads(trained: Path) -> None:
     both = [scalars[f"step/{name}_loss"][4:] for name in ("matching", "selection")]
     mean = np.mean([a + b for (_, a), (_, b) in zip(*both, strict=True)])
     assert mean == pytest.approx(history["trn_loss"][1], rel=1e-5)
-    assert 0 < scalars["step/layers_selected"][0][1] <= 15
-    by_category = [scalars[f"val_pck/{name}"] for name in ("cat", "dog")]
-    for epoch in range(2):
-        assert np.mean([values[epoch][1] for values in by_category]) == pytest.approx(
-            history["val_pck"][epoch]
-        )
+    by_category = [[value for _, value in scalars[f"val_pck/{name}"]] for name in ("cat", "dog")]
+    assert np.mean(by_category, 0) == pytest.approx(history["val_pck"])
 
     def picture(tag: str, epoch: int) -> Image.Image:
         assert [e.step for e in events.Images(tag)] == [1, 2]
@@ -61,28 +49,7 @@ def test_the_events_are_what_tensorboard_reads(trained: Path) -> None:
     heights = [picture("selection/all", epoch).height for epoch in range(2)]
     assert heights[1] > heights[0]  # a row for each epoch
     assert picture("examples/3", 1).size == (128, 64)
-    plugin = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
-    assert b"pfpascal" in plugin
-    assert b"learning" not in plugin
     assert scalars["final/val_pck"] == [(0, pytest.approx(max(history["val_pck"])))]
-
-
-def test_an_example_shows_images_predictions_and_truth() -> None:
-    images = {"src_img": torch.zeros(1, 3, 64, 64), "trg_img": torch.ones(1, 3, 64, 64)}
-    points = torch.tensor([[[10.0, 20, 30], [12, 40, 50]]])
-    batch = {
-        **images,
-        "src_kps": points,
-        "trg_kps": points,
-        "n_pts": torch.tensor([3]),
-        "pckthres": torch.tensor([64.0]),
-    }
-    found = points[0] + torch.tensor([[0, 20, math.nan], [0, 0, 0]])
-    drawn = np.asarray(example(batch, 0, found, 0.1))
-    assert (drawn[0, 0] < drawn[0, 127]).all()
-    lines = {colour: (drawn == colour).all(-1).sum() for colour in (CORRECT, INCORRECT)}
-    assert all(count > 50 for count in lines.values())
-    assert (drawn == 255).all(-1).sum() > 30
 
 
 def test_without_key_points_nothing_is_the_best(tmp_path: Path) -> None:
@@ -102,71 +69,8 @@ def test_without_key_points_nothing_is_the_best(tmp_path: Path) -> None:
     assert all(torch.equal(best[name], state[name]) for name in state)
 
 
-def test_a_threshold_of_zero_is_no_figure(tmp_path: Path) -> None:
-    """One key-point has no extent: it was 0.00 % at every alpha."""
-    tiny.make_spair(tmp_path)
-    for split in ("val", "test"):
-        path = min((tmp_path / "SPair-71k" / "PairAnnotation" / split).iterdir())
-        content = json.loads(path.read_text())
-        content |= {end: content[end][:1] for end in ("src_kps", "trg_kps")}
-        path.write_text(json.dumps(content))
-    options = f"--benchmark spair --datapath {tmp_path} {TINY} --thres bbox-kp --alpha 1"
-    out = succeed(tmp_path, f"train.py {options} --supervision weak --niter 1 --logpath trained").out
-    assert "epoch 1: 1 validation pairs are in no PCK" in out
-    out = succeed(tmp_path, f"test.py {options} --logpath run").out
-    figures = json.loads((tmp_path / "logs" / "run" / "results.json").read_text())["figures"]
-    assert figures["n_pairs"] == 8
-    assert [figure["n_pairs"] for figure in figures["totals"] if figure["average"] == "pairs"] == [7, 7]
-    (line,) = [line for line in out.splitlines() if line.startswith("threshold: ")]
-    assert line.startswith("threshold: zero in 1 pairs, which are in no PCK: JPEGImages/cat/")
-
-
-def test_averages_are_a_table_of_thresholds() -> None:
-    averages = ("pairs", "key-points", "categories")
-    totals = [
-        {"alpha": alpha, "average": average, "frame": frame, "n_pairs": 4, "paper": None, "value": value}
-        for alpha in (0.05, 0.1)
-        for frame in ("240x240 frame", "original pixels")
-        for value, average in zip((None, 51 + alpha, 52 + 10 * alpha), averages, strict=True)
-    ]
-    head, *rows = (line.split() for line in average_table({"totals": totals}))
-    assert head == ["PCK", "in", "%,", "mean", "over", *averages]
-    assert rows[0] == ["α", "=", "0.05", "-", "51.05", "52.50"]
-    assert rows[-1][2:] == ["0.1,", "original", "pixels", "-", "51.10", "53.00"]
-    assert average_table({"totals": [{"average": "pairs", "value": 0.5}]}) == []
-
-
-def test_runs_of_one_second_have_names_of_their_own(tmp_path: Path) -> None:
-    folders = [Run.create(tmp_path / "run", {}, numbered=True).folder for _ in range(3)]
-    assert [folder.name for folder in folders] == ["run", "run-2", "run-3"]
-
-
 def test_quiet_leaves_the_console_alone(data: Path, tmp_path: Path) -> None:
     options = f"--benchmark pfpascal --datapath {data} {TINY} --quiet --logpath run"
     assert (outcome := run(tmp_path, f"test.py {options}")).code == 0
     assert (outcome.out, outcome.err) == ("", "")
     assert "PCK@0.1" in (tmp_path / "logs" / "run" / "log.txt").read_text()
-
-
-def test_without_a_terminal_progress_is_a_line_a_minute(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    now = [0.0]
-    monkeypatch.setattr(run_files.time, "monotonic", lambda: now[0])
-    with progress("testing", 100) as advance:
-        for _ in range(10):
-            now[0] += 25
-            advance(4, loss=0.5)
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "testing: 12/100 pairs, loss 0.5, 0.2 pairs/s, 550 s left"
-    assert len(lines) == 3
-
-
-def test_on_a_terminal_a_bar_tells_speed_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = io.StringIO()
-    monkeypatch.setattr(terminal, "isatty", lambda: True)
-    monkeypatch.setattr("sys.stderr", terminal)
-    with progress("testing", 100) as advance:
-        time.sleep(0.15)
-        advance(4, loss=0.5)
-        time.sleep(0.15)
-        advance(4)
-    assert re.search(r"8/100 \[\d\d:\d\d<\d\d:\d\d, +\d+\.\d+pair/s\]", terminal.getvalue())

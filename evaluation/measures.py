@@ -1,0 +1,178 @@
+"""What people report beside PCK (docs/measures.md): metrics, entered in `evaluation.MEASURES`.
+
+Each is left out of where what it needs is unknown: it never counts as not there. They count `<=`, as our PCK does.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+
+from dhpf.data.benchmark import Benchmark
+from dhpf.data.image_annotation import Points, parse_points_text
+from dhpf.evaluation.metrics import Measure, all_hits, threshold_extents, with_points
+from dhpf.evaluation.predictions import NAME
+
+DEGREES = 45  # of a step of `azimuth_difference`
+read_points = lru_cache(maxsize=1024)(parse_points_text)
+
+
+def pck_dagger(
+    table: pd.DataFrame, benchmark: type[Benchmark], alphas: Sequence[float], thres: str
+) -> list[Measure]:
+    """PCK† of Jamais Vu: a prediction that is nearer to another key-point of the pair is not correct."""
+    measures: list[Measure] = []
+    for hits in all_hits(table, benchmark, alphas, thres):
+        predicted, target = hits.points("predicted"), hits.points("target")
+        n, point = hits.rows.n_pts.to_numpy(), hits.rows.point.to_numpy()
+        first, nearest = np.arange(len(n)) - point, np.ones(len(n), dtype=bool)
+        distance = np.linalg.norm(predicted - target, axis=1)
+        for step in range(1, int(n.max(initial=1))):  # against the pair's other points, one after another
+            other = target[first + (point + step) % n]
+            nearest &= ~(np.linalg.norm(predicted - other, axis=1) < distance)
+        text = (
+            f"key-points predicted within {hits.alpha:g} x threshold (<=) and not nearer to another target point "
+            "of those that both images have"
+        )
+        measures += hits.measures("PCK†", text, hits.within(target) & nearest)
+    return measures
+
+
+def geometry_aware(
+    table: pd.DataFrame, benchmark: type[Benchmark], alphas: Sequence[float], thres: str
+) -> list[Measure]:
+    """PCK of GeoAware-SC's subset: key-points of a group that looks alike, of which the target shows two or more."""
+    rows = with_points(table)
+    chosen = np.zeros(len(rows), dtype=bool)
+    for k, (name, visible, category) in enumerate(_visible(rows)):
+        groups = benchmark.point_groups(category)
+        chosen[k] = groups is not None and len(groups.alike.get(name, frozenset()) & visible.keys()) >= 2
+    measures: list[Measure] = []
+    for hits in all_hits(table, benchmark, alphas, thres) if chosen.any() else ():
+        text = (
+            f"key-points predicted within {hits.alpha:g} x threshold (<=), of those that look like others (left and "
+            "right, front and back) and of whose group the target shows two or more"
+        )
+        correct = hits.within(hits.points("target"))
+        measures += hits.measures("geometry-aware PCK", text, correct, ("pairs", "key-points"), chosen)
+    return measures
+
+
+def left_right(
+    table: pd.DataFrame, benchmark: type[Benchmark], alphas: Sequence[float], thres: str
+) -> list[Measure]:
+    """GECO's: of the key-points whose mirrored key-point is visible in the target, how many are taken for it."""
+    rows = with_points(table)
+    mirrored = np.full((len(rows), 2), np.nan)
+    for k, (name, visible, category) in enumerate(_visible(rows)):
+        if groups := benchmark.point_groups(category):
+            mirrored[k] = visible.get(groups.mirrored.get(name, ""), (np.nan, np.nan))
+    chosen = ~np.isnan(mirrored[:, 0])
+    measures: list[Measure] = []
+    for hits in all_hits(table, benchmark, alphas, thres) if chosen.any() else ():
+        correct, other = hits.within(hits.points("target")), hits.within(mirrored * hits.scale)
+        within, of = (
+            f"predicted within {hits.alpha:g} x threshold (<=)",
+            "of those whose mirror image is visible there",
+        )
+        for name, text, which in (
+            ("left-right correct", f"key-points {within}, {of}", correct),
+            (
+                "left-right confused",
+                f"key-points {within} of their mirror image alone, {of}",
+                other & ~correct,
+            ),
+            (
+                "left-right ambiguous",
+                f"key-points {within} of both their place and mirror image, {of}",
+                other & correct,
+            ),
+        ):
+            measures += hits.measures(name, text, which, ("key-points",), chosen)
+    return measures
+
+
+def by_azimuth(
+    table: pd.DataFrame, benchmark: type[Benchmark], alphas: Sequence[float], thres: str
+) -> list[Measure]:
+    """PCK of the pairs of each difference of azimuth, as GeoAware-SC has it."""
+    apart = with_points(table).get("azimuth_difference", pd.Series(dtype="int64")).to_numpy()
+    measures: list[Measure] = []
+    for hits in all_hits(table, benchmark, alphas, thres):
+        for step in sorted({*apart[apart >= 0].tolist()}):
+            text = f"key-points predicted within {hits.alpha:g} x threshold (<=), of pairs whose azimuths differ so"
+            correct, name = hits.within(hits.points("target")), f"PCK of {DEGREES * step}° azimuth difference"
+            measures += hits.measures(name, text, correct, ("pairs", "key-points"), apart == step)
+    return measures
+
+
+def kap(
+    table: pd.DataFrame, benchmark: type[Benchmark], alphas: Sequence[float], thres: str
+) -> list[Measure]:
+    """Key-point average precision of SphericalMaps: does a method know that a key-point is not there?
+
+    A category's average precision is the mean over its positives of the precision at their scores.
+    """
+    kind, threshold, _ = threshold_extents(table, benchmark, thres)
+    pairs = table.drop_duplicates("pair").set_index("pair")
+    frame = f"{table.img_side.iloc[0]}x{table.img_side.iloc[0]} frame"
+    measures: list[Measure] = []
+    for alpha in alphas if "kap" in pairs else ():
+        scores = {pair: parse_kap_text(text).get((kind, alpha)) for pair, text in pairs.kap.items()}
+        rows = pd.DataFrame(
+            [(pair, *score) for pair, of_pair in scores.items() if of_pair for score in of_pair],
+            columns=["pair", "positive", "score"],
+        ).set_index("pair")
+        if rows.empty or not rows.positive.any():
+            continue
+        by_category = [
+            precisions(of) for _, of in rows.groupby(pairs.category.reindex(rows.index).to_numpy())
+        ]
+        definition = {
+            "name": f"KAP@{alpha:g}", "unit": "%", "alpha": alpha, "thres": kind,
+            "definition": "mean over categories of the average precision of the largest score near a target key-point "
+            f"(< {alpha:g} x threshold) against the largest elsewhere, or anywhere if the target does not show it",
+            "basis": "match scores of each key-point that the source shows, from 0 to 1 in each pair, threshold "
+            f"{kind} = {threshold}, {frame}",
+            "average": "categories", "frame": frame,
+        }  # fmt: skip
+        measures.append((definition, pd.concat(by_category)))
+    return measures
+
+
+def precisions(rows: pd.DataFrame) -> pd.Series:
+    """For each positive the precision in % of all that score as much or more, indexed by pair; equal scores as one."""
+    ordered = rows.sort_values("score", ascending=False, kind="stable")
+    last = (
+        ordered.groupby("score").positive.transform("size").groupby(ordered.score).cumcount(ascending=False)
+    )
+    found, count = ordered.positive.cumsum().to_numpy(), np.arange(1, len(ordered) + 1)
+    at = np.arange(len(ordered)) + last.to_numpy()  # the last of equal scores
+    return pd.Series(100.0 * found[at] / count[at], ordered.index)[ordered.positive.to_numpy(bool)]
+
+
+def kap_text(scores: dict[tuple[str, float], list[tuple[int, float]]]) -> str:
+    """Scores by threshold and alpha, each with 1 for a positive or 0, as a table of predictions has them."""
+    return ";".join(
+        " ".join([f"{kind}@{alpha:g}", *(f"{positive}:{score:.9g}" for positive, score in listed)])
+        for (kind, alpha), listed in scores.items()
+    )
+
+
+def parse_kap_text(text: str) -> dict[tuple[str, float], list[tuple[int, float]]]:
+    """The inverse of `kap_text`."""
+    found = {}
+    for part in text.split(";") if text else ():
+        head, *cells = part.split(" ")
+        kind, _, alpha = head.partition("@")
+        found[kind, float(alpha)] = [(int(cell[0]), float(cell[2:])) for cell in cells]
+    return found
+
+
+def _visible(rows: pd.DataFrame) -> list[tuple[str, Points, str]]:
+    """For each key-point its name, all visible points of its target in the frame (none: unknown), and its category."""
+    texts = rows.target_points if "target_points" in rows else [""] * len(rows)
+    return [
+        (name, read_points(text), c) for name, text, c in zip(rows[NAME], texts, rows.category, strict=True)
+    ]
