@@ -147,8 +147,14 @@ class CorrelationFactors:
                 native = weighted_sums(s.flatten(0, 1), *taps).view(B, n, -1) @ t.mT
             else:
                 native = weighted_sums((s @ t.mT).flatten(0, 1), *taps)
-            up = interpolation(s, h, S)
-            corr = corr + (up @ native.view(B, n, h, h) @ up.T).flatten(2)
+            if torch.is_grad_enabled() or use_batched_kernels(s):
+                up = interpolation(s, h, S)
+                corr = corr + (up @ native.view(B, n, h, h) @ up.T).flatten(2)
+            else:
+                index, weight = linear_taps(s, h, S)
+                index = index + h * torch.arange(B * n)[:, None, None]
+                tall = weighted_sums(native.view(-1, h), index.view(-1, 2), weight.repeat(B * n, 1))
+                _add_widened(tall, corr.view(-1, S))
         length = self.src_length[pair, cells][..., None] * self.trg_length[:, None]
         return torch.relu(corr / (length + COSINE_EPS))
 
@@ -216,7 +222,9 @@ class CorrelationFactors:
                 native = self.products[k][:, a * h : b * h, c * h : d * h]
             else:
                 native = s[:, a * h : b * h] @ t[:, c * h : d * h].mT
-            wide = _widened(native.reshape(-1, h), S)  # along the target's rows
+            native = native.reshape(-1, h)
+            wide = native.new_zeros(len(native), S)
+            _add_widened(native, wide)  # along the target's rows
             taps = _column_taps(like, B * (b - a) * h, h, S, *target, c, d)
             tables.append(weighted_sums(wide, *taps).view(B, (b - a) * h, -1))  # and its columns
             extents.append(NativeRows(h, a, b))
@@ -225,17 +233,15 @@ class CorrelationFactors:
         return table, *row_taps(like, B, S, *source, tuple(extents))
 
 
-def _widened(native: Tensor, S: int) -> Tensor:
-    """Rows of native cells interpolated to grid cells, n×h -> n×S."""
-    h, wide = native.shape[1], native.new_empty(len(native), S)
+def _add_widened(native: Tensor, wide: Tensor) -> None:
+    """Adds rows of native cells, n×h, interpolated to grid cells, to `wide`, n×S."""
+    h, S = native.shape[1], wide.shape[1]
     up = interpolation(native, h, S)
-    if use_batched_kernels(native):
-        return native @ up.T
-    for first in range(0, S, CHUNK):
-        low, high = _native_rows((first, min(S, first + CHUNK)), h, S)
-        some = slice(first, first + CHUNK)
-        torch.mm(native[:, low:high], up[some, low:high].T, out=wide[:, some])
-    return wide
+    chunk = S if use_batched_kernels(native) else CHUNK
+    for first in range(0, S, chunk):
+        low, high = _native_rows((first, min(S, first + chunk)), h, S)
+        some = slice(first, first + chunk)
+        wide[:, some].addmm_(native[:, low:high], up[some, low:high].T)
 
 
 def _native_rows(rows: tuple[int, int], h: int, S: int) -> tuple[int, int]:

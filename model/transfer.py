@@ -20,7 +20,7 @@ def mutual_nn_filter(scores: Tensor, column_max: Tensor) -> Tensor:
     """
     row_max = scores.amax(2, keepdim=True)
     row_max, column_max = (torch.where(m == 0, EPS, m) for m in (row_max, column_max))
-    return scores * (scores / row_max) * (scores / column_max[:, None])
+    return (scores / row_max).mul_(scores).mul_(scores / column_max[:, None])
 
 
 def confident_targets(scores: Tensor, column_max: Tensor) -> tuple[Tensor, Tensor]:
@@ -34,12 +34,14 @@ def peaks(filtered: Tensor) -> tuple[Tensor, Tensor]:
     The confidence, in 0..1, is the share of the row's filtered scores that lies within a tenth of the side of the
     best cell: a row with one peak has 1, a row with two equal peaks far apart 0.5.
     """
-    best = filtered.argmax(2)
-    side = round(filtered.shape[2] ** 0.5)
-    axis, cell = torch.arange(side, dtype=torch.int32, device=filtered.device), best[..., None].int()
-    dy, dx = axis - cell // side, axis - cell % side  # B×n×S
-    near = dy.square()[..., :, None] + dx.square()[..., None, :] <= (NEAR_BEST * side) ** 2
-    share = (filtered * near.flatten(2)).sum(2) / filtered.sum(2).clamp(min=EPS)
+    best, side = filtered.argmax(2), round(filtered.shape[2] ** 0.5)
+    radius = NEAR_BEST * side
+    axis = torch.arange(-int(radius), int(radius) + 1, device=best.device)
+    y, x = (best // side)[..., None, None] + axis[:, None], (best % side)[..., None, None] + axis
+    near = axis[:, None].square() + axis.square() <= radius**2
+    near = near & (y >= 0) & (y < side) & (x >= 0) & (x < side)
+    scores = filtered.gather(2, torch.where(near, y * side + x, 0).flatten(2))
+    share = (scores * near.flatten(2)).sum(2) / filtered.sum(2).clamp(min=EPS)
     return best, share.clamp(max=1)
 
 
