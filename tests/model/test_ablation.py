@@ -10,7 +10,6 @@ from torch import Tensor
 from dhpf.model import reference
 from dhpf.model.ablation import Ablation
 from dhpf.model.dhpf import DHPF
-from dhpf.programs.opening import requested_ablation
 from dhpf.programs.options import parse
 from tests.helpers.models import Bank
 
@@ -78,14 +77,3 @@ def test_ablations_equal_the_dense_oracle(model: DHPF, changed: Ablation, voting
 
 def parsed(arguments: str) -> Any:
     return parse("test", arguments.split())
-
-
-def test_options_name_the_ablation() -> None:
-    assert requested_ablation(parsed(""), 3) == Ablation(fixed_layers=(0, 1, 2), raw=True)
-    assert requested_ablation(parsed("--raw"), 3) == requested_ablation(parsed(""), 3)
-    assert requested_ablation(parsed("--untrained"), 3) == Ablation()
-    assert requested_ablation(parsed("--untrained --soft-gates"), 3) == Ablation(soft=True)
-    loaded = parsed("--raw")
-    loaded.load = "best_model.safetensors"
-    assert requested_ablation(loaded, 3) == Ablation(raw=True)
-    assert [parsed(text).voting for text in ("", "--no-hough", "--voting none")] == [None, "none", "none"]
