@@ -386,7 +386,7 @@ LOAD = option(
     "--load", type=checkpoint, metavar="CKPT")
 ALPHAS = option("alpha of PCK, one or several", "--alpha", type=ALPHA, nargs="+", default=(0.1,), metavar="A")
 MEASURE = option(
-    "also report these measures, or all (docs/measures.md)",
+    "more measures to report, or all of them (docs/measures.md)",
     "--measures", type=measure_names, default=(), metavar=f"{{{','.join(MEASURES)},all}}")
 ONE_ALPHA = option("alpha of PCK", "--alpha", type=ALPHA, default=0.1, metavar="A")
 PREDICTIONS_FRAME = option(
@@ -460,7 +460,7 @@ def model_options(*, train: bool = False) -> tuple[Option, ...]:
                "--voting", default=voting, **choice(VOTINGS)),
         option("the same as --voting none",
                "--no-hough", dest="voting", action="store_const", const="none", default=argparse.SUPPRESS),
-        option("how points follow from scores (docs/measures.md)" + saved.format(DEFAULT_DECODER) * (not train),
+        option("how to compute points from scores (docs/measures.md)" + saved.format(DEFAULT_DECODER) * (not train),
                "--decoder", default=decoder, **choice(DECODERS, "PARAMETERS")),
         option("size that images are resized to", "--img-side", type=frame_side, default=240, metavar="PIXELS"),
         option("device to compute on: auto, cpu, cuda, cuda:N or mps", "--device", type=device, default="auto"),
