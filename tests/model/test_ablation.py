@@ -1,7 +1,5 @@
 """The method with parts replaced equals the dense oracle with the same parts replaced; options, and test.py."""
 
-from typing import Any
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,7 +8,6 @@ from torch import Tensor
 from dhpf.model import reference
 from dhpf.model.ablation import Ablation
 from dhpf.model.dhpf import DHPF
-from dhpf.programs.options import parse
 from tests.helpers.models import Bank
 
 SIDES, CHANNELS, FRAME = [16, 16, 8, 4], [16, 8, 24, 32], 64
@@ -73,7 +70,3 @@ def test_ablations_equal_the_dense_oracle(model: DHPF, changed: Ablation, voting
         torch.testing.assert_close(
             matches.transfer(points[None])[0], reference.transfer_keypoints(scores, points)
         )
-
-
-def parsed(arguments: str) -> Any:
-    return parse("test", arguments.split())
