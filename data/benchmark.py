@@ -143,6 +143,7 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
         self.split = split
         self.thres = self.auto_thres if thres == "auto" else thres
         self.img_side = self.input_size = img_side
+        self.features: Any = None
         self._sizes: dict[str, tuple[int, int]] = {}
         self.root = self.require_folder(Path(datapath))
         fitting = [Path(pair_list)] if pair_list else self.lists_of(split)
@@ -253,9 +254,23 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
                 self._sizes[key] = image.size
         return self._sizes[key]
 
-    def image(self, key: str) -> Tensor:
-        """One image, resized and normalised: float32 [3, input_size, input_size]."""
-        return normalised(self.pil_image(key), self.input_size)
+    def prepare_for(self, backbone: Any) -> None:
+        """Gives images as a backbone takes them: its size, or their features of files.
+
+        Raises: UserError: images have no features.
+        """
+        self.input_size, self.features = backbone.input_size_for(self.img_side), backbone.features
+        if self.features:
+            self.features.check(
+                list(dict.fromkeys(key for p in self.pairs for key in (p.src_key, p.trg_key)))
+            )
+
+    def image(self, key: str, mirrored: int = 0) -> Tensor:
+        """One image, resized and normalised: float32 [3, input_size, input_size]; or its features."""
+        if self.features:
+            return self.features.image_tensor(key, self.size(key), bool(mirrored))
+        image = normalised(self.pil_image(key), self.input_size)
+        return image.flip(-1) if mirrored else image
 
     def pil_image(self, key: str) -> Image.Image:
         """One image as its annotation means it, RGB of its own size."""
@@ -287,8 +302,7 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
         sample = self.annotation(i)
         with error_context(self.where(i)):
             for end in ("src", "trg"):
-                image = self.image(sample[f"{end}_key"])
-                sample[f"{end}_img"] = image.flip(-1) if sample["flip"] else image
+                sample[f"{end}_img"] = self.image(sample[f"{end}_key"], sample["flip"])
         return sample
 
     def in_frame(self, i: int, pair: Pair) -> dict[str, Any]:

@@ -290,12 +290,13 @@ class Matcher:
         return f"{self.name}, raw features of {used}, nothing learned for matching; {votes}{decoder}"
 
     @torch.no_grad()
-    def encode(self, image: Picture | Encoded) -> Encoded:
+    def encode(self, image: Picture | Encoded, name: str = "") -> Encoded:
         """The features of one image.
 
         Args:
             image: a file, turned upright if it says how it was held (EXIF); a PIL image as it is, which must not change
                 afterwards; an array [H, W, 3] or [H, W] of uint8; or a tensor [3, H, W] of uint8, or of 0..1.
+            name: what it is called where features come from files; the path of a file if not given.
         Returns:
             What `match` takes instead of the image.
         Raises:
@@ -305,8 +306,18 @@ class Matcher:
             return image
         picture = as_rgb(image)
         size = self.model.backbone.input_size_for(self.img_side)
-        pixels = normalised(picture, size)[None].to(self.model.device)
-        return Encoded(picture, self.model.encode(pixels, self.img_side), self.img_side)
+        if files := self.model.backbone.features:
+            name = name or str(image) * isinstance(image, str | Path)
+            if not name:
+                raise UserError(
+                    f"{self.model.backbone.name}: features from files need an image's path or name"
+                )
+            pixels = files.image_tensor(name, picture.size)
+        else:
+            pixels = normalised(picture, size)
+        return Encoded(
+            picture, self.model.encode(pixels[None].to(self.model.device), self.img_side), self.img_side
+        )
 
     def to(self, device: str | torch.device) -> "Matcher":
         """Move the model; images that are encoded follow when they are matched. Raises: UserError: no such device."""

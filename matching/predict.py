@@ -160,8 +160,8 @@ def encode_batches(
     """
     on_gpu = model.device.type == "cuda"
     frame = benchmark.img_side
-    size = benchmark.input_size = model.backbone.input_size_for(frame)
-    blank = torch.zeros(1, 3, size, size, device=model.device)
+    benchmark.prepare_for(model.backbone)
+    blank = model.backbone.blank(frame).to(model.device)
     capacity = int(loading.cache_bytes) // model.encode(blank, frame).nbytes
     steps = plan_encoding(image_keys(benchmark), batches, capacity)
     to_encode = [step.to_encode for step in steps if step.to_encode]

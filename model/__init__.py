@@ -36,7 +36,11 @@ BACKBONES: "Registry[type[FrozenBackbone]]" = Registry(
         "resnet101": "dhpf.model.backbone:ResNet101",
         "efficientnet_lite0": "dhpf.model.timm_backbone:EfficientNetLite0",
     },
-    families={"timm": "dhpf.model.timm_backbone:named"},
+    families={
+        "timm": "dhpf.model.timm_backbone:named",
+        "files": "dhpf.weights.feature_files:named",
+        "files-pad": "dhpf.weights.feature_files:named",
+    },
 )
 VOTINGS: "Registry[Voting]" = Registry(
     "voting", {"hough": "dhpf.model.hough:hough_voting", "none": "dhpf.model.voting:no_voting"}

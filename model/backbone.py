@@ -70,6 +70,7 @@ class FrozenBackbone(nn.Module):
     min_reduced_channels = 16  # of an eighth: with fewer, a layer tells too little
     input_multiple = 1  # pixels: sides of images are multiples of it
     weights_note = ""
+    features: Any = None  # where what it is given of an image comes from, if not from its pixels
     net: Any
 
     def __init__(
@@ -127,6 +128,11 @@ class FrozenBackbone(nn.Module):
     def input_size_for(self, frame: int) -> int:
         """Side of the images to give where matches are in frames of this side, pixels."""
         return self.nearest_input_size(self.input_size or frame)
+
+    def blank(self, frame: int) -> Tensor:
+        """An image of nothing as it is given one: 1×3×s×s."""
+        side = self.input_size_for(frame)
+        return torch.zeros(1, 3, side, side)
 
     def nearest_input_size(self, side: int) -> int:
         """The side nearest to this one that the network takes, pixels."""

@@ -75,14 +75,14 @@ def match_images(options: Namespace) -> None:
     if options.table_out:
         check_new_pairs(options.table_out, options.source, targets)
     matcher = open_matcher(options)
-    source = matcher.encode(source_image)
+    source = matcher.encode(source_image, str(options.source))
     for target in targets:
         try:
             target_image = as_rgb(target, options.max_pixels)
         except UserError as error:
             unread.append(str(error))
             continue
-        found = chosen(matcher.match(source, target_image, points), options)
+        found = chosen(matcher.match(source, matcher.encode(target_image, str(target)), points), options)
         files = options.source, target
         save(options, matcher, free_path(options.output, files, found), found, files)
         if options.table_out:
@@ -114,7 +114,8 @@ def match_pair(options: Namespace) -> None:
     if not inside.any():
         raise UserError(f"--pair {number}: it has no key-point in the image, give --points")
     matcher = open_matcher(options)
-    found = chosen(matcher.match(source, target, points[inside]), options)
+    ends = matcher.encode(source, keys[0]), matcher.encode(target, keys[1])
+    found = chosen(matcher.match(*ends, points[inside]), options)
     name = f"{benchmark.name} {benchmark.split}, pair {number}, {pictures.short(sample['category'])}"
     drawn: dict[str, Any] = {"title": name}
     if not own_points:

@@ -89,6 +89,10 @@ def parse(program: str, arguments: Sequence[str] | None = None) -> Namespace:
     options.program = program
     if getattr(options, "overwrite", False) and not options.logpath:
         raise UserError("--overwrite: name the run folder with --logpath")
+    if getattr(options, "features_frame", "squash") == "pad":
+        if not str(options.backbone).startswith("files"):
+            raise UserError("--features-frame pad: it is for features from files, --backbone files:DIR")
+        options.backbone = options.backbone.replace("files:", "files-pad:", 1)
     if check := CHECKS.get(program):
         check(options)
     return options
@@ -152,7 +156,7 @@ def run_folder(options: Namespace) -> Path | None:
 def dated_folder(*parts: str) -> Path:
     """A folder in logs/ for a run that --logpath does not name."""
     name = "-".join((*parts, time.strftime("%Y%m%d-%H%M%S")))
-    return Path("logs") / name.replace(":", "-")
+    return Path("logs") / re.sub(r"[:/\\]+", "-", name)
 
 
 def own_data_options(options: Namespace) -> dict[str, Any]:
@@ -382,7 +386,7 @@ LOAD = option(
     "--load", type=checkpoint, metavar="CKPT")
 ALPHAS = option("alpha of PCK, one or several", "--alpha", type=ALPHA, nargs="+", default=(0.1,), metavar="A")
 MEASURE = option(
-    "also report these measures, or all (docs/measures.md)",
+    "more measures to report, or all of them (docs/measures.md)",
     "--measures", type=measure_names, default=(), metavar=f"{{{','.join(MEASURES)},all}}")
 ONE_ALPHA = option("alpha of PCK", "--alpha", type=ALPHA, default=0.1, metavar="A")
 PREDICTIONS_FRAME = option(
@@ -444,6 +448,8 @@ def model_options(*, train: bool = False) -> tuple[Option, ...]:
     return (
         option("frozen feature extractor" + saved.format(DEFAULT_BACKBONE) * (not train),
                "--backbone", default=backbone, **choice(BACKBONES)),
+        option("what the features of --backbone files:DIR cover: the image stretched to a square, or padded to one",
+               "--features-frame", choices=("squash", "pad"), default="squash"),
         option(f"weights of the backbone instead of the pretrained ones; {RANDOM}: random weights, to try it out",
                "--backbone-weights", type=weights_file, metavar="FILE"),
         option("blocks of the backbone that are hyperpixel layers, numbers from 0 (default: all)",
@@ -454,7 +460,7 @@ def model_options(*, train: bool = False) -> tuple[Option, ...]:
                "--voting", default=voting, **choice(VOTINGS)),
         option("the same as --voting none",
                "--no-hough", dest="voting", action="store_const", const="none", default=argparse.SUPPRESS),
-        option("how points follow from scores (docs/measures.md)" + saved.format(DEFAULT_DECODER) * (not train),
+        option("how to compute points from scores (docs/measures.md)" + saved.format(DEFAULT_DECODER) * (not train),
                "--decoder", default=decoder, **choice(DECODERS, "PARAMETERS")),
         option("size that images are resized to", "--img-side", type=frame_side, default=240, metavar="PIXELS"),
         option("device to compute on: auto, cpu, cuda, cuda:N or mps", "--device", type=device, default="auto"),

@@ -107,6 +107,7 @@ def run(options: Namespace) -> None:
     drawn = torch.randperm(len(benchmark), generator=torch.Generator().manual_seed(options.seed)).tolist()
     pairs, held_out = sorted(drawn[: options.pairs]), sorted(drawn[options.pairs : 2 * options.pairs])
     opened = open_model(options)
+    benchmark.prepare_for(opened.model.backbone)
     model, features = opened.model, "learned" if opened.checkpoint else "raw"
     model.ablate(Ablation(raw=not opened.checkpoint))
     model.to(choose_device(options.device)).eval()

@@ -87,6 +87,7 @@ def evaluate(options: Namespace) -> dict[str, Any]:
     torch.manual_seed(options.seed)
     opened = open_model(options)
     ablate(options, opened.model)
+    benchmark.prepare_for(opened.model.backbone)
     model = opened.model.to(device)
     if isinstance(benchmark, OwnData):
         checkpoint = opened.checkpoint

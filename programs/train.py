@@ -49,7 +49,7 @@ def run(options: Namespace) -> Trainer:
     model = build_model(config, options.backbone_weights)
     model.bf16 = options.precision == "bf16"
     for benchmark in splits.values():
-        benchmark.input_size = model.backbone.input_size_for(options.img_side)
+        benchmark.prepare_for(model.backbone)
     trainer = Trainer(options, processes, device, splits, model)
     run = None
     if processes.is_main_process and options.resume:

@@ -139,7 +139,7 @@ def write_explorers(run: TestRun, pairs: pd.DataFrame, chosen: Sequence[int]) ->
     if run.matcher is None:
         return {}
     matcher, benchmark = run.matcher, run.benchmark
-    encode = lru_cache(KEPT_IMAGES)(lambda key: matcher.encode(benchmark.pil_image(key)))
+    encode = lru_cache(KEPT_IMAGES)(lambda key: matcher.encode(benchmark.pil_image(key), key))
     links = {}
     with progress("pages to explore", len(chosen), not run.options.get("quiet")) as advance:
         for pair in pairs.loc[list(chosen)].sort_values(["source", "target"]).itertuples():

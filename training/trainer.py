@@ -260,7 +260,8 @@ class Trainer:
                     pck, has_pck = to_float64(step.pck.detach()).cpu(), step.pck.isfinite().cpu()
                     entries = torch.stack([pck, has_pck.double()], 1)[has_pck]
                     by_category.index_add_(0, batch["category_id"][has_pck], entries)
-                    for i in range(min(len(pck), EXAMPLES - len(examples)) if self.run else 0):
+                    drawn = self.run and not self.model.backbone.features  # of features there is no picture
+                    for i in range(min(len(pck), EXAMPLES - len(examples)) if drawn else 0):
                         image = example(batch, i, step.predicted[i], options.alpha)
                         examples[f"examples/{len(examples) + 1}"] = image
                     not_finite += [] if bool(torch.isfinite(step.loss)) else pair_names(batch)

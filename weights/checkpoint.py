@@ -86,6 +86,8 @@ def checkpoint_config(path: Path, state: State, **required: Any) -> tuple[ModelC
     """
     saved = read_metadata(path) or folder_metadata(path)
     given = {field: value for field, value in required.items() if value is not None}
+    if saved.get("backbone", "").startswith("files") and given.get("backbone", "").startswith("files"):
+        saved = saved | {"backbone": given["backbone"]}  # the folder of the features may be another
     if saved.get("backbone"):
         for field, value in given.items():
             if as_text(value) != (known := str(saved.get(KEYS[field]) or "")):

@@ -19,9 +19,9 @@ from dhpf.data import open_benchmark
 from dhpf.data.benchmark import Benchmark
 from dhpf.data.coco import MIN_SHARED_KEYPOINTS, draw_pairs
 from dhpf.matching.matcher import Matcher
-from dhpf.programs import match, test, train
+from dhpf.programs import match
 from tests.helpers import tiny, tiny_own
-from tests.helpers.commands import refused
+from tests.helpers.commands import refused, succeed
 from tests.helpers.places import SHARED
 
 COCO = SHARED / "data" / "coco"
@@ -310,25 +310,15 @@ RUN = "--img-side 64 --workers 0 --device cpu"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "supervision"), [("coco", "strong"), ("table", "weak")])
-def test_a_test_after_a_training_says_which_images_were_trained_on(
-    tmp_path, name, supervision, capsys, monkeypatch
-):
-    monkeypatch.setattr("dhpf.report.runs.report_training", lambda *_: None)
-    monkeypatch.setattr("dhpf.programs.test.report_test", lambda *_: None)
-    own = {"pairs": 4} if name == "coco" else {}
-    path = tiny_own.make_coco(tmp_path) if name == "coco" else tiny_own.make_table(tmp_path, pairs=24)
-    options = f"--benchmark {name} --datapath {path} --val-share 0.5 {RUN}" + " --pairs 4" * bool(own)
-    train.main(
-        f"{options} --supervision {supervision} --bsz 4 --niter 1 --logpath {tmp_path / 'run'}".split()
-    )
-    whole, trained = opened(path, **own), images(opened(path, "trn", val_share=0.5, **own))
+def test_a_test_after_a_training_says_which_images_were_trained_on(tmp_path, own):
+    options = f"--benchmark coco --datapath {own} --val-share 0.5 --pairs 4 {RUN}"
+    succeed(tmp_path, f"train.py {options} --bsz 4 --niter 1 --logpath run")
+    whole, trained = opened(own, pairs=4), images(opened(own, "trn", val_share=0.5, pairs=4))
     number = sum(pair.src_key in trained or pair.trg_key in trained for pair in whole.pairs)
 
-    def results(folder: str) -> dict[str, Any]:
-        load = f"--load {tmp_path / 'run' / 'best_model.pt'} --on-bad-pair skip --logpath {tmp_path / folder}"
-        test.main(f"{options} {load}".split())
-        return json.loads((tmp_path / folder / "results.json").read_text())
+    def results(run: str) -> dict[str, Any]:
+        succeed(tmp_path, f"test.py {options} --load logs/run --on-bad-pair skip --logpath {run}")
+        return json.loads((tmp_path / "logs" / run / "results.json").read_text())
 
     figures = results("test")["figures"]
     assert figures["without_leaked"][0]["n_pairs"] == len(whole) - number
@@ -338,7 +328,7 @@ def test_a_test_after_a_training_says_which_images_were_trained_on(
     skipped = results("skip")["options"]["skipped"]
     assert skipped
     assert all(Path(whole.pairs[0].src_key).name in pair for pair in skipped)
-    (tmp_path / "run" / "training_images.txt").unlink()
+    (tmp_path / "logs" / "run" / "training_images.txt").unlink()
     assert "without_leaked" not in results("unknown")["figures"]
 
 

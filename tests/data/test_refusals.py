@@ -5,11 +5,9 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.io import loadmat, savemat
 
 from dhpf.common.errors import UserError
 from dhpf.data.names import path_parts
@@ -79,23 +77,6 @@ def test_bad_annotations_of_spair(datapath, changes):
     path = next(datapath.glob(JSON))
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     assert_named(datapath, JSON, 0, rf"{SPAIR}, line 1: .*{path.name}")
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"kps": np.ones((10, 3))},
-        {"kps": np.array([["a", "b"]] * 10, dtype=object)},
-        {"kps": np.full((10, 2), np.inf)},
-        {"kps": np.ones((41, 2))},
-        {"bbox": np.full((1, 4), np.nan)},
-    ],
-)
-def test_bad_annotations_of_pfpascal(datapath, changes):
-    for path in datapath.glob(MATS):
-        content = {key: value for key, value in loadmat(path).items() if not key.startswith("_")}
-        savemat(path, content | changes, do_compression=True)
-    assert_named(datapath, MATS, 0, rf"{PASCAL}, line 2: .*_cat\.mat")
 
 
 def half(content: bytes) -> bytes:

@@ -1,7 +1,6 @@
 """The synthetic benchmark: exact key-points, sensible samples, the same pair in any worker and any order."""
 
 import pickle
-from itertools import combinations
 
 import numpy as np
 import pytest
@@ -69,12 +68,3 @@ def test_pairs_are_the_same_in_any_worker_and_any_order() -> None:
     for first, second in zip(in_turn[::-1], loader, strict=True):
         for name, value in first.items():
             np.testing.assert_array_equal(np.asarray(value), np.asarray(second[name]), name)
-
-
-def test_splits_share_no_photograph_and_seeds_and_indices_no_pair() -> None:
-    used = [{*OBJECTS[split], *BACKGROUNDS[split]} for split in ("trn", "val", "test")]
-    assert not any(first & second for first, second in combinations(used, 2))
-    scenes = [synthetic.draw(*key, SIDE) for key in ((0, "test", 0), (1, "test", 0), (0, "test", 3))]
-    for first, second in combinations(scenes, 2):
-        assert not np.array_equal(first.images[0], second.images[0])
-        assert not np.array_equal(first.kps[1], second.kps[1])

@@ -102,7 +102,7 @@ def fetched(home: Path) -> None:
     """What would be downloaded: released models in the cache, ResNet-101's weights in torch's."""
     (home / "weights").rename(home.parent / "cache")
     (home / "weights").symlink_to(home.parent / "cache")
-    for name in (*released.FILES, "pfpascal-strong-resnet101-mu0.7"):
+    for name in (*released.FILES, *(f"pfpascal-strong-resnet101-mu{mu}" for mu in ("0.5", "0.7"))):
         torch.save(draw_learner("resnet101"), home.parent / "cache" / f"{name}.pt")
     state = torchvision.models.resnet101(weights=None).state_dict()
     for name in (name for name in state if name.endswith("bn3.weight")):

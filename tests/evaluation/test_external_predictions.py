@@ -338,3 +338,33 @@ def test_a_matcher_of_ours_gives_the_figures_of_ours(data: Path, own: pd.DataFra
         evaluate(matcher, open_benchmark("pfpascal", data))
     with pytest.raises(UserError, match="evaluation=True"):
         evaluate(matcher, open_benchmark("pfpascal", data, "trn", img_side=64, evaluation=False))
+
+
+@needs_data
+def test_a_peers_file_in_a_padded_frame_is_scored_by_one_command(tmp_path: Path) -> None:
+    """SPair-71k's cats in a padded square of 840 pixels, as GeoAware-SC places key-points there."""
+    lines = (SHARED / "data" / "SPair-71k" / "Layout" / "large" / "test.txt").read_text().splitlines()[:120]
+    (tmp_path / "some.txt").write_text("\n".join(lines))
+    benchmark = open_benchmark("spair", SHARED / "data", pair_list=tmp_path / "some.txt")
+    rng, rows, correct = np.random.default_rng(0), [], []
+    for listed in benchmark.pairs:
+        pair = benchmark.complete(listed)
+        width, height = benchmark.size(pair.trg_key)
+        x1, y1, x2, y2 = pair.trg_bbox
+        longer = max(width, height)
+        left, top = (int((840 - int(np.around(840 * side / longer))) / 2) for side in (width, height))
+        for point, (x, y) in enumerate(pair.trg_kps.T):
+            off = rng.normal(0, 0.08 * max(x2 - x1, y2 - y1), 2)
+            correct.append(np.hypot(*off) <= 0.1 * max(x2 - x1, y2 - y1))
+            u, v = (x + off[0]) * 840 / longer + left, (y + off[1]) * 840 / longer + top
+            rows.append([Path(pair.src_key).stem, Path(pair.trg_key).name, "cat", point, u, v])
+    table = pd.DataFrame(rows, columns=["source", "target", "category", "point", "x", "y"])
+    table.to_csv(tmp_path / "peer.csv", index=False)
+    on = f"test.py --benchmark spair --categories cat --datapath {SHARED / 'data'} --workers 0"
+    succeed(
+        tmp_path,
+        f"{on} --list some.txt --from-predictions peer.csv --predictions-frame pad840 --logpath peer",
+    )
+    totals = json.loads((tmp_path / "logs" / "peer" / "results.json").read_text())["figures"]["totals"]
+    (found,) = [f for f in totals if (f["frame"], f["average"]) == ("original pixels", "key-points")]
+    assert found["value"] == pytest.approx(100 * np.mean(correct), abs=0.05)

@@ -1,7 +1,5 @@
 """The method with parts replaced equals the dense oracle with the same parts replaced; options, and test.py."""
 
-from typing import Any
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,8 +8,6 @@ from torch import Tensor
 from dhpf.model import reference
 from dhpf.model.ablation import Ablation
 from dhpf.model.dhpf import DHPF
-from dhpf.programs.opening import requested_ablation
-from dhpf.programs.options import parse
 from tests.helpers.models import Bank
 
 SIDES, CHANNELS, FRAME = [16, 16, 8, 4], [16, 8, 24, 32], 64
@@ -74,18 +70,3 @@ def test_ablations_equal_the_dense_oracle(model: DHPF, changed: Ablation, voting
         torch.testing.assert_close(
             matches.transfer(points[None])[0], reference.transfer_keypoints(scores, points)
         )
-
-
-def parsed(arguments: str) -> Any:
-    return parse("test", arguments.split())
-
-
-def test_options_name_the_ablation() -> None:
-    assert requested_ablation(parsed(""), 3) == Ablation(fixed_layers=(0, 1, 2), raw=True)
-    assert requested_ablation(parsed("--raw"), 3) == requested_ablation(parsed(""), 3)
-    assert requested_ablation(parsed("--untrained"), 3) == Ablation()
-    assert requested_ablation(parsed("--untrained --soft-gates"), 3) == Ablation(soft=True)
-    loaded = parsed("--raw")
-    loaded.load = "best_model.safetensors"
-    assert requested_ablation(loaded, 3) == Ablation(raw=True)
-    assert [parsed(text).voting for text in ("", "--no-hough", "--voting none")] == [None, "none", "none"]

@@ -9,7 +9,6 @@ from skimage.data import chelsea
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
-from dhpf.common.errors import UserError
 from dhpf.model import BACKBONES
 from dhpf.model.backbone import FrozenBackbone
 from dhpf.model.dhpf import DHPF
@@ -99,8 +98,3 @@ def test_a_backbone_is_frozen(lite: FrozenBackbone) -> None:
     maps = lite.layer_maps(torch.randn(2, 3, 64, 64))
     assert not any(m.requires_grad for m in maps)
     assert all(torch.equal(value, before[name]) for name, value in lite.state_dict().items())
-
-
-def test_weights_of_another_network_are_refused() -> None:
-    with pytest.raises(UserError, match="resnet50"):
-        BACKBONES["resnet50"](torchvision.models.resnet18(weights=None).state_dict())
