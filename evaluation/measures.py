@@ -142,14 +142,11 @@ def kap(
 
 
 def precisions(rows: pd.DataFrame) -> pd.Series:
-    """For each positive the precision in % of all that score as much or more, indexed by pair; equal scores as one."""
-    ordered = rows.sort_values("score", ascending=False, kind="stable")
-    last = (
-        ordered.groupby("score").positive.transform("size").groupby(ordered.score).cumcount(ascending=False)
-    )
-    found, count = ordered.positive.cumsum().to_numpy(), np.arange(1, len(ordered) + 1)
-    at = np.arange(len(ordered)) + last.to_numpy()  # the last of equal scores
-    return pd.Series(100.0 * found[at] / count[at], ordered.index)[ordered.positive.to_numpy(bool)]
+    """For each positive the precision in % of all that score as much or more, indexed by pair."""
+    scores, positive = rows.score.to_numpy(), rows.positive.to_numpy(bool)
+    own = scores[positive]
+    found, count = (len(among) - np.searchsorted(np.sort(among), own) for among in (own, scores))
+    return pd.Series(100.0 * found / count, rows.index[positive])
 
 
 def kap_text(scores: dict[tuple[str, float], list[tuple[int, float]]]) -> str:

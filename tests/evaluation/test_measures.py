@@ -1,7 +1,6 @@
 """Measures beside PCK equal what a reading of their definitions, line by line, computes from annotations and a file."""
 
 import json
-from collections.abc import Callable
 from itertools import permutations
 from math import dist
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 from PIL import Image
 
 from dhpf.data import open_benchmark
-from dhpf.data.image_annotation import point_groups
+from dhpf.evaluation import MEASURES
 from dhpf.evaluation.external_predictions import external_rows, read_external
 from dhpf.evaluation.figures import score
 from dhpf.evaluation.measures import kap_text, parse_kap_text
@@ -244,45 +243,17 @@ def test_scores_of_key_points_and_their_average_precision(table: pd.DataFrame) -
     assert [f["value"] for f in totals if f.get("measure") == "kap"] == [pytest.approx(100 * average)]
 
 
-def test_groups_of_key_points() -> None:
-    """Each mirrored pair is alike, but the eyes and noses that one can tell; none is of two groups."""
-    for category in ("aeroplane", "bus", "tvmonitor"):
-        groups = point_groups(category)
-        assert all(groups.mirrored[other] == name for name, other in groups.mirrored.items())
-        assert all(name in group and len(group) > 1 for name, group in groups.alike.items())
-    assert point_groups("ap10k", tuple("abcdefghijklmnopq")).mirrored["a"] == "b"
-    assert point_groups("unicorn") is None
-
-
-@pytest.fixture
-def tested(root: Path, tmp_path: Path) -> Callable[[str], str]:
-    """Runs test.py on the cats and returns its log."""
-
-    def test(arguments: str) -> str:
-        succeed(
-            tmp_path,
-            f"test.py --benchmark spair --datapath {root} --backbone efficientnet_lite0 {TINY} {arguments}",
-        )
-        return (tmp_path / "logs" / arguments.rpartition(" ")[2] / "log.txt").read_text()
-
-    return test
-
-
-def test_the_program_measures_what_is_asked_for(tested: Callable[[str], str], tmp_path: Path) -> None:
-    log = tested("--measures all --logpath all")
-    figures = json.loads((tmp_path / "logs" / "all" / "results.json").read_text())["figures"]["totals"]
-    assert {f.get("measure") for f in figures} == {
-        None,
-        "pck-dagger",
-        "geometry-aware",
-        "left-right",
-        "azimuth",
-        "kap",
-    }
+def test_the_program_measures_what_is_asked_for(root: Path, tmp_path: Path, undrawn: None) -> None:
+    on = f"test.py --benchmark spair --datapath {root} {TINY} --explore-pairs 0"
+    asked = succeed(tmp_path, f"{on} --measures all --logpath asked", reports=True).out
+    folder = tmp_path / "logs" / "asked"
+    figures = json.loads((folder / "results.json").read_text())["figures"]["totals"]
+    assert {f.get("measure") for f in figures} == {None, *MEASURES}
     assert all(f["interval"] and f["definition"] for f in figures if f["n_pairs"] > 1)
     for name in ("PCK†@0.1", "geometry-aware PCK@0.1", "left-right confused@0.1", "KAP@0.1"):
-        assert name in log
-    assert "†" not in tested("--logpath usual")
-    compared = succeed(tmp_path, "compare.py logs/all logs/usual --measures pck-dagger,kap").out
+        assert name in asked
+        assert name in (folder / "report.html").read_text()
+    assert "†" not in succeed(tmp_path, f"{on} --logpath usual").out
+    compared = succeed(tmp_path, "compare.py logs/asked logs/usual --measures pck-dagger,kap").out
     assert "PCK†@0.1" in compared
     assert "KAP" not in compared  # the second run lacks what it needs
