@@ -3,108 +3,104 @@
 Each is left out of where what it needs is unknown: it never counts as not there. They count `<=`, as our PCK does.
 """
 
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, wraps
 
 import numpy as np
 import pandas as pd
 
 from dhpf.data.benchmark import Benchmark
 from dhpf.data.image_annotation import Points, parse_points_text
-from dhpf.evaluation.metrics import Measure, all_hits, threshold_extents, with_points
+from dhpf.evaluation.metrics import Hits, Measure, Metric, all_hits, threshold_extents
 from dhpf.evaluation.predictions import NAME
 
 DEGREES = 45  # of a step of `azimuth_difference`
 read_points = lru_cache(maxsize=1024)(parse_points_text)
 
 
-def pck_dagger(
-    table: pd.DataFrame, benchmark: type[Benchmark], alphas: Sequence[float], thres: str
-) -> list[Measure]:
+def of_hits(measures_of: Callable[[Hits, type[Benchmark]], list[Measure]]) -> Metric:
+    """A metric from what is measured at one alpha in one frame."""
+
+    @wraps(measures_of)
+    def metric(
+        table: pd.DataFrame, benchmark: type[Benchmark], alphas: Sequence[float], thres: str
+    ) -> list[Measure]:
+        every = all_hits(table, benchmark, alphas, thres)
+        return [measure for hits in every for measure in measures_of(hits, benchmark)]
+
+    return metric
+
+
+@of_hits
+def pck_dagger(hits: Hits, benchmark: type[Benchmark]) -> list[Measure]:
     """PCK† of Jamais Vu: a prediction that is nearer to another key-point of the pair is not correct."""
-    measures: list[Measure] = []
-    for hits in all_hits(table, benchmark, alphas, thres):
-        predicted, target = hits.points("predicted"), hits.points("target")
-        n, point = hits.rows.n_pts.to_numpy(), hits.rows.point.to_numpy()
-        first, nearest = np.arange(len(n)) - point, np.ones(len(n), dtype=bool)
-        distance = np.linalg.norm(predicted - target, axis=1)
-        for step in range(1, int(n.max(initial=1))):  # against the pair's other points, one after another
-            other = target[first + (point + step) % n]
-            nearest &= ~(np.linalg.norm(predicted - other, axis=1) < distance)
-        text = (
-            f"key-points predicted within {hits.alpha:g} x threshold (<=) and not nearer to another target point "
-            "of those that both images have"
-        )
-        measures += hits.measures("PCK†", text, hits.within(target) & nearest)
-    return measures
+    predicted, target = hits.points("predicted"), hits.points("target")
+    n, point = hits.rows.n_pts.to_numpy(), hits.rows.point.to_numpy()
+    first, nearest = np.arange(len(n)) - point, np.ones(len(n), dtype=bool)
+    distance = np.linalg.norm(predicted - target, axis=1)
+    for step in range(1, int(n.max(initial=1))):  # against the pair's other points, one after another
+        other = target[first + (point + step) % n]
+        nearest &= ~(np.linalg.norm(predicted - other, axis=1) < distance)
+    text = f"key-points {hits.words} and not nearer to another target point of those that both images have"
+    return hits.measures("PCK†", text, hits.correct & nearest)
 
 
-def geometry_aware(
-    table: pd.DataFrame, benchmark: type[Benchmark], alphas: Sequence[float], thres: str
-) -> list[Measure]:
+@of_hits
+def geometry_aware(hits: Hits, benchmark: type[Benchmark]) -> list[Measure]:
     """PCK of GeoAware-SC's subset: key-points of a group that looks alike, of which the target shows two or more."""
-    rows = with_points(table)
-    chosen = np.zeros(len(rows), dtype=bool)
-    for k, (name, visible, category) in enumerate(_visible(rows)):
+    chosen = np.zeros(len(hits.rows), dtype=bool)
+    for k, (name, visible, category) in enumerate(_visible(hits.rows)):
         groups = benchmark.point_groups(category)
         chosen[k] = groups is not None and len(groups.alike.get(name, frozenset()) & visible.keys()) >= 2
-    measures: list[Measure] = []
-    for hits in all_hits(table, benchmark, alphas, thres) if chosen.any() else ():
-        text = (
-            f"key-points predicted within {hits.alpha:g} x threshold (<=), of those that look like others (left and "
-            "right, front and back) and of whose group the target shows two or more"
-        )
-        correct = hits.within(hits.points("target"))
-        measures += hits.measures("geometry-aware PCK", text, correct, ("pairs", "key-points"), chosen)
-    return measures
+    text = (
+        f"key-points {hits.words}, of those that look like others (left and right, front and back) and of whose group "
+        "the target shows two or more"
+    )
+    return hits.measures("geometry-aware PCK", text, hits.correct, ("pairs", "key-points"), chosen)
 
 
-def left_right(
-    table: pd.DataFrame, benchmark: type[Benchmark], alphas: Sequence[float], thres: str
-) -> list[Measure]:
+@of_hits
+def left_right(hits: Hits, benchmark: type[Benchmark]) -> list[Measure]:
     """GECO's: of the key-points whose mirrored key-point is visible in the target, how many are taken for it."""
-    rows = with_points(table)
-    mirrored = np.full((len(rows), 2), np.nan)
-    for k, (name, visible, category) in enumerate(_visible(rows)):
+    mirrored = np.full((len(hits.rows), 2), np.nan)
+    for k, (name, visible, category) in enumerate(_visible(hits.rows)):
         if groups := benchmark.point_groups(category):
             mirrored[k] = visible.get(groups.mirrored.get(name, ""), (np.nan, np.nan))
-    chosen = ~np.isnan(mirrored[:, 0])
-    measures: list[Measure] = []
-    for hits in all_hits(table, benchmark, alphas, thres) if chosen.any() else ():
-        correct, other = hits.within(hits.points("target")), hits.within(mirrored * hits.scale)
-        within, of = (
-            f"predicted within {hits.alpha:g} x threshold (<=)",
-            "of those whose mirror image is visible there",
+    correct, other = hits.correct, hits.within(mirrored * hits.scale)
+    kinds = {
+        "correct": ("of their place", correct),
+        "confused": ("of their mirror image, not of their place", other & ~correct),
+        "ambiguous": ("of both their place and their mirror image", other & correct),
+    }
+    return [
+        measure
+        for kind, (where, which) in kinds.items()
+        for measure in hits.measures(
+            f"left-right {kind}",
+            f"key-points {hits.words} {where}, of those whose mirror image the target shows",
+            which,
+            ("key-points",),
+            ~np.isnan(mirrored[:, 0]),
         )
-        for name, text, which in (
-            ("left-right correct", f"key-points {within}, {of}", correct),
-            (
-                "left-right confused",
-                f"key-points {within} of their mirror image alone, {of}",
-                other & ~correct,
-            ),
-            (
-                "left-right ambiguous",
-                f"key-points {within} of both their place and mirror image, {of}",
-                other & correct,
-            ),
-        ):
-            measures += hits.measures(name, text, which, ("key-points",), chosen)
-    return measures
+    ]
 
 
-def by_azimuth(
-    table: pd.DataFrame, benchmark: type[Benchmark], alphas: Sequence[float], thres: str
-) -> list[Measure]:
+@of_hits
+def by_azimuth(hits: Hits, benchmark: type[Benchmark]) -> list[Measure]:
     """PCK of the pairs of each difference of azimuth, as GeoAware-SC has it."""
-    apart = with_points(table).get("azimuth_difference", pd.Series(dtype="int64")).to_numpy()
-    measures: list[Measure] = []
-    for hits in all_hits(table, benchmark, alphas, thres):
-        for step in sorted({*apart[apart >= 0].tolist()}):
-            text = f"key-points predicted within {hits.alpha:g} x threshold (<=), of pairs whose azimuths differ so"
-            correct, name = hits.within(hits.points("target")), f"PCK of {DEGREES * step}° azimuth difference"
-            measures += hits.measures(name, text, correct, ("pairs", "key-points"), apart == step)
-    return measures
+    apart = hits.rows.get("azimuth_difference", pd.Series(-1, hits.rows.index)).to_numpy()
+    text = f"key-points {hits.words}, of pairs whose azimuths differ so"
+    return [
+        measure
+        for step in sorted({*apart[apart >= 0].tolist()})
+        for measure in hits.measures(
+            f"PCK of {DEGREES * step}° azimuth difference",
+            text,
+            hits.correct,
+            ("pairs", "key-points"),
+            apart == step,
+        )
+    ]
 
 
 def kap(

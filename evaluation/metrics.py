@@ -8,6 +8,7 @@ its metric; which of the figures are the paper's, it says, too.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from typing import Any
 
@@ -113,6 +114,15 @@ class Hits:
         """The points of an end (`target`, `predicted`) in the frame, [n, 2]."""
         return self.rows[[f"{end}_x", f"{end}_y"]].to_numpy() * self.scale
 
+    @property
+    def words(self) -> str:
+        return f"predicted within {self.alpha:g} x threshold (<=)"
+
+    @cached_property
+    def correct(self) -> NDArray[np.bool_]:
+        """Which predictions are within alpha of the threshold, [n]."""
+        return self.within(self.points("target"))
+
     def within(self, points: Reals) -> NDArray[np.bool_]:
         """Which predictions lie within alpha of the threshold of points [n, 2] of the frame; none of NaN."""
         found, true = (torch.from_numpy(xy)[:, :, None] for xy in (self.points("predicted"), points))
@@ -133,6 +143,8 @@ class Hits:
         """
         percent = pd.Series(correct * 100.0, self.rows.index).where(self.limit > 0)
         percent = percent if chosen is None else percent.where(chosen)
+        if percent.isna().all() and chosen is not None:
+            return []
         measures = []
         for average in averages:
             basis = f"threshold {self.kind} = {self.threshold}, {self.frame}"
@@ -171,8 +183,7 @@ def pck(
     """
     measures: list[Measure] = []
     for hits in all_hits(table, benchmark, alphas, thres):
-        text = f"key-points predicted within {hits.alpha:g} x threshold (<=)"
-        measures += hits.measures("PCK", text, hits.within(hits.points("target")))
+        measures += hits.measures("PCK", f"key-points {hits.words}", hits.correct)
     return measures
 
 
