@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from dhpf.common.errors import UserError
-from dhpf.model import EIGHTH
+from dhpf.model import BACKBONES, EIGHTH
 from dhpf.model.grid import STRIDE, check_frame
 
 State = Mapping[str, Tensor]  # a state dict
@@ -189,6 +189,12 @@ class FrozenBackbone(nn.Module):
 
     def train(self, mode: bool = True) -> "FrozenBackbone":
         return super().train(False)
+
+
+def unbuilt(name: str) -> FrozenBackbone:
+    """A backbone that unpickling fills: no module has the class of `timm:NAME` or `files:DIR`."""
+    cls = BACKBONES[name]
+    return cls.__new__(cls)
 
 
 Frozen = FrozenBackbone  # its name in docs/extending.md of earlier versions

@@ -20,8 +20,7 @@ from torch import Tensor, nn
 
 from dhpf.common.errors import UserError
 from dhpf.common.registry import UnknownNameError
-from dhpf.model import BACKBONES
-from dhpf.model.backbone import Channels, ClassProperty, FrozenBackbone, State
+from dhpf.model.backbone import Channels, ClassProperty, FrozenBackbone, State, unbuilt
 from dhpf.model.grid import STRIDE
 
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
@@ -99,7 +98,7 @@ class TimmBackbone(FrozenBackbone):
         self.normalises_alike = bool((own == usual).all())
 
     def __reduce__(self) -> Any:
-        return unbuilt, (self.name,), self.__dict__  # no module has the class of timm:NAME
+        return unbuilt, (self.name,), self.__dict__
 
     def network(self) -> nn.Module:
         return create_network(self.arch)
@@ -323,12 +322,6 @@ def blocks_of(net: nn.Module) -> list[str]:
     if not found:
         return [info["module"] for info in getattr(net, "feature_info", [])]
     return [names[block] for block in found]
-
-
-def unbuilt(name: str) -> FrozenBackbone:
-    """A backbone without its network, which unpickling fills in."""
-    cls = BACKBONES[name]
-    return cls.__new__(cls)
 
 
 def named(name: str) -> type[TimmBackbone]:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dhpf.common.errors import UserError
-from dhpf.model.backbone import FrozenBackbone
+from dhpf.model.backbone import FrozenBackbone, unbuilt
 from dhpf.weights.files import read
 
 SUFFIXES = (".npy", ".npz", ".pt", ".pth", ".safetensors")
@@ -148,6 +148,9 @@ class Precomputed(FrozenBackbone):
         self.features = self.files
         described = repr((self.files.shapes, self.files.padded))
         self.weights_hash = hashlib.sha256(described.encode()).hexdigest()[:16]
+
+    def __reduce__(self) -> Any:
+        return unbuilt, (self.name,), self.__dict__
 
     def network(self) -> nn.Module:
         return nn.Module()

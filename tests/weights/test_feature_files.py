@@ -1,6 +1,7 @@
 """Features from files are hyperpixel layers like any, and each image gets its own."""
 
 import json
+import pickle
 import re
 from pathlib import Path
 
@@ -134,7 +135,9 @@ def test_the_image_is_cut_out_of_a_padded_map() -> None:
 def test_a_matcher_takes_images_by_their_names(features: Path, data: Path) -> None:
     matcher = Matcher.load(f"files:{features}", img_side=64, device="cpu")
     images = sorted((data / "PF-PASCAL").rglob("*_cat.jpg"))[:2]
-    assert np.isfinite(matcher.match(*images).points).all()
+    found = matcher.match(*images).points
+    assert np.isfinite(found).all()
+    assert np.array_equal(pickle.loads(pickle.dumps(matcher)).match(*images).points, found)
     with pytest.raises(UserError, match="path"):
         matcher.match(torch.zeros(3, 64, 64), images[0])
     assert BACKBONES[f"files-pad:{features}"].channels == matcher.model.backbone.channels
