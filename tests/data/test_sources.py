@@ -15,8 +15,9 @@ import pytest
 from dhpf.common.download import MIRROR, Limits
 from dhpf.common.errors import UserError
 from dhpf.data import BENCHMARKS, download, open_benchmark, sources, verify
-from dhpf.data.ap10k import AP10K
+from dhpf.data.ap10k import AP10K, POINTS
 from dhpf.data.download import ensure
+from dhpf.data.image_annotation import parse_points_text
 from dhpf.data.published_lists import Published, digest
 from dhpf.data.spairu import SPairU
 from tests.helpers import tiny, tiny_own
@@ -357,6 +358,12 @@ def test_ap10k_is_prepared_by_the_fields_rules(server, archives, tmp_path):
     assert (len(data), data.thres, data.paper, sample["n_pts"]) == (15, "bbox", {}, 10)
     assert sample["src_key"] == "JPEGImages/Felidae/lion/000000001023.jpg"
     np.testing.assert_allclose(sample["src_kps"][:, :10].T, view.points * 64 / view.image.size, rtol=1e-5)
+    visible = parse_points_text(sample["src_visible"])
+    assert list(visible) == sample["points"].split("\t") == POINTS.split()[:10]
+    np.testing.assert_allclose(list(visible.values()), sample["src_kps"][:, :10].T, rtol=1e-5)
+    groups = data.point_groups("lion")
+    assert groups.mirrored["left_eye"] == "right_eye"
+    assert groups.alike["left_elbow"] == {"left_elbow", "right_elbow", "left_knee", "right_knee"}
 
 
 def test_ap10k_unpacked_but_not_prepared_is_prepared_and_kept(server, archives, tmp_path):
