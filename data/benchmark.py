@@ -5,6 +5,7 @@ share is here: decoding and scaling of images (method, section 1), thresholds (8
 folder and list, and comparing the list with the published one.
 """
 
+import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -29,7 +30,6 @@ from dhpf.data.image_annotation import (
     ImageAnnotation,
     PointGroups,
     azimuth_difference,
-    points_text,
 )
 from dhpf.data.images import normalised, opened_image, to_rgb
 from dhpf.data.names import printable
@@ -74,7 +74,7 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
     `n_trg_pts`; `src_kps`, `trg_kps` float32 [2, max_pts] padded with -1; `points`, their names separated by tabs;
     `src_bbox`, `trg_bbox` float32 [4] and `bbox_extent` float32 [2], NaN: none; `pckthres` float32 []; `src_size`,
     `trg_size` int64 [2] (width, height of the stored image); the pair's `labels`; `azimuth_difference`;
-    `src_visible`, `trg_visible`, all visible points of either image as `points_text` writes them, empty: unknown;
+    `src_visible`, `trg_visible`, all visible points of either image as JSON {name: [x, y]}, empty: unknown;
     `src_img`, `trg_img` float32 [3, input_size, input_size], which is the frame's side unless a backbone is given
     larger images.
 
@@ -344,13 +344,16 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
     def _of_images(self, pair: Pair, sizes: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
         """What a sample has of the annotations of its images alone; unknown of a mirrored pair."""
         found = {"src": self.image_annotation(pair.src_key), "trg": self.image_annotation(pair.trg_key)}
-        sample: dict[str, Any] = {"azimuth_difference": UNKNOWN_AZIMUTH}
+        sample: dict[str, Any] = {
+            "azimuth_difference": UNKNOWN_AZIMUTH, "src_visible": "", "trg_visible": "",
+        }  # fmt: skip
         if found["src"] and found["trg"]:
             sample["azimuth_difference"] = azimuth_difference(found["src"], found["trg"])
         for end, annotation in found.items():
             x, y = (self.img_side / length for length in sizes[end])
-            known = annotation.points if annotation and not pair.flip else {}
-            sample[f"{end}_visible"] = points_text({k: (x * at[0], y * at[1]) for k, at in known.items()})
+            if annotation and not pair.flip:
+                at = {name: (x * u, y * v) for name, (u, v) in annotation.points.items()}
+                sample[f"{end}_visible"] = json.dumps(at)
         return sample
 
     def check_points(self, kps: Array) -> Array:

@@ -50,15 +50,9 @@ def azimuth_difference(one: ImageAnnotation, other: ImageAnnotation) -> int:
     return min(apart, AZIMUTHS - apart)
 
 
-def points_text(points: Points | None) -> str:
-    """Points as a table of predictions has them: 'name x y;name x y'; empty where they are unknown."""
-    return ";".join(f"{name} {x:.9g} {y:.9g}" for name, (x, y) in (points or {}).items())
-
-
-def parse_points_text(text: str) -> dict[str, tuple[float, float]]:
-    """The inverse of `points_text`."""
-    cells = (point.split(" ") for point in text.split(";") if point)
-    return {name: (float(x), float(y)) for name, x, y in cells}
+def parse_points(text: str) -> dict[str, tuple[float, float]]:
+    """Points that a sample or a table of predictions has as JSON; none where they are unknown."""
+    return {name: (x, y) for name, (x, y) in json.loads(text or "{}").items()}
 
 
 @cache

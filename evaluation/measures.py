@@ -3,6 +3,7 @@
 Each is left out of where what it needs is unknown: it never counts as not there. They count `<=`, as our PCK does.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from functools import lru_cache, wraps
 
@@ -10,12 +11,12 @@ import numpy as np
 import pandas as pd
 
 from dhpf.data.benchmark import Benchmark
-from dhpf.data.image_annotation import Points, parse_points_text
+from dhpf.data.image_annotation import Points, parse_points
 from dhpf.evaluation.metrics import Hits, Measure, Metric, all_hits, threshold_extents
 from dhpf.evaluation.predictions import NAME
 
 DEGREES = 45  # of a step of `azimuth_difference`
-read_points = lru_cache(maxsize=1024)(parse_points_text)
+read_points = lru_cache(maxsize=1024)(parse_points)
 
 
 def of_hits(measures_of: Callable[[Hits, type[Benchmark]], list[Measure]]) -> Metric:
@@ -115,7 +116,7 @@ def kap(
     frame = f"{table.img_side.iloc[0]}x{table.img_side.iloc[0]} frame"
     measures: list[Measure] = []
     for alpha in alphas if "kap" in pairs else ():
-        scores = {pair: parse_kap_text(text).get((kind, alpha)) for pair, text in pairs.kap.items()}
+        scores = {pair: json.loads(text or "{}").get(f"{kind}@{alpha:g}") for pair, text in pairs.kap.items()}
         rows = pd.DataFrame(
             [(pair, *score) for pair, of_pair in scores.items() if of_pair for score in of_pair],
             columns=["pair", "positive", "score"],
@@ -143,24 +144,6 @@ def precisions(rows: pd.DataFrame) -> pd.Series:
     own = scores[positive]
     found, count = (len(among) - np.searchsorted(np.sort(among), own) for among in (own, scores))
     return pd.Series(100.0 * found / count, rows.index[positive])
-
-
-def kap_text(scores: dict[tuple[str, float], list[tuple[int, float]]]) -> str:
-    """Scores by threshold and alpha, each with 1 for a positive or 0, as a table of predictions has them."""
-    return ";".join(
-        " ".join([f"{kind}@{alpha:g}", *(f"{positive}:{score:.9g}" for positive, score in listed)])
-        for (kind, alpha), listed in scores.items()
-    )
-
-
-def parse_kap_text(text: str) -> dict[tuple[str, float], list[tuple[int, float]]]:
-    """The inverse of `kap_text`."""
-    found = {}
-    for part in text.split(";") if text else ():
-        head, *cells = part.split(" ")
-        kind, _, alpha = head.partition("@")
-        found[kind, float(alpha)] = [(int(cell[0]), float(cell[2:])) for cell in cells]
-    return found
 
 
 def _visible(rows: pd.DataFrame) -> list[tuple[str, Points, str]]:

@@ -35,9 +35,9 @@ ENDS = ("source_x", "source_y", "target_x", "target_y", "predicted_x", "predicte
 NAME = "point_name"
 POINT_COLUMNS = {SELECTION: "str", "point": "int64", **dict.fromkeys(ENDS, "float32"), NAME: "str"}
 KNOWN_ONLY: dict[str, Any] = {  # of the pair, and what stands for unknown
-    "target_points": "",  # all visible points of the target image, `data.image_annotation.points_text`
+    "target_points": "",  # all visible points of the target image in the frame, JSON {name: [x, y]}
     "azimuth_difference": -1,  # 0 to 4 eighths of a turn
-    "kap": "",  # scores that KAP is computed from, `evaluation.measures.kap_text`
+    "kap": "",  # scores of positives (1) and negatives (0), JSON {"bbox@0.1": [[1, 0.9], ...]}
 }
 MAX_SIDE = 4096  # pixels of the frame
 

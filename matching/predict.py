@@ -1,5 +1,6 @@
 """Predictions for the pairs of a benchmark: every image is encoded once, every pair compared once."""
 
+import json
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -10,9 +11,8 @@ from typing import Any, NamedTuple
 import torch
 
 from dhpf.data.benchmark import Benchmark
-from dhpf.data.image_annotation import parse_points_text
+from dhpf.data.image_annotation import parse_points
 from dhpf.data.loading import load, skip_or_raise
-from dhpf.evaluation.measures import kap_text
 from dhpf.evaluation.predictions import PairRows, rows_of
 from dhpf.matching.keypoint_precision import keypoint_scores
 from dhpf.model.compiled import CompiledDHPF
@@ -138,12 +138,12 @@ def predict(
             predicted = matches.transfer(points.to(model.device, non_blocking=True))
             done = rows_of(part, predicted.cpu(), benchmark, matches.selection.cpu())
             for i, pair in enumerate(part["index"].tolist() if kap else ()):
-                source, target = (parse_points_text(part[f"{end}_visible"][i]) for end in ("src", "trg"))
+                source, target = (parse_points(part[f"{end}_visible"][i]) for end in ("src", "trg"))
                 if source and target:
                     threshold = float(part["pckthres"][i])
                     scores = keypoint_scores(matches[i : i + 1], source, target, threshold, kap)
-                    by_alpha = {(benchmark.thres, alpha): listed for alpha, listed in scores.items()}
-                    done[pair].known["kap"] = kap_text(by_alpha)
+                    by_alpha = {f"{benchmark.thres}@{alpha:g}": listed for alpha, listed in scores.items()}
+                    done[pair].known["kap"] = json.dumps(by_alpha)
             on_rows(done)
             rows |= done
         on_progress(len(batch))

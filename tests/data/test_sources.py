@@ -17,7 +17,7 @@ from dhpf.common.errors import UserError
 from dhpf.data import BENCHMARKS, download, open_benchmark, sources, verify
 from dhpf.data.ap10k import AP10K, POINTS
 from dhpf.data.download import ensure
-from dhpf.data.image_annotation import parse_points_text
+from dhpf.data.image_annotation import parse_points
 from dhpf.data.published_lists import Published, digest
 from dhpf.data.spairu import SPairU
 from tests.helpers import tiny, tiny_own
@@ -358,7 +358,7 @@ def test_ap10k_is_prepared_by_the_fields_rules(server, archives, tmp_path):
     assert (len(data), data.thres, data.paper, sample["n_pts"]) == (15, "bbox", {}, 10)
     assert sample["src_key"] == "JPEGImages/Felidae/lion/000000001023.jpg"
     np.testing.assert_allclose(sample["src_kps"][:, :10].T, view.points * 64 / view.image.size, rtol=1e-5)
-    visible = parse_points_text(sample["src_visible"])
+    visible = parse_points(sample["src_visible"])
     assert list(visible) == sample["points"].split("\t") == POINTS.split()[:10]
     np.testing.assert_allclose(list(visible.values()), sample["src_kps"][:, :10].T, rtol=1e-5)
     groups = data.point_groups("lion")
