@@ -39,7 +39,7 @@ def doubt(table: pd.DataFrame, benchmark: Benchmark, frame: str) -> str:
         rows[[f"{end}_x", f"{end}_y"]].to_numpy(float) / benchmark.img_side
         for end in ("source", "target", "predicted")
     )
-    given = np.array([from_image(xy * wh, frame, wh) for xy, wh in zip(found, size, strict=True)])
+    given = from_image(found * size, frame, size)
     target *= size
 
     def share(points: Reals, true: Reals = target, near: float = NEAR) -> float:
@@ -52,13 +52,10 @@ def doubt(table: pd.DataFrame, benchmark: Benchmark, frame: str) -> str:
     )
     meanings = {
         "the points of the source image: give those of the target": on_source * (on_source >= ON_SOURCE[0]),
-        "y, x: give x first": share(
-            np.array([to_image(xy[::-1], frame, wh) for xy, wh in zip(given, size, strict=True)])
-        ),
+        "y, x: give x first": share(to_image(given[:, ::-1], frame, size)),
     }
     for other in dict.fromkeys(other_frames(given, target, size)):
-        read = np.array([to_image(xy, other, wh) for xy, wh in zip(given, size, strict=True)])
-        meanings[f"in another frame: give --predictions-frame {other}"] = share(read)
+        meanings[f"in another frame: give --predictions-frame {other}"] = share(to_image(given, other, size))
     scale = estimated_side(given, target)
     if scale > 0 and abs(scale - 1) > TOLERANCE:
         meanings[f"in pixels of images {scale:.2f} times the size of the stored ones: scale them"] = share(

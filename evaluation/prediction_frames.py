@@ -29,7 +29,8 @@ def checked_frame(text: str) -> str:
 
 
 def to_image(points: "ArrayLike", frame: str, size: "ArrayLike") -> Any:
-    """Points [n, 2] (x, y) of a frame in pixels of the stored image. Args: size: its (width, height)."""
+    """Points [n, 2] (x, y) of a frame in pixels of the stored image. Args: size: (width, height) of the
+    image, or of each point's, [n, 2]."""
     scale, offset = _scale_and_offset(frame, size)
     return (points - offset) / scale
 
@@ -54,4 +55,5 @@ def _scale_and_offset(frame: str, size: "ArrayLike") -> tuple[Any, Any]:
     side = int(frame.removeprefix("pad"))
     if not frame.startswith("pad"):
         return side / sides, 0.0
-    return side / sides.max(), (side - np.around(side * sides / sides.max()).astype(int)) // 2
+    longer = sides.max(-1, keepdims=True)
+    return side / longer, (side - np.around(side * sides / longer).astype(int)) // 2
