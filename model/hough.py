@@ -104,7 +104,8 @@ def hough_voting(correlation: Correlation) -> Scores:
 def hough_matching(part: CorrelationFactors) -> tuple[Tensor, Tensor, Tensor]:
     """Geometric scores of B pairs by offset (dy, dx), B×(2S-1)×(2S-1), and what `maxima` gives."""
     B, S = len(part), part.side
-    kept, kept_rows = list[Block](), 0
+    kept: list[Block] = []
+    kept_rows = 0  # of the target
     votes: Tensor | None = None
     for block in part.blocks():
         rows, height = block.similarity.shape[1], block.similarity.shape[3]
@@ -114,7 +115,7 @@ def hough_matching(part: CorrelationFactors) -> tuple[Tensor, Tensor, Tensor]:
         view.addcmul_(block.similarity, block.similarity)  # the appearance is its square
         if B * S**3 * (block.top + height) <= MAX_KEPT_ENTRIES:
             kept.append(block)
-            kept_rows = block.top + height  # of the target
+            kept_rows = block.top + height
     assert votes is not None, "there is a block"
     geometric = geometric_scores(diagonal_sums(votes.sum(1)))
     return geometric, *maxima(chain(kept, part.blocks(kept_rows)), geometric)
