@@ -29,20 +29,11 @@ def test_openmp_spins_shortly_and_has_the_granted_threads_unless_the_user_says_o
     assert environment["PYTORCH_ENABLE_MPS_FALLBACK"] == "1"
 
 
-@pytest.mark.parametrize(
-    ("group", "files", "granted"),
-    [
-        ("0::/", {".": "150000 100000"}, 1.5),
-        ("0::/a/b", {"a": "200000 100000", "a/b": "max 100000"}, 2),
-        ("0::/not/here", {".": "50000 100000"}, 0.5),  # in a container only what is above it may be there
-        (None, {}, math.inf),
-    ],
-)
-def test_the_quota_of_a_control_group(
-    tmp_path: Path, group: str | None, files: dict[str, str], granted: float
-) -> None:
-    contents = {CPU_MAX.format(name): text for name, text in files.items()}
-    for name, text in (contents | ({"proc/self/cgroup": group} if group else {})).items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(f"{text}\n")
-    assert program.processor_quota(tmp_path) == granted
+def test_the_quota_is_the_smallest_of_a_control_group_and_those_above_it(tmp_path: Path) -> None:
+    assert program.processor_quota(tmp_path) == math.inf
+    for name, text in {"": "300000 100000", "a": "150000 100000", "a/b": "max 100000"}.items():
+        (tmp_path / CPU_MAX.format(name)).parent.mkdir(parents=True)
+        (tmp_path / CPU_MAX.format(name)).write_text(f"{text}\n")
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text("0::/a/b\n")
+    assert program.processor_quota(tmp_path) == 1.5

@@ -51,11 +51,10 @@ def test_paths_of_a_zip_stay_inside(tmp_path, name):
 LITTER = {"._PF-PASCAL": b"x", f"{FOLDER}/JPEGImages/._1.jpg": b"x", ".DS_Store": b"x"}
 LITTER |= {f"__MACOSX/{FOLDER}/._test_pairs.csv": b"x"}
 NAMED = {f"./{FOLDER}/{name}": content for name, content in FILES.items()}
+LITTERED = tar_of(*(member(name, content) for name, content in {**LITTER, **NAMED}.items()))
 KINDS = {
-    "tar": tar_of(*(member(name, content) for name, content in {**LITTER, **NAMED}.items())),
-    "tar.gz": gzip.compress(
-        tar_of(*(member(name, content) for name, content in {**LITTER, **NAMED}.items()))
-    ),
+    "tar": LITTERED,
+    "tar.gz": gzip.compress(LITTERED),
     "tar.xz": lzma.compress(TAR),
     "zip": zip_of(LITTER | {f"{FOLDER}/{name}": content for name, content in FILES.items()}),
     "tar.gz in a zip": zip_of({"outer/inner.tar.gz": ARCHIVE, "outer/readme.gz": b"no archive"}),

@@ -138,22 +138,6 @@ def leave(datapath: Path, content: bytes) -> None:
     part.write_bytes(content)
 
 
-@pytest.mark.parametrize(
-    ("held", "page"),
-    [
-        (ARCHIVE[:40_000], Page(ARCHIVE, ranges=False)),
-        (random.randbytes(90_000), Page(ARCHIVE)),
-        (ARCHIVE, Page(ARCHIVE)),
-    ],
-    ids=["no ranges", "shorter than what is held", "nothing is missing"],
-)
-def test_what_cannot_be_resumed_is_fetched_anew(server, monkeypatch, datapath, held, page):
-    serve(server, monkeypatch, page)
-    leave(datapath, held)
-    assert is_whole(download.ensure(Shapes, datapath, limits=PATIENT))
-    assert [bool(request.range) for request in server.requests] == [False, True, False]
-
-
 def test_bytes_of_two_versions_or_sources_never_make_a_data_set(server, monkeypatch, datapath):
     serve(server, monkeypatch, Page(ARCHIVE))
     leave(datapath, ARCHIVE[:20_000] + random.randbytes(20_000))

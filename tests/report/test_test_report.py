@@ -24,12 +24,6 @@ from tests.helpers.pages import assert_self_contained
 SMALL = "--img-side 64 --workers 0 --device cpu --no-download"
 
 
-# Sections
-
-
-# Reports of tests
-
-
 def reported(folder: Path, benchmark: str, pairs: int, more: str) -> tuple[Path, dict[str, dict[str, Any]]]:
     """The run folder of a test, and the arguments of each photograph's picture by their title."""
     tiny.MAKERS[benchmark](folder, pairs=pairs)
