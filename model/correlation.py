@@ -78,8 +78,8 @@ class Block(NamedTuple):
 
 
 def block_entries(like: Tensor) -> int:
-    """Entries of a block of the matrix: it stays in a processor's second cache, or keeps a GPU busy."""
-    return 2**26 if use_batched_kernels(like) else 2**18
+    """Entries of a block of the matrix: it stays in a processor's cache, or keeps a GPU busy."""
+    return 2**26 if use_batched_kernels(like) else 2**19
 
 
 def table_entries(like: Tensor) -> int:

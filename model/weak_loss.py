@@ -215,7 +215,7 @@ class _RowScores:
             self.axis - torch.arange(S, device=own.device)[:, None] + S - 1
         )  # of every own row or column
         self.windows = direction.hough_scores.sqrt()[:, self.offset]  # dy, own column, column
-        self.depth = max(1, min(S, block_entries(own) // (2 * S * T * T)))  # grid rows of a block
+        self.depth = max(1, min(S, block_entries(own) // (4 * S * T * T)))  # grid rows of a block
 
     def block(self, first: int, end: int) -> _Block:
         S, T, rows = self.S, self.T, slice(first * self.S, end * self.S)
