@@ -156,7 +156,7 @@ class CorrelationFactors:
                 tall = weighted_sums(native.view(-1, h), index.view(-1, 2), weight.repeat(B * n, 1))
                 _add_widened(tall, corr.view(-1, S))
         length = self.src_length[pair, cells][..., None] * self.trg_length[:, None]
-        return torch.relu(corr / (length + COSINE_EPS))
+        return (corr / length.add_(COSINE_EPS)).relu_()
 
     def blocks(self, start: int = 0) -> Iterator[Block]:
         """`similarity` of all source cells, block by block; iterate where no gradient is recorded.

@@ -29,7 +29,8 @@ from dhpf.model.correlation import Block, Correlation, CorrelationFactors
 from dhpf.model.grid import STRIDE, Kind, constant
 from dhpf.model.voting import Scores, from_offsets, maxima
 
-MAX_KEPT_ENTRIES = 2**27  # similarities beyond are computed twice: for the votes, and for the maxima
+# Similarities beyond are computed twice, for the votes and for the maxima; all are, if these are fewer than half.
+MAX_KEPT_ENTRIES = 2**27
 
 
 def diagonal_view(memory: Tensor, first: int, top: int, rows: int, height: int) -> Tensor:
@@ -105,7 +106,7 @@ def hough_matching(part: CorrelationFactors) -> tuple[Tensor, Tensor, Tensor]:
     """Geometric scores of B pairs by offset (dy, dx), B×(2S-1)×(2S-1), and what `maxima` gives."""
     B, S = len(part), part.side
     kept: list[Block] = []
-    kept_rows = 0  # of the target
+    kept_rows, max_rows = 0, MAX_KEPT_ENTRIES // (B * S**3)  # of the target
     votes: Tensor | None = None
     for block in part.blocks():
         rows, height = block.similarity.shape[1], block.similarity.shape[3]
@@ -113,7 +114,7 @@ def hough_matching(part: CorrelationFactors) -> tuple[Tensor, Tensor, Tensor]:
             votes = block.similarity.new_zeros(B, rows, S, 2 * S - 1, S)
         view = diagonal_view(votes, block.first, block.top, rows, height)
         view.addcmul_(block.similarity, block.similarity)  # the appearance is its square
-        if B * S**3 * (block.top + height) <= MAX_KEPT_ENTRIES:
+        if block.top + height <= max_rows and 2 * max_rows >= S:
             kept.append(block)
             kept_rows = block.top + height
     assert votes is not None, "there is a block"

@@ -67,15 +67,18 @@ def pack(matches: Matches) -> bytes:
     """Of one pair, for each source cell: its `LIKELY` target cells, the best first, their shares of the row's filtered
     scores, and its confidence; shares and confidence in 1/`UNIT`."""
     column_max = matches.scores.column_max
-    N = column_max.shape[1]
+    N, S = column_max.shape[1], matches.side
     rows = []
     for cells in torch.arange(N, device=column_max.device)[None].split(max(1, CHUNK // N), dim=1):
         filtered = mutual_nn_filter(matches.scores.rows(cells), column_max)
         best, confidence = peaks(filtered)
-        total = filtered.sum(2, keepdim=True).clamp(min=1e-30)
+        total, largest = filtered.sum(2, keepdim=True).clamp(min=1e-30), filtered.gather(2, best[..., None])
         # The first of equals is the best one, which a search for the largest might not put first.
-        likely = filtered.scatter(2, best[..., None], torch.inf).topk(LIKELY, 2).indices
-        shares = torch.cat([filtered.gather(2, likely) / total, confidence[..., None]], 2)[0].cpu()
+        grid = filtered.scatter_(2, best[..., None], -1).unflatten(2, (S, S))
+        few = grid.amax(3).topk(LIKELY - 1, 2).indices  # grid rows that hold the next best
+        next_best, k = grid.gather(2, few[..., None].expand(-1, -1, -1, S)).flatten(2).topk(LIKELY - 1, 2)
+        likely = torch.cat([best[..., None], few.gather(2, k // S) * S + k % S], 2)
+        shares = torch.cat([largest / total, next_best / total, confidence[..., None]], 2)[0].cpu()
         packed = (shares.double() * UNIT).round().long()  # on the CPU: not every device has float64
         rows.append(torch.cat([likely[0].cpu(), packed], 1).numpy())
     return np.concatenate(rows).astype(cell_type(matches.side)).tobytes()
