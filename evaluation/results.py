@@ -106,7 +106,10 @@ def average_table(figures: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def format_value(figure: Mapping[str, Any]) -> str:
+def format_value(figure: Mapping[str, Any], decimals: int = 2) -> str:
+    """The value with its unit. Args: decimals: of percent; a share, which has no unit, gets two more."""
     if figure["value"] is None:
         return "undefined"
-    return f"{figure['value']:.2f} {figure['unit']}" if figure["unit"] else f"{figure['value']:.4f}"
+    if figure["unit"]:
+        return f"{figure['value']:.{decimals}f} {figure['unit']}"
+    return f"{figure['value']:.{decimals + 2}f}"

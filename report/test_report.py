@@ -198,14 +198,14 @@ def summary(title: str, figures: Mapping[str, Any], png: Mapping[str, bytes]) ->
         )
         if figure["interval"]:
             note += f"; 95 % interval {format_interval(figure['interval'], figure['unit'])}"
-        tiles.append((figure["name"], format_value(figure), note))
+        tiles.append((figure["name"], format_value(figure, 1), note))
     frame, alpha = totals[main[0]]["frame"], totals[main[0]].get("alpha")
     rows: dict[str, dict[str, str]] = {}
     for figure in sorted(totals, key=lambda figure: figure["frame"] != frame):
         in_frame = figure["frame"] == frame
         if in_frame or figure.get("alpha") == alpha:
             name = figure["name"] if in_frame else f"{figure['name']}, {figure['frame']}"
-            rows.setdefault(name, {})[figure["average"]] = format_value(figure)
+            rows.setdefault(name, {})[figure["average"]] = format_value(figure, 1)
     averages = list(dict.fromkeys(figure["average"] for figure in totals))
     header = ["Metric", *(f"mean over {average}" for average in averages)]
     cells = [[name, *(values.get(average, "") for average in averages)] for name, values in rows.items()]
@@ -235,7 +235,7 @@ def details(figures: Mapping[str, Any]) -> list[Section]:
     columns = [*(totals[i]["name"] for i in main), *counts]
 
     def group_rows(groups: Mapping[str, Sequence[Figure]]) -> list[list[Any]]:
-        values = {name: [format_value(group[i]) for i in main] for name, group in groups.items()}
+        values = {name: [format_value(group[i], 1) for i in main] for name, group in groups.items()}
         return [
             [name, *values[name], *(groups[name][main[0]][n] for n in ("n_pairs", "n_points"))]
             for name in groups

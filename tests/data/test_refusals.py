@@ -6,11 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from dhpf.common.errors import UserError
-from dhpf.data.names import path_parts
 from dhpf.data.verify import verify
 from tests.helpers.tiny import BENCHMARKS
 
@@ -108,13 +105,3 @@ def test_bad_files(datapath: Path, path: str, edit: Callable[[bytes], bytes] | N
         else:
             file.write_bytes(edit(file.read_bytes()))
     assert_named(datapath, path, 0, names)
-
-
-@given(st.text(max_size=30), st.sampled_from([1, 2]))
-def test_no_path_of_a_list_leaves_the_folder(name, least):
-    try:
-        parts = path_parts(name, least)
-    except UserError:
-        return
-    root = Path("/data/folder")
-    assert root in (root / "/".join(parts[-least:])).resolve().parents

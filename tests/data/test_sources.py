@@ -276,16 +276,6 @@ def test_a_mirror_is_asked_first(server, archives, tmp_path, monkeypatch, how, c
     assert capsys.readouterr().out.count(" there ") == 2
 
 
-def test_dry_run_of_all_shows_each_part_and_its_sources(tmp_path, capsys):
-    tiny.make_pfwillow(tmp_path)
-    assert download.main(["--benchmark", "all", "--datapath", str(tmp_path), "--dry-run"]) == 0
-    rows = capsys.readouterr().out.splitlines()
-    assert len([row for row in rows if row.startswith("pfwillow") and " there " in row]) == 2
-    for name, parts in sources.PARTS.items():
-        assert len([row for row in rows if row.startswith(f"{name} ")]) >= len(parts)
-    assert [path.name for path in tmp_path.iterdir()] == ["PF-WILLOW"]
-
-
 # ---- SPair-U ---------------------------------------------------------------------------------------------
 
 

@@ -185,13 +185,6 @@ def test_the_notebook_shows_what_it_has_kept(tmp_path: Path) -> None:
     assert shown(run_again)[1] == pytest.approx(shown(kept)[1], abs=2)  # other processors round otherwise
 
 
-def test_the_notebook_has_run_in_order() -> None:
-    cells = code_cells(read_notebook(ROOT / "docs" / "tour.ipynb"))
-    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
-    for cell in cells:
-        compile("".join(cell["source"]), "cell", "exec")
-
-
 def anchors(document: Path) -> set[str]:
     """What a link can name in a document: its headings."""
     headings = re.findall(r"^#+ (.*)", document.read_text(), re.M)

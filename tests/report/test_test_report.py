@@ -54,7 +54,7 @@ def test_a_report_has_figures_pictures_options_and_versions(pfpascal: Any) -> No
     page = assert_self_contained((folder / "report.html").read_text())
     figures = json.loads((folder / "results.json").read_text())["figures"]
     main = next(f for f in figures["totals"] if f["name"] == "PCK@0.1")
-    assert f"{main['value']:.2f} %" in page.text("b")
+    assert f"{main['value']:.1f} %" in page.text("b")
     facts = dict(zip(page.text("dt"), page.text("dd"), strict=True))
     assert facts["img_side"] == "64"
     assert facts["command"].endswith("--alpha 0.05 0.1 0.15")
