@@ -237,6 +237,7 @@ def test_fused_entropies_are_those_of_whole_matrices(sides: tuple[int, ...], vot
 @pytest.mark.parametrize("change", ["loaded", "trained", "passed with gradient", "moved"])
 def test_folded_batch_norms_follow_the_weights(change: str) -> None:
     """With a gradient, the modules themselves evaluate."""
+    torch.manual_seed(0)
     problem = make_problem([12, 12, 8], [4, 4, 3], [2, 2, 3], 2, "all layers")
     learner, maps = problem.model.learner.eval(), problem.maps("src_img")
     with torch.no_grad():
