@@ -83,6 +83,13 @@ class Command:
             assert self.process.is_alive(), self.end()
             time.sleep(0.01)
 
+    def wait_for_predictions(self, folder: Path) -> None:
+        """Until a test has predicted a pair, and its processes that load images are at work."""
+        self.wait_for(path := folder / "predictions.part-0")
+        while path.read_text().count("\n") < 2:  # the first line says of what they are
+            assert self.process.is_alive(), self.end()
+            time.sleep(0.01)
+
     def end(self) -> Outcome:
         self.process.join(SECONDS)
         if self.process.exitcode is None:

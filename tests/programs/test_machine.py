@@ -78,10 +78,7 @@ def test_workers_end_with_the_main_process_however_it_ends(method: str, tmp_path
 
 def test_a_program_ends_with_a_killed_worker(tmp_path: Path) -> None:
     command, children = loading(tmp_path, "fork")
-    predictions = next(tmp_path.glob("logs/*")) / "predictions.part-0"
-    command.wait_for(predictions)
-    while predictions.read_text().count("\n") < 2:  # the first line says of what they are
-        time.sleep(0.01)
+    command.wait_for_predictions(next(tmp_path.glob("logs/*")))
     children[0].kill()
     outcome = command.end()
     assert outcome.code > 0

@@ -222,7 +222,7 @@ def test_a_stopped_test_goes_on_to_the_same_results(
 def test_a_signal_ends_a_test_that_can_be_resumed(tmp_path: Path, name: str) -> None:
     number = signal.Signals[name]
     command = Command(tmp_path, f"test.py --benchmark synthetic --raw --logpath run {TINY} --workers 1")
-    command.wait_for(tmp_path / "logs" / "run" / "predictions.part-0")
+    command.wait_for_predictions(tmp_path / "logs" / "run")
     command.signal(number, everywhere=True)
     outcome = command.end()
     assert outcome.code == 128 + number
