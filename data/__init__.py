@@ -62,9 +62,8 @@ def open_benchmark(
         categories = [category.strip() for category in categories.split(",")]
     benchmark = BENCHMARKS[name]
     split = split or benchmark.test_split
-    from dhpf.data.sources import (
-        parts_of,
-    )  # not above: heavy, and `python -m` runs the next after this package
+    # Not above: heavy, and `python -m` runs the one behind it after this package.
+    from dhpf.data.sources import parts_of
 
     if parts_of(benchmark) and (
         benchmark.find_folder(datapath) or not benchmark.find_datapath_below(datapath)

@@ -31,7 +31,7 @@ from dhpf.data.lists import table_rows
 from dhpf.data.loading import load, skip_or_raise
 from dhpf.evaluation.figures import averages, main_figures, measure, score
 from dhpf.evaluation.metrics import Reals
-from dhpf.evaluation.plausibility import doubt
+from dhpf.evaluation.plausibility import plausibility_warning
 from dhpf.evaluation.prediction_frames import IMAGE, checked_frame, to_image
 from dhpf.evaluation.predictions import PairRows, column_names, pair_columns, read_unpacked, rows_of, table_of
 from dhpf.evaluation.results import describe, format_value, save_results
@@ -318,7 +318,7 @@ def evaluate(
         else:
             rows = called_rows(matcher, benchmark, encode, frame, advance)
     table = table_of(rows, list(benchmark.labels))
-    if text := doubt(table, benchmark, frame):
+    if text := plausibility_warning(table, benchmark, frame):
         warnings.warn(text, stacklevel=2)
     if folder is None:
         return Evaluation(table, score(table, alpha, thres, measures), thres)

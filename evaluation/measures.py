@@ -19,7 +19,7 @@ DEGREES = 45  # of a step of `azimuth_difference`
 read_points = lru_cache(maxsize=1024)(parse_points)
 
 
-def of_hits(measures_of: Callable[[Hits, type[Benchmark]], list[Measure]]) -> Metric:
+def metric_of_hits(measures_of: Callable[[Hits, type[Benchmark]], list[Measure]]) -> Metric:
     """A metric from what is measured at one alpha in one frame."""
 
     @wraps(measures_of)
@@ -32,7 +32,7 @@ def of_hits(measures_of: Callable[[Hits, type[Benchmark]], list[Measure]]) -> Me
     return metric
 
 
-@of_hits
+@metric_of_hits
 def pck_dagger(hits: Hits, benchmark: type[Benchmark]) -> list[Measure]:
     """PCK† of Jamais Vu: a prediction that is nearer to another key-point of the pair is not correct."""
     predicted, target = hits.points("predicted"), hits.points("target")
@@ -46,7 +46,7 @@ def pck_dagger(hits: Hits, benchmark: type[Benchmark]) -> list[Measure]:
     return hits.measures("PCK†", text, hits.correct & nearest)
 
 
-@of_hits
+@metric_of_hits
 def geometry_aware(hits: Hits, benchmark: type[Benchmark]) -> list[Measure]:
     """PCK of GeoAware-SC's subset: key-points of a group that looks alike, of which the target shows two or more."""
     chosen = np.zeros(len(hits.rows), dtype=bool)
@@ -60,7 +60,7 @@ def geometry_aware(hits: Hits, benchmark: type[Benchmark]) -> list[Measure]:
     return hits.measures("geometry-aware PCK", text, hits.correct, ("pairs", "key-points"), chosen)
 
 
-@of_hits
+@metric_of_hits
 def left_right(hits: Hits, benchmark: type[Benchmark]) -> list[Measure]:
     """GECO's: of the key-points whose mirrored key-point is visible in the target, how many are taken for it."""
     mirrored = np.full((len(hits.rows), 2), np.nan)
@@ -86,7 +86,7 @@ def left_right(hits: Hits, benchmark: type[Benchmark]) -> list[Measure]:
     ]
 
 
-@of_hits
+@metric_of_hits
 def by_azimuth(hits: Hits, benchmark: type[Benchmark]) -> list[Measure]:
     """PCK of the pairs of each difference of azimuth, as GeoAware-SC has it."""
     apart = hits.rows.get("azimuth_difference", pd.Series(-1, hits.rows.index)).to_numpy()

@@ -24,7 +24,7 @@ TOLERANCE = 0.04  # by which an estimated side may differ from a usual one
 MIN_POINTS = 20
 
 
-def doubt(table: pd.DataFrame, benchmark: Benchmark, frame: str) -> str:
+def plausibility_warning(table: pd.DataFrame, benchmark: Benchmark, frame: str) -> str:
     """A sentence about what predictions seem to mean other than what they were read as; empty if nothing does.
 
     Args: table: of predictions; frame: what they were read in (see `prediction_frames`).

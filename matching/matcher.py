@@ -111,7 +111,7 @@ class Found:
         """The matches whose points come back: matched from the target, they are within a cell of where they began."""
         source, target = self.images
         there = torch.from_numpy((self.points / target.scale).T).to(self.matches.scores.column_max)[None]
-        back = _array(self.matches.returned(there)[0]).T
+        back = _array(self.matches.transfer_back(there)[0]).T
         return self._chosen(np.linalg.norm(back - self.source / source.scale, axis=1) <= STRIDE)
 
     def _chosen(self, chosen: NDArray[np.bool_]) -> "Found":

@@ -154,7 +154,7 @@ class CorrelationFactors:
                 index, weight = linear_taps(s, h, S)
                 index = index + h * torch.arange(B * n)[:, None, None]
                 tall = weighted_sums(native.view(-1, h), index.view(-1, 2), weight.repeat(B * n, 1))
-                _add_widened(tall, corr.view(-1, S))
+                _add_interpolated(tall, corr.view(-1, S))
         length = self.src_length[pair, cells][..., None] * self.trg_length[:, None]
         return (corr / length.add_(COSINE_EPS)).relu_()
 
@@ -166,10 +166,10 @@ class CorrelationFactors:
         B, S, entries = len(self), self.side, block_entries(self.src_length)
         height = max(1, min(S, entries // (B * S * S)))  # target rows of a block
         depth = max(1, min(S, entries // (B * S * S * height)))  # source rows of a block
-        # A table for about as many source rows (band) as target rows (tile), which are some blocks'.
-        rows = table_entries(self.src_length) // max(1, sum(B * s.shape[1] for s in self.src[1:]))
-        tile = max(height, min(S, isqrt(rows)) // height * height)
-        band = min(S, max(depth, rows // tile))
+        # A table for about as many source rows (band) as target rows (tile), which are some blocks'; area: of both.
+        area = table_entries(self.src_length) // max(1, sum(B * s.shape[1] for s in self.src[1:]))
+        tile = max(height, min(S, isqrt(area)) // height * height)
+        band = min(S, max(depth, area // tile))
         length = self.src_length.clamp(min=MIN_LENGTH)[..., None]
         # c / (|s| |t| + eps) = (c / |s|) / (|t| + eps / |s|): so the table's few rows are divided, not every score.
         fine, margin = self.src[0] / length, COSINE_EPS / length
@@ -224,7 +224,7 @@ class CorrelationFactors:
                 native = s[:, a * h : b * h] @ t[:, c * h : d * h].mT
             native = native.reshape(-1, h)
             wide = native.new_zeros(len(native), S)
-            _add_widened(native, wide)  # along the target's rows
+            _add_interpolated(native, wide)  # along the target's rows
             taps = _column_taps(like, B * (b - a) * h, h, S, *target, c, d)
             tables.append(weighted_sums(wide, *taps).view(B, (b - a) * h, -1))  # and its columns
             extents.append(NativeRows(h, a, b))
@@ -233,7 +233,7 @@ class CorrelationFactors:
         return table, *row_taps(like, B, S, *source, tuple(extents))
 
 
-def _add_widened(native: Tensor, wide: Tensor) -> None:
+def _add_interpolated(native: Tensor, wide: Tensor) -> None:
     """Adds rows of native cells, n×h, interpolated to grid cells, to `wide`, n×S."""
     h, S = native.shape[1], wide.shape[1]
     up = interpolation(native, h, S)

@@ -6,6 +6,7 @@ cover it, whatever the decoder (`transfer.transfer_keypoints`). A name may have 
 `window-soft-argmax:temperature=0.1,window=5`.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
@@ -31,7 +32,7 @@ def cells(rows: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class SoftArgmax:
+class SoftArgmax(ABC):
     """The expected cell under a softmax of a row, scaled to maximum 1, around its best cell.
 
     Published temperatures are for cosines; match scores may be small and flat, so each row is divided by its largest
@@ -51,9 +52,9 @@ class SoftArgmax:
         grid = weights.unflatten(2, (side, side))
         return torch.stack([(grid.sum(dim) * axis).sum(2) for dim in (2, 3)], 2)
 
+    @abstractmethod
     def around(self, rows: Tensor, dy: Tensor, dx: Tensor) -> Tensor:
         """Rows B×n×S×S with less weight far from the best cell; dy, dx: distances from it in cells, B×n×S."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ class Matches:
         mean = (confidence * covers).sum(2) / covers.sum(2)
         return transfer_keypoints(points, cells, covers, targets, self.side), mean
 
-    def returned(self, points: Tensor) -> Tensor:
+    def transfer_back(self, points: Tensor) -> Tensor:
         """Where target points are in the source by the same scores, both B×2×P: `transfer` of the transposed scores."""
         cells, covers = covering_cells(points, self.side)
         distinct, position = cells.unique(return_inverse=True)

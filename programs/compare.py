@@ -15,7 +15,7 @@ from dhpf.common.run import PREDICTIONS, RESULTS
 from dhpf.data.benchmark import Benchmark
 from dhpf.evaluation.comparison import compare
 from dhpf.evaluation.external_predictions import external_rows, is_table, read_external
-from dhpf.evaluation.plausibility import doubt
+from dhpf.evaluation.plausibility import plausibility_warning
 from dhpf.evaluation.predictions import read_predictions, table_of
 from dhpf.programs import run_program
 from dhpf.programs.opening import open_benchmark
@@ -83,7 +83,7 @@ def read_external_table(path: Path, options: Namespace, benchmark: Benchmark) ->
     given = read_external(path, benchmark)
     rows, _ = external_rows(given, benchmark, options.predictions_frame, options.workers, options.on_bad_pair)
     table = table_of(rows, list(benchmark.labels))
-    if warning := doubt(table, benchmark, options.predictions_frame):
+    if warning := plausibility_warning(table, benchmark, options.predictions_frame):
         echo(f"warning: {path}: {warning}", stream=sys.stderr)
     return table
 

@@ -21,7 +21,7 @@ from dhpf.data.benchmark import Benchmark
 from dhpf.data.own_data import OwnData
 from dhpf.evaluation.external_predictions import external_rows, is_table, read_external
 from dhpf.evaluation.partial_predictions import PartialPredictions, fingerprint
-from dhpf.evaluation.plausibility import doubt
+from dhpf.evaluation.plausibility import plausibility_warning
 from dhpf.evaluation.predictions import PairRows, read_predictions, table_of
 from dhpf.evaluation.results import describe, rescore, save_results
 from dhpf.evaluation.train_test_overlap import load_training_images
@@ -178,7 +178,7 @@ def measure_predictions(options: Namespace) -> None:
     config = {} if own else {"predictions_frame": options.predictions_frame}
     used = resources(time.monotonic() - begin, len(benchmark), torch.device("cpu"))
     with run:
-        if warning := "" if own else doubt(table, benchmark, options.predictions_frame):
+        if warning := "" if own else plausibility_warning(table, benchmark, options.predictions_frame):
             run.log(f"warning: {warning}")
         predicted = Predicted(table, unread, title, config, used, predictions=path)
         finish_run(run, options, benchmark, predicted)

@@ -9,7 +9,7 @@ import pytest
 
 from dhpf import evaluate
 from dhpf.data import open_benchmark
-from dhpf.evaluation.plausibility import doubt
+from dhpf.evaluation.plausibility import plausibility_warning
 from dhpf.evaluation.prediction_frames import from_image
 from dhpf.evaluation.predictions import table_of
 from dhpf.matching.predict import LoadingConfig, predict
@@ -62,7 +62,7 @@ def test_what_predictions_mean_is_named(places: tuple[object, pd.DataFrame], wha
     table = table.assign(
         **dict(zip(("predicted_x", "predicted_y"), np.array(rows).T.astype(np.float32), strict=True))
     )
-    assert named in doubt(table, benchmark, "image")
+    assert named in plausibility_warning(table, benchmark, "image")
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -74,7 +74,7 @@ def test_bad_predictions_are_not_doubted(places: tuple[object, pd.DataFrame], se
     )
     for points in (rng.uniform(0, SIDE, (len(table), 2)), rng.normal(SIDE / 2, 9, (len(table), 2)), shuffled):
         predicted = dict(zip(("predicted_x", "predicted_y"), np.asarray(points, np.float32).T, strict=True))
-        assert doubt(table.assign(**predicted), benchmark, "image") == ""
+        assert plausibility_warning(table.assign(**predicted), benchmark, "image") == ""
 
 
 @pytest.mark.slow
@@ -85,7 +85,7 @@ def test_a_network_that_finds_nothing_is_not_doubted(name: str, weights: str | N
     benchmark = open_benchmark(name, SHARED / "data")
     some = range(0, len(benchmark), max(1, len(benchmark) // 8))
     rows, *_ = predict(build("efficientnet_lite0", weights), benchmark, some, LoadingConfig(), lambda _: None)
-    assert doubt(table_of(rows, list(benchmark.labels)), benchmark, "image") == ""
+    assert plausibility_warning(table_of(rows, list(benchmark.labels)), benchmark, "image") == ""
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="no benchmark data beside the repository")

@@ -67,7 +67,7 @@ def test_a_batch_gives_what_its_pairs_give(model: DHPF, points: Tensor, name: st
 def test_points_return_by_the_transposed_scores(model: DHPF, points: Tensor) -> None:
     with torch.no_grad():
         matches = model(*(torch.arange(8).view(2, 4, 1, 1, 1)), frame=64)
-        back = matches.returned(points)
+        back = matches.transfer_back(points)
         for b in range(4):
             scores = matches[b : b + 1].scores.rows(torch.arange(256)[None])[0]
             expected = reference.transfer_keypoints(scores.double().T, points[b])
