@@ -29,7 +29,8 @@ from dhpf.data.images import HEIF, formats
 from dhpf.data.lists import read_table
 from dhpf.data.pair_table import COLUMNS
 from dhpf.evaluation.metrics import keypoint_errors
-from dhpf.matching.matcher import DEFAULT_GRID, Found, Matcher, Reals, as_rgb, checked_points, grid_points
+from dhpf.matching.found import Found
+from dhpf.matching.matcher import DEFAULT_GRID, Matcher, Reals, as_rgb, checked_points, grid_points
 from dhpf.model.compiled import CompiledDHPF
 from dhpf.model.dhpf import DHPF
 from dhpf.programs import run_program

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from dhpf.matching.drawing import MAX_PHOTOGRAPH_SIDE
-from dhpf.matching.matcher import Encoded, Matcher
+from dhpf.matching.found import Encoded
+from dhpf.matching.matcher import Matcher
 from dhpf.model.dhpf import Matches
 from dhpf.model.grid import STRIDE
 from dhpf.model.transfer import mutual_nn_filter, peaks

@@ -8,7 +8,8 @@ from PIL import Image
 
 from dhpf.data.synthetic import PHOTOGRAPHS
 from dhpf.matching import flow
-from dhpf.matching.matcher import Matcher, layer_ranges
+from dhpf.matching.found import layer_ranges
+from dhpf.matching.matcher import Matcher
 
 
 def test_a_large_picture_is_warped_in_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
